@@ -1,0 +1,58 @@
+"""The R3D models of the paper's Tables 2 to 4, with their published size and cost."""
+
+import dataclasses
+from typing import Any
+
+from ablations.profiles import PAPER
+from ablations.toggles import DEPTH, DSTEM, FRAMES, SE
+from harness import costs, experiment
+from harness.experiment import DataFacts
+from harness.studies import Cell
+from harness.toggles import Applied
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A published model.
+
+    Attributes:
+      name: as in the tables.
+      applied: the toggles and axes that change its architecture.
+      classes: 400 or 600, the classes of its Kinetics.
+      paper_params_m: published parameters, millions; None where the paper has none.
+      paper_gflops: published cost of one view, 1e9; None where the paper has none.
+    """
+
+    name: str
+    applied: tuple[Applied, ...]
+    classes: int
+    paper_params_m: float | None
+    paper_gflops: float | None
+
+    def costed(self) -> dict[str, Any]:
+        """The model's name, exact counts, and the published ones."""
+        data = DataFacts(f"kinetics{self.classes}", self.classes, train_videos=1, validation_videos=1)
+        cost = costs.count(experiment.complete(Cell(self.applied), PAPER, data, replicas=1).settings)
+        return {
+            "model": self.name,
+            "params": cost.params,
+            "multiply_adds": cost.multiply_adds,
+            "classes": self.classes,
+            "paper_params_m": self.paper_params_m,
+            "paper_gflops": self.paper_gflops,
+        }
+
+
+_RS = (SE.at(), DSTEM.at())
+
+MODELS = (
+    Model("R3D-50", (), 400, 38.1, 60),
+    Model("R3D-50 + SE", (SE.at(),), 400, None, 60),
+    Model("R3D-RS-50", _RS, 400, 48.2, 58),
+    Model("R3D-RS-101", (*_RS, DEPTH.at(101)), 400, 85.1, 115),
+    Model("R3D-RS-152", (*_RS, DEPTH.at(152)), 400, 114.9, 168),
+    Model("R3D-RS-200", (*_RS, DEPTH.at(200)), 400, 121.6, 204),
+    Model("R3D-RS-200, 48 frames", (*_RS, DEPTH.at(200), FRAMES.at(48)), 400, 121.6, 307),
+    Model("R3D-RS-200, 600 classes", (*_RS, DEPTH.at(200)), 600, 122.0, 205),
+    Model("R3D-RS-200, 48 frames, 600 classes", (*_RS, DEPTH.at(200), FRAMES.at(48)), 600, 122.0, 307),
+)

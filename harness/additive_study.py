@@ -1,0 +1,78 @@
+"""python -m harness.additive_study: the paper's Table 2, from nothing to the table beside the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness import options
+
+_EXAMPLES = """
+\b
+Examples:
+  python -m harness.additive_study                       all ten rows, quick profile
+  python -m harness.additive_study --plan                what would run and what it costs
+  python -m harness.additive_study --rows 1-4 --seeds 3  four rows, three seeds each
+  python -m harness.additive_study --toggles my.py --add mixup
+  python -m harness.additive_study --profile paper --data gs://bucket/k400 --tpu local
+"""
+
+
+@click.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
+@options.training
+@options.folders
+@options.toggle_files
+@click.option("--plots", type=click.Path(path_type=Path), default=Path("plots"), show_default=True,
+              help="Folder of the figures.")  # fmt: skip
+@click.option("--rows", metavar="LIST", help="Only these rows, such as 1,3,5-8.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+              help="Train each row with seeds 0 to N-1.")  # fmt: skip
+@click.option("--add", "added", multiple=True, metavar="KEY[=VALUE]", help="A further row with this toggle added.")
+@click.option("--plan", "plan_only", is_flag=True, help="Print what would run and what it costs, then stop.")
+@click.option("--draw", "draw_only", is_flag=True, help="Train nothing: draw table and figure from the records there are.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first row that fails.")
+@options.one_line_errors
+def main(
+    plots: Path,
+    toggle_files: tuple[Path, ...],
+    rows: str | None,
+    seeds: int,
+    added: tuple[str, ...],
+    plan_only: bool,
+    draw_only: bool,
+    fail_fast: bool,
+    **flags: object,
+) -> None:
+    """Trains, evaluates and records the rows of the additive study, and draws its table beside the paper's.
+
+    Rows whose record exists are not trained again; an interrupted one goes on from its last checkpoint.
+    """
+    from rich.console import Console
+
+    from ablations.table2 import STUDY
+    from harness import catalog, conducting, outputs, terminal
+    from harness.studies import parse_rows
+    from harness.toggles import parse
+
+    known = catalog.toggles(toggle_files)
+    study = STUDY.plus([parse(text, known) for text in added])
+    study = study.only(parse_rows(rows)) if rows else study
+    workspace = options.workspace(**flags, planning_only=plan_only or draw_only)  # type: ignore[arg-type]
+    console = Console()
+    plan = workspace.plan(study, range(seeds))
+    plan.protocol  # noqa: B018 - refuses rows that cannot share a table before anything is trained
+    if not draw_only:
+        conducting.describe(workspace, plan, console)
+    if plan_only:
+        return
+    failures = [] if draw_only else conducting.conduct(workspace, plan, console, fail_fast)
+    numbers = outputs.summary(workspace, plan)
+    written = outputs.write(numbers, workspace.store.root, plots)
+    terminal.show(numbers, written, failures, console)
+    if failures:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""What a study says while it runs: a live table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.planning import Plan, Planned
+
+_STAGES = {"data": "drawing the data set", "build": "building", "train": "training", "validation": "training"}
+
+
+@dataclasses.dataclass
+class _State:
+    """What is known of one run while the study goes on."""
+
+    planned: Planned
+    stage: str
+    done: float = 0.0
+    note: str = ""
+    began: float | None = None
+    seconds: float | None = None
+    started_at: float = 0.0
+
+
+class View(Protocol):
+    """Shows the events of a study's runs; a context manager."""
+
+    def event(self, run_id: str, event: Mapping[str, Any]) -> None:
+        """An event of a run."""
+
+    def __enter__(self) -> View:
+        """Begins showing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Ends showing."""
+
+
+class Board:
+    """The state of every run of a plan, and how long the rest will take."""
+
+    def __init__(self, plan: Plan, rate: float | None) -> None:
+        self.plan = plan
+        self.states = {
+            one.run.id: _State(one, "done" if one.done and one.evaluated else "waiting", float(one.done and one.evaluated))
+            for one in plan.runs
+        }
+        self._rate = rate
+
+    def update(self, run_id: str, event: Mapping[str, Any]) -> _State:
+        """Takes in an event."""
+        state = self.states[run_id]
+        kind = event["event"]
+        if state.began is None:
+            state.began = time.monotonic()
+        state.stage = _STAGES.get(kind, {"evaluate": "evaluating"}.get(kind, kind))
+        if "total" in event:
+            state.done = event["done"] / max(1, event["total"])
+        if kind in ("train", "validation"):
+            state.note = f"step {event['step']}, {kind} loss {event['loss']:.2f}, top-1 {100 * event['top1']:.1f} %"
+        if kind == "done":
+            state.note = f"top-1 {100 * event['top1']:.1f} % of {event['videos']} videos"
+        if kind == "failed":
+            state.note = event["error"]
+        if kind in ("done", "failed"):
+            state.seconds = time.monotonic() - state.began
+            state.done = 1.0
+        return state
+
+    @property
+    def rate(self) -> float | None:
+        """Multiply-adds per second: of this study's finished runs, else of earlier ones."""
+        finished = [s for s in self.states.values() if s.seconds and s.stage == "done"]
+        if finished:
+            return sum(s.planned.work for s in finished) / sum(s.seconds or 0.0 for s in finished)
+        return self._rate
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds still to go, None where nothing was measured yet."""
+        if self.rate is None:
+            return None
+        left = 0.0
+        for state in self.states.values():
+            if state.stage in ("done", "failed"):
+                continue
+            spent = time.monotonic() - state.began if state.began else 0.0
+            left += max(state.planned.work / self.rate - spent, 0.0)
+        return left
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for a reader: "42 s", "5 min", "3.2 h"; "unknown" for None."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def label(planned: Planned) -> str:
+    """"row 3: ls sd", for lists and logs."""
+    numbers = f"row {', '.join(map(str, planned.rows))}" if planned.rows else "run"
+    changes = " ".join(one.short for one in planned.run.cell.applied) or "baseline"
+    seed = f" seed={planned.run.seed}" if planned.run.seed else ""
+    return f"{numbers}: {changes}{seed}"
+
+
+class Lines:
+    """Plain lines, for logs and pipes."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self._board, self._console = board, console
+        self._stages: dict[str, str] = {}
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def event(self, run_id: str, event: Mapping[str, Any]) -> None:
+        """Prints a line where there is something new to say."""
+        state = self._board.update(run_id, event)
+        changed = self._stages.get(run_id) != state.stage
+        self._stages[run_id] = state.stage
+        name = label(state.planned)
+        if event["event"] in ("done", "failed"):
+            left = self._board.remaining
+            to_go = f"; about {duration(left)} to go" if left else ""
+            self._say(f"{name}: {state.stage} after {duration(state.seconds)}, {state.note}{to_go}")
+        elif event["event"] == "validation":
+            self._say(f"{name}: {state.note}")
+        elif changed:
+            self._say(f"{name}: {state.stage}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Screen:
+    """A live table."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self._board = board
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
+
+    def __enter__(self) -> Screen:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._live.__exit__(*details)
+
+    def event(self, run_id: str, event: Mapping[str, Any]) -> None:
+        """Takes the event in; the table redraws itself."""
+        self._board.update(run_id, event)
+
+    def _draw(self) -> Group:
+        table = Table(box=None, pad_edge=False, expand=False)
+        for head in ("row", "changes", "state", "", "last"):
+            table.add_column(head, no_wrap=head != "last", overflow="ellipsis")
+        for state in self._board.states.values():
+            name, changes = label(state.planned).removeprefix("row ").split(": ", 1)
+            style = {"done": "green", "failed": "red", "waiting": "dim"}.get(state.stage, "bold")
+            bar = ProgressBar(total=1.0, completed=state.done, width=16)
+            table.add_row(name, changes, Text(state.stage, style), bar, Text(state.note, "" if state.note else "dim"))
+        finished = sum(state.stage == "done" for state in self._board.states.values())
+        foot = f"{finished} of {len(self._board.states)} runs done, about {duration(self._board.remaining)} to go"
+        return Group(table, Text(foot, "bold"))
+
+
+def view(board: Board, console: Console) -> View:
+    """The live table in a terminal, plain lines elsewhere."""
+    return Screen(board, console) if console.is_terminal else Lines(board, console)

@@ -1,0 +1,326 @@
+"""The data set that comes with the project: short clips in which only motion tells the class.
+
+Real handwritten digits (the scans scikit-learn ships) drift over a still background. The class is the shape of their
+path and nothing else: the digits are drawn at random, their positions are uniform on a torus (what leaves the frame
+on one side enters on the other), so any single frame has the same distribution in every class, and a network that
+looks at frames one by one stays at chance. A mirrored video keeps its class, because every path that has a side takes
+either at random; the flips of the training recipe are therefore harmless. The two splits share no scan.
+
+Everything is a pure function of the specification. Bytes repeat under the same versions of NumPy, Pillow and
+scikit-learn; the manifest's fingerprint says whether they did.
+"""
+
+import errno
+import functools
+import hashlib
+import io
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from harness.data import manifest as manifests
+from harness.data.manifest import Manifest, ManifestError, Shard, Split
+
+CLASSES = ("up", "down", "sideways", "diagonal_up", "diagonal_down", "circling", "bouncing", "swinging")
+SHARDS: Mapping[str, int] = MappingProxyType({"train": 8, "validation": 4})
+
+# Part of a set's identity: raise it with any change to the drawing, or old folders would pass for new ones.
+_DRAWING = 1
+_TRAIN_SHARE = 0.7
+
+# Direction of the straight paths as (down, right) per unit of speed; "right" turns into "left" in half of the videos.
+_STRAIGHT: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "up": (-1.0, 0.0),
+        "down": (1.0, 0.0),
+        "sideways": (0.0, 1.0),
+        "diagonal_up": (-0.75, 0.75),
+        "diagonal_down": (0.75, 0.75),
+    }
+)
+# Reach of the periodic paths as (vertical, horizontal), in units of the radius at which a circle has the drawn speed.
+_PERIODIC: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"circling": (1.2, 1.2), "bouncing": (1.56, 0.0), "swinging": (0.0, 1.56)}
+)
+
+
+@dataclass(frozen=True)
+class EmbeddedSpec:
+    """All that decides the data set.
+
+    Sizes are in pixels and frames, ranges are (least, most). `speed` is in pixels per frame; `period`, that of the
+    periodic paths, in frames; `sprite` is the side of a digit; `contrast` and `noise` (a standard deviation) are
+    fractions of full brightness; `jpeg_quality` is Pillow's, 1 to 95.
+    """
+
+    name: str = "embedded"
+    train_videos: int = 512
+    validation_videos: int = 240
+    frames: int = 40
+    height: int = 40
+    width: int = 54
+    seed: int = 0
+    digits: int = 3
+    speed: tuple[float, float] = (1.5, 2.5)
+    period: tuple[float, float] = (10.0, 16.0)
+    sprite: tuple[int, int] = (10, 16)
+    contrast: tuple[float, float] = (0.6, 1.0)
+    noise: float = 0.02
+    jpeg_quality: int = 95
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn, naming the field."""
+        for field in ("train_videos", "validation_videos", "frames", "height", "width", "digits"):
+            self._require(field, getattr(self, field) >= 1, "at least 1")
+        for field in ("speed", "period", "sprite", "contrast"):
+            least, most = getattr(self, field)
+            self._require(field, 0 < least <= most, "(least, most) with 0 < least <= most")
+        side = min(self.height, self.width)
+        self._require("sprite", self.sprite[1] <= side, f"at most the {side} pixels of the frame's shorter side")
+        self._require("seed", self.seed >= 0, "at least 0")
+        self._require("noise", self.noise >= 0, "at least 0")
+        self._require("jpeg_quality", 1 <= self.jpeg_quality <= 95, "1 to 95")
+        plain = self.name.replace("-", "").replace("_", "")
+        self._require("name", plain.isascii() and plain.isalnum(), "letters, digits, '-' and '_'")
+
+    def _require(self, field: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ValueError(f"{field} is {getattr(self, field)!r}; expected {expected}")
+
+    def count(self, split: str) -> int:
+        """Number of videos of a split."""
+        return {"train": self.train_videos, "validation": self.validation_videos}[split]
+
+    @property
+    def digest(self) -> str:
+        """Hash of the specification and of the way of drawing it; 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps({"drawing": _DRAWING, **asdict(self)}, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Video:
+    """One labelled video: a unique id, an index into `CLASSES`, and one JPEG file per frame."""
+
+    media_id: str
+    label: int
+    frames: tuple[bytes, ...]
+
+
+def scan_indices(split: str) -> npt.NDArray[np.int64]:
+    """Which of scikit-learn's digit scans a split may show, as row numbers of `load_digits()`.
+
+    The partition is the same for every specification, so that training on one seed and validating on another leaks
+    nothing either.
+    """
+    order = np.random.default_rng(0).permutation(len(_scans()))
+    cut = int(_TRAIN_SHARE * len(order))
+    return {"train": order[:cut], "validation": order[cut:]}[split]
+
+
+def draw_pixels(spec: EmbeddedSpec, split: str, index: int) -> tuple[npt.NDArray[np.uint8], int]:
+    """Draw video `index` of a split: pixels [frames, height, width, 3] in 0..255 and the label.
+
+    Labels take turns, so every class has as many videos as the next, give or take one.
+    """
+    rng = np.random.default_rng([spec.seed, manifests.SPLITS.index(split), index])
+    label = index % len(CLASSES)
+    path = _path(spec, CLASSES[label], rng)
+    light = np.repeat(_background(spec, rng)[np.newaxis], spec.frames, axis=0)
+    for _ in range(spec.digits):
+        light += _moved(_digit(spec, split, rng), path, rng)
+    light += rng.standard_normal(light.shape, dtype=np.float32) * np.float32(spec.noise)
+    tint = rng.uniform(0.7, 1.0, 3).astype(np.float32)
+    pixels = np.clip(light[..., np.newaxis] * tint, 0, 1) * np.float32(255)
+    return pixels.astype(np.uint8), label
+
+
+def videos(spec: EmbeddedSpec, split: str) -> Iterator[Video]:
+    """Draw and encode all videos of a split, in order."""
+    for index in range(spec.count(split)):
+        pixels, label = draw_pixels(spec, split, index)
+        frames = tuple(_jpeg(frame, spec.jpeg_quality) for frame in pixels)
+        yield Video(f"{spec.name}-{split}-{index:05d}", label, frames)
+
+
+def content_fingerprint(spec: EmbeddedSpec) -> str:
+    """The fingerprint the written set will carry, found by drawing it all in memory (about as slow as writing it)."""
+    drawn = ((split, video) for split in manifests.SPLITS for video in videos(spec, split))
+    return manifests.fingerprint((split, video.media_id, _digest(video)) for split, video in drawn)
+
+
+def folder(spec: EmbeddedSpec, root: Path) -> Path:
+    """Where `ensure` keeps the set below `root`."""
+    return root / f"{spec.name}-{spec.digest[:8]}"
+
+
+def ensure(spec: EmbeddedSpec, root: Path) -> Manifest:
+    """The manifest of the set in `folder(spec, root)`, which is written first if it is not there."""
+    place = folder(spec, root)
+    return _existing(spec, place) if place.exists() else write(spec, place)
+
+
+def write(spec: EmbeddedSpec, folder: Path, shards: Mapping[str, int] = SHARDS) -> Manifest:
+    """Write the set as TFRecord files of `tf.train.SequenceExample`, under the keys the Model Garden reads.
+
+    `shards` is the number of files per split, taken as a most: no file is left empty. The folder appears whole or not
+    at all; if another process made it meanwhile, that one's is used. A killed process can leave a hidden `.tmp` folder
+    beside it, which nothing reads.
+    """
+    if any(shards.get(split, 0) < 1 for split in manifests.SPLITS):
+        raise ValueError(f"shards is {dict(shards)!r}; expected at least one file for each of {manifests.SPLITS}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    making = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.tmp"
+    making.mkdir()
+    try:
+        manifests.save(_write_splits(spec, making, shards), making)
+        _publish(making, folder)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return _existing(spec, folder)
+
+
+def _existing(spec: EmbeddedSpec, folder: Path) -> Manifest:
+    found = manifests.load(folder)
+    if found.source != _source(spec):
+        raise ManifestError(f"{folder / manifests.FILE_NAME}: source is {found.source!r}; expected {_source(spec)!r}")
+    return found
+
+
+def _source(spec: EmbeddedSpec) -> str:
+    return f"scikit-learn's digit scans, drawn by harness.data.embedded to specification {spec.digest}"
+
+
+def _publish(making: Path, folder: Path) -> None:
+    try:
+        making.rename(folder)
+    except OSError as error:
+        # A full folder cannot be renamed onto: somebody else was first, and the caller looks at what is there.
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+
+
+def _write_splits(spec: EmbeddedSpec, folder: Path, shards: Mapping[str, int]) -> Manifest:
+    digests: list[tuple[str, str, str]] = []
+    splits = {}
+    for split in manifests.SPLITS:
+        splits[split], more = _write_split(spec, split, folder, min(shards[split], spec.count(split)))
+        digests += more
+    return Manifest(
+        name=spec.name,
+        classes=CLASSES,
+        height=spec.height,
+        width=spec.width,
+        splits=splits,
+        fingerprint=manifests.fingerprint(digests),
+        source=_source(spec),
+    )
+
+
+def _write_split(spec: EmbeddedSpec, split: str, folder: Path, shards: int) -> tuple[Split, list[tuple[str, str, str]]]:
+    import tensorflow as tf
+
+    files, digests, counts = [], [], [0] * len(CLASSES)
+    drawn = videos(spec, split)
+    # Neighbours share a file: as labels take turns, every file then holds all classes.
+    bounds = [spec.count(split) * k // shards for k in range(shards + 1)]
+    for k, (start, stop) in enumerate(pairwise(bounds)):
+        path = folder / f"{split}-{k:05d}-of-{shards:05d}.tfrecord"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for video in islice(drawn, stop - start):
+                writer.write(_example(video))
+                digests.append((split, video.media_id, _digest(video)))
+                counts[video.label] += 1
+        files.append(Shard(path.name, stop - start, path.stat().st_size))
+    return Split(tuple(files), spec.frames, spec.frames, tuple(counts)), digests
+
+
+def _example(video: Video) -> bytes:
+    """The video as a serialized `tf.train.SequenceExample`; equal videos give equal bytes."""
+    import tensorflow as tf
+
+    def texts(*values: bytes) -> Any:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+    context = {
+        "clip/label/index": tf.train.Feature(int64_list=tf.train.Int64List(value=[video.label])),
+        "clip/label/text": texts(CLASSES[video.label].encode()),
+        "clip/media_id": texts(video.media_id.encode()),
+    }
+    images = tf.train.FeatureList(feature=[texts(frame) for frame in video.frames])
+    example = tf.train.SequenceExample(
+        context=tf.train.Features(feature=context),
+        feature_lists=tf.train.FeatureLists(feature_list={"image/encoded": images}),
+    )
+    # The features are a map, which protobuf writes in any order unless told otherwise.
+    return bytes(example.SerializeToString(deterministic=True))
+
+
+def _digest(video: Video) -> str:
+    return manifests.example_digest(video.media_id, video.label, video.frames)
+
+
+@functools.cache
+def _scans() -> npt.NDArray[np.uint8]:
+    """The scans [scan, 8, 8] in 0..240. scikit-learn is imported late, as that takes a second."""
+    from sklearn.datasets import load_digits
+
+    scans: npt.NDArray[np.uint8] = (load_digits().images * 15).astype(np.uint8)
+    scans.flags.writeable = False
+    return scans
+
+
+def _path(spec: EmbeddedSpec, name: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Displacement of the digits in pixels [frames, 2], as (down, right)."""
+    time = np.arange(spec.frames)
+    speed = rng.uniform(*spec.speed)
+    side = rng.choice((-1.0, 1.0))
+    if name in _STRAIGHT:
+        down, right = _STRAIGHT[name]
+        return np.stack([down * speed * time, side * right * speed * time], axis=1)
+    rate = 2 * np.pi / rng.uniform(*spec.period)
+    angle = rate * time + rng.uniform(0, 2 * np.pi)
+    down, right = (reach * speed / rate for reach in _PERIODIC[name])
+    return np.stack([down * np.sin(angle), side * right * np.cos(angle)], axis=1)
+
+
+def _background(spec: EmbeddedSpec, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """A smooth still light [height, width] in 0.1..0.6."""
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 5), dtype=np.uint8))
+    smooth = coarse.resize((spec.width, spec.height), Image.Resampling.BICUBIC)
+    return np.asarray(smooth, np.float32) / np.float32(510) + np.float32(0.1)
+
+
+def _digit(spec: EmbeddedSpec, split: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """A random digit of the split in the corner of an otherwise dark frame [height, width], at most `contrast`."""
+    scan = Image.fromarray(_scans()[rng.choice(scan_indices(split))])
+    side = int(rng.integers(spec.sprite[0], spec.sprite[1] + 1))
+    light = np.asarray(scan.resize((side, side), Image.Resampling.BILINEAR), np.float32) / 240
+    canvas = np.zeros((spec.height, spec.width), np.float32)
+    canvas[:side, :side] = light * np.float32(rng.uniform(*spec.contrast))
+    return canvas
+
+
+def _moved(
+    canvas: npt.NDArray[np.float32], path: npt.NDArray[np.float64], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """The canvas carried along the path from a random start, by whole pixels and around the edges, [frames, ...]."""
+    shift = np.rint(path + rng.uniform(0, canvas.shape)).astype(np.int64)
+    rows, columns = ((np.arange(size) - shift[:, axis, np.newaxis]) % size for axis, size in enumerate(canvas.shape))
+    moved: npt.NDArray[np.float32] = canvas[rows[:, :, np.newaxis], columns[:, np.newaxis, :]]
+    return moved
+
+
+def _jpeg(frame: npt.NDArray[np.uint8], quality: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

@@ -1,0 +1,268 @@
+"""Reads clips: `SequenceExample` shards -> batches, with the Garden's decoder and parser, each draw a function of a seed.
+
+Training: the order of an epoch is a function of (seed, epoch), a clip's augmentation of (seed, its place in the order),
+so a resumed run continues where it stopped. Evaluation: every video once, in the order of the shards; the last batch is
+padded to a static shape and masked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+from official.vision.configs import video_classification as exp_cfg
+from official.vision.dataloaders import video_input
+from official.vision.ops import augment
+
+from harness.data import draws
+from harness.data.manifest import Split
+
+MEDIA_ID = "clip/media_id"
+# Longest media id, bytes. Ids travel as numbers, since strings cannot cross to an accelerator.
+ID_BYTES = 64
+# Fewer shards than this for each pipeline would make the pipelines' shares too uneven: they share records instead.
+_SHARDS_PER_PIPELINE = 32
+
+Element = tuple[dict[str, tf.Tensor], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The shards of one split.
+
+    Attributes:
+      paths: the shards' paths, in order.
+      counts: number of videos in each.
+      classes: number of classes; a label outside is an error.
+    """
+
+    paths: tuple[str, ...]
+    counts: tuple[int, ...]
+    classes: int
+
+    @property
+    def videos(self) -> int:
+        """Number of videos."""
+        return sum(self.counts)
+
+    @classmethod
+    def of(cls, folder: str, split: Split, classes: int) -> Source:
+        """The source of a split of a prepared data set in `folder`."""
+        paths = tuple(f"{folder}/{shard.file}" for shard in split.shards)
+        return cls(paths, tuple(shard.examples for shard in split.shards), classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pipeline:
+    """Which of how many input pipelines (hosts) this one is, and whether they share out shards or records."""
+
+    index: int
+    count: int
+    by_shard: bool
+
+    @classmethod
+    def of(cls, context: tf.distribute.InputContext | None, source: Source) -> _Pipeline:
+        index, count = (context.input_pipeline_id, context.num_input_pipelines) if context else (0, 1)
+        return cls(index, count, len(source.paths) >= _SHARDS_PER_PIPELINE * count)
+
+    def records(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        return dataset if self.by_shard else dataset.shard(self.count, self.index)
+
+
+def _batch_size(params: exp_cfg.DataConfig, context: tf.distribute.InputContext | None) -> int:
+    size = params.global_batch_size
+    return int(context.get_per_replica_batch_size(size)) if context else int(size)
+
+
+def training(
+    params: exp_cfg.DataConfig,
+    source: Source,
+    start_step: int = 0,
+    context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+    """Endless training batches.
+
+    Args:
+      params: the Garden's configuration of the training data; its seed decides order and augmentation.
+      source: the shards.
+      start_step: the optimizer step at which to begin.
+      context: which part of the batch this pipeline makes.
+
+    Returns:
+      Dataset of ({"image": [batch, frames, height, width, 3]}, one-hot labels [batch, classes]).
+    """
+    pipeline = _Pipeline.of(context, source)
+    replicas = (context.num_replicas_in_sync // context.num_input_pipelines) if context else 1
+    start = start_step * _batch_size(params, context) * replicas
+    seed = int(params.seed)
+
+    def augmented(place: tf.Tensor, record: tf.Tensor) -> Element:
+        # The place in the order of all pipelines, so that the number of pipelines does not change a clip's draws.
+        place = place if pipeline.by_shard else place * pipeline.count + pipeline.index
+        with draws.fixed_by(tf.stack([tf.constant(seed, tf.int64), place])):
+            features, target, _, _ = _parser(params, source)(record)
+        return features, target
+
+    dataset = _ordered(params, source, pipeline, start).enumerate(start)
+    dataset = dataset.map(augmented, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(_batch_size(params, context), drop_remainder=True)
+    if params.mixup_and_cutmix is not None:
+        dataset = dataset.enumerate(start_step).map(_mixed(params, source.classes), num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _ordered(params: exp_cfg.DataConfig, source: Source, pipeline: _Pipeline, start: int) -> tf.data.Dataset:
+    """Serialized videos, epoch after epoch, from the pipeline's `start`-th on."""
+    paths = tf.constant(source.paths)
+    seed = int(params.seed)
+
+    def shards_of(epoch: tf.Tensor) -> tf.Tensor:
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(source.paths)), tf.stack([seed, epoch]))
+        return order[pipeline.index :: pipeline.count] if pipeline.by_shard else order
+
+    def records_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.Dataset.from_tensor_slices(tf.gather(paths, shards_of(epoch))).interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=params.cycle_length,
+            block_length=params.block_length,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return pipeline.records(_shuffled(records, params.shuffle_buffer_size, tf.stack([seed, epoch])))
+
+    def size_of(epoch: int) -> int:
+        if pipeline.by_shard:
+            return sum(source.counts[shard] for shard in shards_of(tf.constant(epoch, tf.int64)).numpy())
+        return len(range(pipeline.index, source.videos, pipeline.count))
+
+    epoch = 0
+    while start >= size_of(epoch):
+        start -= size_of(epoch)
+        epoch += 1
+    epochs = tf.data.Dataset.range(epoch, tf.int64.max)
+    return epochs.flat_map(records_of).skip(start)
+
+
+def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data.Dataset:
+    """Shuffles so many records at a time; `Dataset.shuffle` takes no seed that changes with the epoch."""
+
+    def shuffled(number: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
+        return tf.random.experimental.stateless_shuffle(some, tf.random.experimental.stateless_fold_in(seed, number))
+
+    return records.batch(window).enumerate().map(shuffled).unbatch()
+
+
+def evaluation(
+    params: exp_cfg.DataConfig, source: Source, context: tf.distribute.InputContext | None = None
+) -> tf.data.Dataset:
+    """Evaluation batches of a static shape in which each of the first `params.num_examples` videos is there once.
+
+    Args:
+      params: the Garden's configuration of the validation data.
+      source: the shards.
+      context: which part of the batch this pipeline makes.
+
+    Returns:
+      Dataset of ({"image": [batch x views, frames, height, width, 3]}, labels), where labels holds "label" [batch],
+      "media_id" [batch, 64] (bytes of the id as int32, zero padded) and "valid" [batch] (false for padding).
+    """
+    pipeline = dataclasses.replace(_Pipeline.of(context, source), by_shard=False)
+    videos = min(int(params.num_examples), source.videos)
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(source.paths)).flat_map(tf.data.TFRecordDataset)
+    dataset = dataset.take(videos).apply(tf.data.experimental.assert_cardinality(videos))
+    dataset = pipeline.records(dataset)
+    dataset = dataset.map(_viewer(params, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    global_batch = int(params.global_batch_size)
+    own = len(range(pipeline.index, videos, pipeline.count))
+    rounds = -(-videos // global_batch)
+    missing = rounds * global_batch // pipeline.count - own
+    padding = tf.data.Dataset.from_tensors(tf.nest.map_structure(_zeros, dataset.element_spec)).repeat(missing)
+    dataset = dataset.concatenate(padding).batch(_batch_size(params, context), drop_remainder=True)
+    return dataset.map(_merge_views(params)).prefetch(2)
+
+
+def _zeros(spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.zeros(spec.shape, spec.dtype)
+
+
+def _parser(params: exp_cfg.DataConfig, source: Source) -> Callable[[tf.Tensor], tuple[Any, ...]]:
+    """Serialized video -> the Garden's features and target, the label as a number, the media id."""
+    decoder = video_input.Decoder(image_key=params.image_field_key, label_key=params.label_field_key)
+    decoder.add_context(MEDIA_ID, tf.io.FixedLenFeature((), tf.string))
+    parser = video_input.Parser(params, image_key=params.image_field_key, label_key=params.label_field_key)
+    parse = parser.parse_fn(params.is_training)
+
+    def parsed(record: tf.Tensor) -> tuple[Any, ...]:
+        decoded = decoder.decode(record)
+        label, media_id = decoded[params.label_field_key][0], decoded.pop(MEDIA_ID)
+        with tf.control_dependencies(_checks(label, media_id, source.classes)):
+            decoded = {key: tf.identity(value) for key, value in decoded.items()}
+        return (*parse(decoded), tf.cast(label, tf.int32), media_id)
+
+    return parsed
+
+
+def _checks(label: tf.Tensor, media_id: tf.Tensor, classes: int) -> list[tf.Operation]:
+    inside = tf.logical_and(label >= 0, label < classes)
+    short = tf.strings.length(media_id) <= ID_BYTES
+    return [
+        tf.debugging.Assert(inside, ["label", label, "of video", media_id, "expected 0 to", classes - 1]),
+        tf.debugging.Assert(short, ["media id", media_id, "is longer than", ID_BYTES, "bytes"]),
+    ]
+
+
+def _viewer(params: exp_cfg.DataConfig, source: Source) -> Callable[[tf.Tensor], Element]:
+    """Serialized video -> its views and what identifies it."""
+    parse = _parser(params, source)
+    shape = [params.num_test_clips * params.num_test_crops * params.feature_shape[0], *params.feature_shape[1:]]
+
+    def viewed(record: tf.Tensor) -> Element:
+        features, _, label, media_id = parse(record)
+        numbers = tf.cast(tf.io.decode_raw(media_id, tf.uint8, fixed_length=ID_BYTES), tf.int32)
+        # Slicing three crops loses the static shape, which an accelerator needs.
+        image = tf.ensure_shape(features["image"], shape)
+        return {"image": image}, {"label": label, "media_id": numbers, "valid": tf.constant(True)}
+
+    return viewed
+
+
+def _merge_views(params: exp_cfg.DataConfig) -> Callable[[dict[str, tf.Tensor], Any], Element]:
+    """[batch, views x frames, ...] -> [batch x views, frames, ...]."""
+
+    def merged(features: dict[str, tf.Tensor], labels: Any) -> Element:
+        image = features["image"]
+        views = params.num_test_clips * params.num_test_crops
+        shape = [image.shape[0] * views, params.feature_shape[0], *image.shape[2:]]
+        return {"image": tf.reshape(image, shape)}, labels
+
+    return merged
+
+
+def _mixed(params: exp_cfg.DataConfig, classes: int) -> Callable[[tf.Tensor, Element], Element]:
+    """The Garden's mixup and CutMix over a batch, as in `VideoClassificationTask.build_inputs`."""
+    mix = params.mixup_and_cutmix
+    seed = int(params.seed)
+
+    def mixed(place: tf.Tensor, batch: Element) -> Element:
+        features, labels = batch
+        # A stream of its own: the clips' draws use seeds from zero up.
+        with draws.fixed_by(tf.stack([tf.constant(seed, tf.int64), -1 - place])):
+            augmenter = augment.MixupAndCutmix(
+                mixup_alpha=mix.mixup_alpha,
+                cutmix_alpha=mix.cutmix_alpha,
+                prob=mix.prob,
+                label_smoothing=mix.label_smoothing,
+                num_classes=classes,
+            )
+            image, target = augmenter(features["image"], labels)
+        return {"image": image}, target
+
+    return mixed
+
+
+def media_ids(numbers: Any) -> Iterator[str]:
+    """The ids that :func:`evaluation` sent as numbers: [videos, 64] -> strings."""
+    for row in numbers:
+        yield bytes(int(number) for number in row if number).decode()

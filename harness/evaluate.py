@@ -1,0 +1,67 @@
+"""python -m harness.evaluate: a further evaluation of a finished run, without training again."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from harness import options
+
+_EXAMPLES = """
+\b
+Examples:
+  python -m harness.evaluate 3f9c --views 1x1
+  python -m harness.evaluate 3f9c --views 10x3 --data gs://bucket/k400 --tpu local
+"""
+
+
+@click.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
+@click.argument("run", metavar="RUN")
+@click.option("--views", default="10x3", show_default=True, metavar="CLIPSxCROPS",
+              help="Clips evenly spaced in time, times crops (1: centre, 3: along the longer side).")  # fmt: skip
+@click.option("--data", metavar="DIR", help="Folder of the data set the run was trained on, or 'embedded'.")
+@click.option("--strategy", default="one_device", show_default=True,
+              type=click.Choice(["one_device", "mirrored", "tpu"]))  # fmt: skip
+@click.option("--tpu", metavar="NAME", help="Name or address of the TPU; implies --strategy tpu.")
+@options.folders
+@options.one_line_errors
+def main(run: str, views: str, data: str | None, strategy: str, tpu: str | None, results: Path) -> None:
+    """Evaluates the last checkpoint of a finished run under another protocol and adds it to the run's record.
+
+    RUN is a run's id, or the start of it; `results/runs/` has a folder for each.
+    """
+    from rich.console import Console
+
+    from harness import conducting, records, workspace
+    from harness.experiment import Cut, Protocol, SettingsError
+    from harness.store import Store
+
+    match = re.fullmatch(r"(\d{1,3})x([13])", views)
+    if not match or int(match[1]) < 1:
+        raise SettingsError(f"--views {views!r}: expected CLIPSxCROPS with 1 or 3 crops, such as 10x3 or 1x1")
+    store = Store(results)
+    record = store.find(run)
+    first = next(iter(record.evaluations.values()))
+    wanted = Protocol(int(match[1]), int(match[2]), first.size)
+    console = Console()
+    if wanted.name not in record.evaluations:
+        profile = workspace.profile(record.profile)
+        found = workspace.data_set(data, profile, results)
+        if found.facts.fingerprint != record.data["fingerprint"]:
+            raise SettingsError(
+                f"run {record.id} was trained on {record.data['name']} ({record.data['fingerprint'][:8]}), "
+                f"the data named are {found.facts.name} ({found.facts.fingerprint[:8]})"
+            )
+        again = records.run_of(record, wanted, profile.evaluation_batch)
+        place = workspace.Workspace(profile, found, Cut(), again.replicas, store, "tpu" if tpu else strategy, tpu)
+        failures = conducting.conduct(place, conducting.evaluation_plan(again), console)
+        if failures:
+            click.echo(f"FAILED {failures[0]}", err=True)
+            raise SystemExit(1)
+    conducting.describe_results(store, record.id, console)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Carries out one run from settings to record: train, evaluate, write the predictions, then the record."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import costs, records, runner
+from harness.data.manifest import Manifest
+from harness.experiment import Protocol, Run
+from harness.records import Evaluation, RunRecord
+from harness.runner import Place, Report
+from harness.store import Store
+from harness.task import Predictions
+
+_CURVE = "curve.jsonl"
+_RECORDED = "recorded"
+
+
+def execute(run: Run, manifest: Manifest, place: Place, store: Store, report: Report) -> RunRecord:
+    """Trains a run, or goes on where it was interrupted, evaluates its last checkpoint and writes its record.
+
+    Raises:
+      SettingsError: the machine or the Garden cannot carry it out.
+      RecordError: another process recorded the run in the meantime.
+    """
+    folder = store.folder(run.id)
+    _forget_if_unrecorded(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    began = datetime.datetime.now(datetime.UTC)
+    provenance = _provenance(began)
+    with (folder / _CURVE).open("a") as log:
+        trained = runner.train(run, manifest, place, _logged(report, log.write, log.flush))
+    curve, resumed_at = _whole_curve(folder / _CURVE)
+    if trained.started_at and trained.started_at not in resumed_at:
+        resumed_at.append(trained.started_at)
+    evaluation = evaluated(run, run.protocol, manifest, place, store, report)
+    ended = datetime.datetime.now(datetime.UTC)
+    record = records.of_run(
+        run,
+        _cost(run, trained.seconds),
+        curve,
+        evaluation,
+        provenance
+        | runner.device_versions()
+        | {
+            "device": trained.device,
+            "ended": ended.isoformat(timespec="seconds"),
+            "seconds": round((ended - began).total_seconds(), 1),
+            "resumed_at": resumed_at,
+        },
+    )
+    (folder / _RECORDED).touch()
+    store.write(record)
+    (folder / _CURVE).unlink(missing_ok=True)
+    return record
+
+
+def evaluated(
+    run: Run, protocol: Protocol, manifest: Manifest, place: Place, store: Store, report: Report
+) -> Evaluation:
+    """Evaluates the last checkpoint of a run under a protocol and writes the predictions file."""
+    predictions, checkpoint, seconds = runner.evaluate(run, protocol, manifest, place, report)
+    name, sha256 = store.write_predictions(run.id, protocol.name, as_table(predictions))
+    metrics = predictions.metrics()
+    return Evaluation(
+        protocol=protocol.name,
+        clips=protocol.clips,
+        crops=protocol.crops,
+        size=protocol.size,
+        videos=int(metrics["videos"]),
+        videos_in_split=run.data.validation_videos,
+        top1=metrics["top1"],
+        top5=metrics["top5"],
+        loss=metrics["loss"],
+        checkpoint=checkpoint,
+        seconds=round(seconds, 3),
+        predictions=name,
+        predictions_sha256=sha256,
+    )
+
+
+def as_table(predictions: Predictions) -> pd.DataFrame:
+    """A line for each video: "media_id", "label", "top_class" and "top_probability" (lists, best first), "loss"."""
+    return pd.DataFrame(
+        {
+            "media_id": predictions.media_id,
+            "label": predictions.label,
+            "top_class": list(predictions.top_class),
+            "top_probability": list(predictions.top_probability),
+            "loss": predictions.loss,
+        }
+    )
+
+
+def _forget_if_unrecorded(folder: Path) -> None:
+    """A run whose record was written and then removed is wanted anew: its checkpoint must not stand in for training."""
+    if (folder / _RECORDED).exists():
+        shutil.rmtree(folder)
+
+
+def _cost(run: Run, seconds: float) -> dict[str, Any]:
+    cost = costs.count(run.settings)
+    return {
+        "params": cost.params,
+        "multiply_adds": cost.multiply_adds,
+        "train_steps": run.settings["trainer.train_steps"],
+        "train_multiply_adds": costs.training(run.settings),
+        "train_seconds": round(seconds, 3),
+    }
+
+
+def _logged(report: Report, write: Callable[[str], Any], flush: Callable[[], None]) -> Report:
+    """A report that also keeps the curve's points, so that an interrupted run loses none."""
+
+    def reported(event: Mapping[str, Any]) -> None:
+        if event["event"] in ("train", "validation"):
+            write(json.dumps(dict(event)) + "\n")
+            flush()
+        report(event)
+
+    return reported
+
+
+def _whole_curve(path: Path) -> tuple[tuple[dict[str, Any], ...], list[int]]:
+    """The points of all attempts, each step once (the later attempt's), and the steps at which attempts began anew."""
+    points: dict[tuple[int, str], dict[str, Any]] = {}
+    resumed_at: list[int] = []
+    last = 0
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(json.JSONDecodeError):  # the last line of an attempt that was killed while writing
+            event = json.loads(line)
+            if event["split"] == "train" and event["step"] <= last:
+                resumed_at.append(max((step for step, split in points if split == "train" and step < event["step"]), default=0))
+            last = event["step"] if event["split"] == "train" else last
+            points[event["step"], event["split"]] = {k: v for k, v in event.items() if k not in ("event", "done", "total")}
+    return tuple(points[key] for key in sorted(points)), resumed_at
+
+
+def _provenance(began: datetime.datetime) -> dict[str, Any]:
+    return {
+        **commit(),
+        "harness": metadata.version("r3d-ablations"),
+        "tf_models_official": metadata.version("tf-models-official"),
+        "python": platform.python_version(),
+        "started": began.isoformat(timespec="seconds"),
+    }
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the code that runs and whether it was changed since; None where the code is in no repository."""
+
+    def git(*words: str) -> str | None:
+        root = Path(__file__).resolve().parent
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        return None
+
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+

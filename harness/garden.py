@@ -1,0 +1,113 @@
+"""Settings -> the Model Garden's `ExperimentConfig`; nothing is decided on the way.
+
+The configuration that comes out must say exactly what went in: a leaf of the Garden's that the settings do not state,
+or that reads back differently, is an error, so an update of the Garden cannot slip a default of its own into a run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from official.core import config_definitions
+from official.vision.configs import video_classification
+from official.vision.modeling.backbones import resnet_3d
+
+from harness.experiment import SettingsError
+
+_INDEXED = re.compile(r"(.+)\[(\d+)\]$")
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat dotted names -> nested mappings and lists, as the Garden's configuration holds them."""
+    root: dict[str, Any] = {}
+    for field in sorted(settings, key=_natural):
+        place: Any = root
+        *parents, leaf = _steps(field)
+        for name, following in zip(parents, [*parents[1:], leaf], strict=True):
+            place = _child(place, name, [] if isinstance(following, int) else {})
+        _put(place, leaf, settings[field])
+    return root
+
+
+def _natural(field: str) -> tuple[tuple[bool, Any], ...]:
+    return tuple((isinstance(step, str), step) for step in _steps(field))
+
+
+def _steps(field: str) -> list[str | int]:
+    """"a.b[2].c" -> ["a", "b", 2, "c"]."""
+    steps: list[str | int] = []
+    for part in field.split("."):
+        indexed = _INDEXED.match(part)
+        steps.extend([indexed[1], int(indexed[2])] if indexed else [part])
+    return steps
+
+
+def _child(place: Any, name: str | int, empty: Any) -> Any:
+    if isinstance(place, list):
+        if name == len(place):
+            place.append(empty)
+        return place[int(name)]
+    return place.setdefault(name, empty)
+
+
+def _put(place: Any, name: str | int, value: Any) -> None:
+    if isinstance(place, list):
+        if name != len(place):
+            raise SettingsError(f"element {name} of a list stated without the {len(place)} before it")
+        place.append(value)
+    else:
+        place[name] = value
+
+
+def build(settings: Mapping[str, Any], bookkeeping: Mapping[str, Any]) -> config_definitions.ExperimentConfig:
+    """The Garden's configuration of a run; registers the network's stages with the Garden.
+
+    Raises:
+      SettingsError: a field that the Garden does not know, one of the Garden's that is not stated, or one that reads
+        back differently; each is named.
+    """
+    stated = nested({field: value for field, value in {**settings, **bookkeeping}.items() if field[:8] != "network."})
+    config = config_definitions.ExperimentConfig(
+        task=video_classification.VideoClassificationTask(),
+        trainer=config_definitions.TrainerConfig(),
+        runtime=config_definitions.RuntimeConfig(),
+    )
+    try:
+        config.override(stated, is_strict=True)
+    except KeyError as error:
+        raise SettingsError(f"the installed Model Garden does not know a setting: {error.args[0]}") from error
+    built = {part: config.as_dict()[part] for part in ("task", "trainer", "runtime")}
+    differences = list(_differences(stated, built, ""))
+    if differences:
+        raise SettingsError("settings and the Model Garden's configuration differ: " + "; ".join(differences))
+    register_network(settings)
+    return config
+
+
+def _differences(stated: Any, built: Any, place: str) -> list[str]:
+    if isinstance(stated, Mapping) and isinstance(built, Mapping):
+        found = [f"{place}{name} is not stated" for name in sorted(set(built) - set(stated))]
+        found += [f"{place}{name} is not of the Garden's" for name in sorted(set(stated) - set(built))]
+        for name in sorted(set(stated) & set(built)):
+            found += _differences(stated[name], built[name], f"{place}{name}.")
+        return found
+    if isinstance(stated, list | tuple) and isinstance(built, list | tuple) and len(stated) == len(built):
+        return [line for i, pair in enumerate(zip(stated, built, strict=True)) for line in _differences(*pair, f"{place}{i}.")]
+    return [] if stated == built else [f"{place[:-1]} is {built!r}, stated {stated!r}"]
+
+
+def register_network(settings: Mapping[str, Any]) -> None:
+    """Makes the settings' stages known to the Garden under the settings' model_id.
+
+    Raises:
+      SettingsError: the Garden has other stages under that number of layers.
+    """
+    depth = settings["task.model.backbone.resnet_3d_rs.model_id"]
+    stages = [
+        ("bottleneck3d", settings[f"network.filters[{stage}]"], settings[f"network.blocks[{stage}]"])
+        for stage in range(4)
+    ]
+    if resnet_3d.RESNET_SPECS.setdefault(depth, stages) != stages:
+        raise SettingsError(f"a network of {depth} layers is {resnet_3d.RESNET_SPECS[depth]} in the Garden, not {stages}")

@@ -1,0 +1,132 @@
+"""A study -> the runs it wants, what of them is done, and what the rest costs; nothing here trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from harness import costs
+from harness.experiment import Run, SettingsError
+from harness.studies import Cell, Study
+
+# Bytes a weight takes in a checkpoint: itself and its momentum, float32.
+_BYTES_PER_WEIGHT = 8
+# Peak rate of one TPU v3 core in bfloat16, operations per second: half of a chip's 123e12
+# (Google Cloud, "TPU v3", system architecture). The paper trained on TPU v3.
+TPU_V3_CORE_PEAK = 61.5e12
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One distinct run of a study.
+
+    Attributes:
+      run: the run.
+      rows: numbers of the rows that want it.
+      done: whether its record exists.
+      evaluated: whether its record holds the wanted protocol.
+    """
+
+    run: Run
+    rows: tuple[int, ...]
+    done: bool
+    evaluated: bool
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one evaluation view."""
+        return costs.count(self.run.settings).multiply_adds
+
+    @property
+    def params(self) -> int:
+        """Number of weights."""
+        return costs.count(self.run.settings).params
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds still to be done: training unless it is done, and the evaluation unless it is."""
+        protocol = self.run.protocol
+        videos = protocol.videos or self.run.data.validation_videos
+        views = protocol.clips * protocol.crops * videos * self.multiply_adds
+        training = 0 if self.done else costs.training(self.run.settings)
+        return training + (0 if self.evaluated else views)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a study wants.
+
+    Attributes:
+      study: the study.
+      runs: the distinct runs, in the order of the rows.
+      wanted: row number -> ids of its runs, one for each seed.
+    """
+
+    study: Study
+    runs: tuple[Planned, ...]
+    wanted: dict[int, tuple[str, ...]]
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol that all rows are evaluated under.
+
+        Raises:
+          SettingsError: there are several, whose numbers cannot stand in one column.
+        """
+        names = sorted({one.run.protocol.name for one in self.runs})
+        if len(names) > 1:
+            raise SettingsError(f"{self.study.name}: rows under different protocols cannot share a table: {', '.join(names)}")
+        return names[0]
+
+    @property
+    def missing(self) -> tuple[Planned, ...]:
+        """Runs that are still to be trained or evaluated."""
+        return tuple(one for one in self.runs if not (one.done and one.evaluated))
+
+    @property
+    def shared(self) -> int:
+        """How many runs the rows have in common: wanted less distinct."""
+        return sum(len(ids) for ids in self.wanted.values()) - len(self.runs)
+
+    @property
+    def disk(self) -> int:
+        """Bytes that the missing runs' checkpoints will take while they train."""
+        return sum(_BYTES_PER_WEIGHT * one.params * one.run.bookkeeping["trainer.max_to_keep"] for one in self.missing)
+
+    @property
+    def tpu_v3_core_hours(self) -> float:
+        """Lower bound for what is missing: every core at its peak all the time."""
+        return 2 * sum(one.work for one in self.missing) / TPU_V3_CORE_PEAK / 3600
+
+
+def plan(
+    study: Study, seeds: Sequence[int], complete: Callable[[Cell], Run], protocols: Callable[[str], frozenset[str] | None]
+) -> Plan:
+    """The plan of a study.
+
+    Args:
+      study: the study.
+      seeds: each row is trained once with each.
+      complete: cell -> run with its settings.
+      protocols: id of a run -> names of the protocols its record holds, None where there is no record.
+    """
+    runs: dict[str, Run] = {}
+    rows: dict[str, list[int]] = {}
+    wanted: dict[int, tuple[str, ...]] = {}
+    for row in study.rows:
+        own = [complete(row.cell(seed)) for seed in seeds]
+        wanted[row.number] = tuple(run.id for run in own)
+        for run in own:
+            runs.setdefault(run.id, run)
+            rows.setdefault(run.id, []).append(row.number)
+    planned = []
+    for run_id, run in runs.items():
+        held = protocols(run_id)
+        planned.append(Planned(run, tuple(rows[run_id]), held is not None, run.protocol.name in (held or frozenset())))
+    return Plan(study, tuple(planned), wanted)
+
+
+def rate(seconds: Sequence[float], work: Sequence[float]) -> float | None:
+    """Multiply-adds per second over runs that were measured, None where none was."""
+    total = sum(seconds)
+    return sum(work) / total if total > 0 else None

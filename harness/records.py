@@ -1,0 +1,203 @@
+"""The record of a run: frozen, versioned, plain data; what every reported number comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from harness.experiment import TRAIN_BATCH, Cut, DataFacts, Protocol, Run, applied_as_data, identity_content
+from harness.studies import Cell
+
+SCHEMA = 1
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class RecordError(ValueError):
+    """A record that cannot be used; the message is one line for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a run's last checkpoint.
+
+    Attributes:
+      protocol: name of the protocol: "10x3@256".
+      clips, crops, size: what it means.
+      videos: number of videos evaluated.
+      videos_in_split: number of videos the validation split has.
+      top1, top5: accuracy over the videos, fractions.
+      loss: mean cross entropy, nats.
+      checkpoint: name of the checkpoint.
+      seconds: time it took.
+      predictions: name of the predictions file beside the record.
+      predictions_sha256: hash of that file.
+    """
+
+    protocol: str
+    clips: int
+    crops: int
+    size: int
+    videos: int
+    videos_in_split: int
+    top1: float
+    top5: float
+    loss: float
+    checkpoint: str
+    seconds: float
+    predictions: str
+    predictions_sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """All that is kept of a finished run.
+
+    Attributes:
+      identity: the run's identity, 64 hexadecimal digits.
+      profile: name of the profile.
+      toggles, scale: key -> value of the toggles and of the scaling axes.
+      seed: the seed.
+      settings: every value that decided the result.
+      bookkeeping: what the Garden was told besides: intervals, batches of evaluation; no part of the identity.
+      identity_content: what the identity is the hash of.
+      data: name, fingerprint, class and video counts of the data set.
+      cut: departures from the profile, empty where there are none.
+      parent: identity of the run it started from, None where it started from its seed.
+      cost: "params", "multiply_adds" (one evaluation view), "train_steps", "train_seconds".
+      curve: points of the training curve.
+      evaluations: protocol name -> evaluation.
+      provenance: commit, versions, device, start, duration, resumptions.
+    """
+
+    identity: str
+    profile: str
+    toggles: Mapping[str, Any]
+    scale: Mapping[str, Any]
+    seed: int
+    settings: Mapping[str, Any]
+    bookkeeping: Mapping[str, Any]
+    identity_content: Mapping[str, Any]
+    data: Mapping[str, Any]
+    cut: Mapping[str, Any]
+    parent: str | None
+    cost: Mapping[str, Any]
+    curve: tuple[Mapping[str, Any], ...]
+    evaluations: Mapping[str, Evaluation]
+    provenance: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The first 16 digits of the identity."""
+        return self.identity[:16]
+
+
+def of_run(
+    run: Run,
+    cost: Mapping[str, Any],
+    curve: tuple[Mapping[str, Any], ...],
+    evaluation: Evaluation,
+    provenance: Mapping[str, Any],
+) -> RunRecord:
+    """The record of a run that was trained and evaluated."""
+    return RunRecord(
+        identity=run.identity,
+        profile=run.profile,
+        toggles=applied_as_data(run.cell.toggles),
+        scale=run.scale,
+        seed=run.seed,
+        settings=dict(run.settings),
+        bookkeeping=dict(run.bookkeeping),
+        identity_content={key: value for key, value in identity_content(run).items() if key != "settings"},
+        data=dataclasses.asdict(run.data),
+        cut={key: value for key, value in dataclasses.asdict(run.cut).items() if value is not None},
+        parent=run.parent,
+        cost=cost,
+        curve=curve,
+        evaluations={evaluation.protocol: evaluation},
+        provenance=provenance,
+    )
+
+
+def run_of(record: RunRecord, protocol: Protocol, evaluation_batch: int) -> Run:
+    """The run of a record, to be evaluated under a protocol; its cell carries the seed alone.
+
+    Args:
+      record: the record.
+      protocol: how to evaluate it.
+      evaluation_batch: videos per evaluation batch.
+    """
+    return Run(
+        cell=Cell((), record.seed),
+        profile=record.profile,
+        data=DataFacts(**record.data),
+        settings=record.settings,
+        bookkeeping=record.bookkeeping,
+        protocol=protocol,
+        evaluation_batch=evaluation_batch,
+        replicas=record.settings[TRAIN_BATCH] // record.identity_content["clips_per_group"],
+        scale=record.scale,
+        cut=Cut(**record.cut),
+        parent=record.parent,
+    )
+
+
+def to_json(record: RunRecord) -> dict[str, Any]:
+    """Plain data for a file."""
+    return {"schema": SCHEMA, **dataclasses.asdict(record)}
+
+
+def evaluation_to_json(identity: str, evaluation: Evaluation) -> dict[str, Any]:
+    """Plain data for the file of a further evaluation of a run."""
+    return {"schema": SCHEMA, "identity": identity, **dataclasses.asdict(evaluation)}
+
+
+def from_json(content: Any, where: str) -> RunRecord:
+    """The record in plain data.
+
+    Args:
+      content: what the file holds.
+      where: the file's name, for messages.
+
+    Raises:
+      RecordError: naming the file, the field and what was expected.
+    """
+    fields = _fields(content, RunRecord, where)
+    if not isinstance(fields["identity"], str) or not _HASH.fullmatch(fields["identity"]):
+        raise RecordError(f"{where}: identity {str(fields['identity'])[:20]!r}: expected 64 hexadecimal digits")
+    for name in ("toggles", "scale", "settings", "bookkeeping", "identity_content", "data", "cut", "cost", "evaluations", "provenance"):
+        if not isinstance(fields[name], Mapping):
+            raise RecordError(f"{where}: {name}: expected a mapping")
+    fields["curve"] = tuple(fields["curve"])
+    fields["evaluations"] = {
+        protocol: Evaluation(**_fields(one, Evaluation, f"{where}: evaluation {protocol}", versioned=False))
+        for protocol, one in fields["evaluations"].items()
+    }
+    return RunRecord(**fields)
+
+
+def evaluation_from_json(content: Any, where: str) -> tuple[str, Evaluation]:
+    """The identity of the run and its further evaluation.
+
+    Raises:
+      RecordError: naming the file, the field and what was expected.
+    """
+    identity = content.pop("identity", None) if isinstance(content, dict) else None
+    return str(identity), Evaluation(**_fields(content, Evaluation, where))
+
+
+def _fields(content: Any, kind: type, where: str, versioned: bool = True) -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        raise RecordError(f"{where}: expected a JSON object")
+    fields = dict(content)
+    if versioned:
+        schema = fields.pop("schema", None)
+        if schema != SCHEMA:
+            raise RecordError(f"{where}: schema {schema!r}: this version of the harness reads {SCHEMA}")
+    expected = {field.name for field in dataclasses.fields(kind)}
+    for missing in sorted(expected - set(fields)):
+        raise RecordError(f"{where}: field {missing!r} is missing")
+    for extra in sorted(set(fields) - expected):
+        raise RecordError(f"{where}: unknown field {extra!r}")
+    return fields

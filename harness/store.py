@@ -1,0 +1,238 @@
+"""Files under `results/runs/`: one folder a run, each file written whole or not at all and never written twice.
+
+results/runs/<id>/record.json                     the record, written last
+results/runs/<id>/predictions-<protocol>.parquet  per-video predictions, hashed in the record
+results/runs/<id>/evaluation-<protocol>.json      an evaluation added later
+results/runs/<id>/checkpoints/                    the last checkpoint
+results/runs/<id>/log.txt                         what the libraries said while it trained
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import records
+from harness.records import Evaluation, RecordError, RunRecord
+
+RECORD = "record.json"
+
+
+class AlreadyThere(RecordError):
+    """A file that is written once is there already, with other content."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """The runs under a results folder.
+
+    Attributes:
+      root: the results folder; runs are under `root/runs`.
+    """
+
+    root: Path
+
+    @property
+    def runs(self) -> Path:
+        """Folder of all runs."""
+        return self.root / "runs"
+
+    def folder(self, run_id: str) -> Path:
+        """Folder of one run."""
+        return self.runs / run_id
+
+    def checkpoints(self, run_id: str) -> Path:
+        """Folder of a run's checkpoints."""
+        return self.folder(run_id) / "checkpoints"
+
+    def has(self, run_id: str) -> bool:
+        """Whether the run has a record."""
+        return (self.folder(run_id) / RECORD).is_file()
+
+    def write_predictions(self, run_id: str, protocol: str, table: pd.DataFrame) -> tuple[str, str]:
+        """Writes the predictions file of a protocol; name of the file and its SHA-256."""
+        name = f"predictions-{protocol}.parquet"
+        path = self.folder(run_id) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(path) as temporary:
+            table.to_parquet(temporary, index=False)
+        return name, file_hash(path)
+
+    def write(self, record: RunRecord) -> Path:
+        """Writes a record.
+
+        Raises:
+          AlreadyThere: the run has a record.
+        """
+        return self._write_once(self.folder(record.id) / RECORD, records.to_json(record))
+
+    def write_evaluation(self, record: RunRecord, evaluation: Evaluation) -> Path:
+        """Adds an evaluation under another protocol to a run that has a record.
+
+        Raises:
+          AlreadyThere: the run was evaluated under it before.
+        """
+        path = self.folder(record.id) / f"evaluation-{evaluation.protocol}.json"
+        if evaluation.protocol in self.read(record.id).evaluations:
+            raise AlreadyThere(f"{path}: the run was evaluated under this protocol before")
+        return self._write_once(path, records.evaluation_to_json(record.identity, evaluation))
+
+    def _write_once(self, path: Path, content: Mapping[str, Any]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+            json.dump(content, file, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # A link, unlike a rename, fails where the file is there already: the second of two writers learns it.
+            os.link(file.name, path)
+        except FileExistsError:
+            raise AlreadyThere(f"{path}: written by another process in the meantime") from None
+        finally:
+            os.unlink(file.name)
+        return path
+
+    def read(self, run_id: str) -> RunRecord:
+        """The record of a run, with the evaluations added to it later.
+
+        Raises:
+          RecordError: the record is missing or damaged.
+        """
+        folder = self.folder(run_id)
+        path = folder / RECORD
+        record = records.from_json(_load(path), str(path))
+        if record.id != run_id:
+            raise RecordError(f"{path}: is the record of run {record.id}, expected {run_id}")
+        evaluations = dict(record.evaluations)
+        for added in sorted(folder.glob("evaluation-*.json")):
+            identity, evaluation = records.evaluation_from_json(_load(added), str(added))
+            if identity != record.identity:
+                raise RecordError(f"{added}: belongs to run {identity[:16]}, expected {record.id}")
+            evaluations.setdefault(evaluation.protocol, evaluation)
+        return dataclasses.replace(record, evaluations=evaluations)
+
+    def ids(self) -> list[str]:
+        """Ids of the runs that have a record, sorted."""
+        return sorted(path.parent.name for path in self.runs.glob(f"*/{RECORD}"))
+
+    def find(self, prefix: str) -> RunRecord:
+        """The record of the one run whose id begins with `prefix`.
+
+        Raises:
+          RecordError: none or several do.
+        """
+        found = [run_id for run_id in self.ids() if run_id.startswith(prefix.lower())]
+        if len(found) == 1:
+            return self.read(found[0])
+        if not found:
+            raise RecordError(f"run {prefix!r}: no record under {self.runs} begins with it")
+        raise RecordError(f"run {prefix!r}: begins {len(found)} ids, such as {', '.join(found[:3])}: give more digits")
+
+    def predictions(self, record: RunRecord, protocol: str) -> pd.DataFrame:
+        """Per-video predictions of a run under a protocol.
+
+        Raises:
+          RecordError: the run was not evaluated under it, or the file is missing or not the one recorded.
+        """
+        evaluation = record.evaluations.get(protocol)
+        if evaluation is None:
+            known = ", ".join(record.evaluations)
+            raise RecordError(f"run {record.id}: not evaluated under {protocol}, only under {known}")
+        path = self.folder(record.id) / Path(evaluation.predictions).name
+        if not path.is_file():
+            raise RecordError(f"{path}: missing, though the record names it")
+        if file_hash(path) != evaluation.predictions_sha256:
+            raise RecordError(f"{path}: changed since the record was written (SHA-256 differs)")
+        return pd.read_parquet(path)
+
+
+def frame(found: Sequence[RunRecord]) -> pd.DataFrame:
+    """One line for each record and protocol, for :mod:`harness.aggregate`.
+
+    Returns:
+      Columns "id", "identity", "profile", "seed", "protocol", "top1", "top5", "videos", "videos_in_split", "params",
+      "multiply_adds", "train_steps", "train_seconds", "device", "fingerprint", "dataset", "cut".
+    """
+    lines = [line for record in found for line in _lines(record)]
+    return pd.DataFrame(lines, columns=FRAME)
+
+
+FRAME = [
+    "id",
+    "identity",
+    "profile",
+    "seed",
+    "protocol",
+    "top1",
+    "top5",
+    "videos",
+    "videos_in_split",
+    "params",
+    "multiply_adds",
+    "train_steps",
+    "train_seconds",
+    "device",
+    "dataset",
+    "fingerprint",
+    "cut",
+]
+
+
+def _lines(record: RunRecord) -> Iterator[dict[str, Any]]:
+    for evaluation in record.evaluations.values():
+        yield {
+            "id": record.id,
+            "identity": record.identity,
+            "profile": record.profile,
+            "seed": record.seed,
+            "protocol": evaluation.protocol,
+            "top1": evaluation.top1,
+            "top5": evaluation.top5,
+            "videos": evaluation.videos,
+            "videos_in_split": evaluation.videos_in_split,
+            **{name: record.cost.get(name) for name in ("params", "multiply_adds", "train_steps", "train_seconds")},
+            "device": record.provenance.get("device"),
+            "dataset": record.data.get("name"),
+            "fingerprint": record.data.get("fingerprint"),
+            "cut": ", ".join(f"{name} {value}" for name, value in record.cut.items()),
+        }
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such record") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: damaged, not JSON ({error}); delete the folder to train the run again") from None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _replacing:
+    """Writes to a temporary file beside `path` and renames it there at the end, so that `path` is never half-written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> Path:
+        return self._temporary
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            os.replace(self._temporary, self._path)
+        else:
+            self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""A study is an ordered set of rows; a row at one seed is a cell, the thing that is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from harness.toggles import Applied, Toggle, ToggleError, compose
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What one run trains: toggles and scaling axes at their values, and a seed."""
+
+    applied: tuple[Applied, ...]
+    seed: int = 0
+
+    @property
+    def toggles(self) -> tuple[Applied, ...]:
+        """The toggles that are no scaling axes, in the order given."""
+        return tuple(one for one in self.applied if not one.toggle.axis)
+
+    def scale(self, axes: Iterable[Toggle]) -> tuple[Applied, ...]:
+        """A value for each of the axes: the cell's own, the axis's default otherwise."""
+        own = {one.toggle.key: one for one in self.applied}
+        return tuple(own.get(axis.key, axis.at()) for axis in axes)
+
+    def __str__(self) -> str:
+        return " ".join([*(one.short for one in self.applied), f"seed={self.seed}"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a study's table.
+
+    Attributes:
+      number: position in the table, from 1.
+      model: the model's name in the paper; empty where the paper leaves it blank.
+      applied: toggles and axes of the row.
+      published: number of the paper's row that this one answers to, None where there is none.
+      follows: number of the row that the step is counted from, None where no step is shown.
+    """
+
+    number: int
+    model: str
+    applied: tuple[Applied, ...]
+    published: int | None = None
+    follows: int | None = None
+
+    def cell(self, seed: int) -> Cell:
+        """The row trained with one seed."""
+        return Cell(self.applied, seed)
+
+    def __post_init__(self) -> None:
+        compose(self.applied)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Rows that answer one question together.
+
+    Attributes:
+      name: short name, used for files: "table2".
+      title: one line: what is asked.
+      toggles: the toggles that are the table's columns, in order.
+      rows: the rows, numbered from 1.
+      published: name of the published numbers it answers to, None where there are none.
+    """
+
+    name: str
+    title: str
+    toggles: tuple[Toggle, ...]
+    rows: tuple[Row, ...]
+    published: str | None = None
+
+    def only(self, numbers: Sequence[int]) -> Study:
+        """The study with some of its rows; they keep their numbers.
+
+        Raises:
+          ToggleError: a number that is no row of the study.
+        """
+        known = [row.number for row in self.rows]
+        for number in numbers:
+            if number not in known:
+                raise ToggleError(f"row {number}: {self.name} has rows {known[0]} to {known[-1]}")
+        return dataclasses.replace(self, rows=tuple(row for row in self.rows if row.number in set(numbers)))
+
+    def plus(self, added: Sequence[Applied]) -> Study:
+        """The study with further toggles, each added to the last row in turn: one row more for each."""
+        study = self
+        for one in added:
+            last = study.rows[-1]
+            row = Row(last.number + 1, last.model, (*last.applied, one), follows=last.number)
+            toggles = study.toggles if one.toggle in study.toggles else (*study.toggles, one.toggle)
+            study = dataclasses.replace(study, toggles=toggles, rows=(*study.rows, row))
+        return study
+
+
+def additive(steps: Iterable[Applied], models: Mapping[int, str], base: tuple[Applied, ...] = ()) -> tuple[Row, ...]:
+    """Rows that start from the baseline and add one toggle each.
+
+    Args:
+      steps: the toggles in the order in which they are added.
+      models: row number -> name of the model, where the table gives one.
+      base: what the first row has already.
+    """
+    rows = [Row(1, models.get(1, ""), base, published=1)]
+    for number, step in enumerate(steps, start=2):
+        applied = (*rows[-1].applied, step)
+        rows.append(Row(number, models.get(number, ""), applied, published=number, follows=number - 1))
+    return tuple(rows)
+
+
+def parse_rows(text: str) -> list[int]:
+    """Row numbers of "1,3,5-8".
+
+    Raises:
+      ToggleError: anything else.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()) or (last and int(last) < int(first)):
+            raise ToggleError(f"rows {text!r}: expected numbers such as 1,3,5-8")
+        numbers.extend(range(int(first), int(last or first) + 1))
+    return numbers

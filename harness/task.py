@@ -1,0 +1,135 @@
+"""The Garden's video classification task, with a reader that is a function of the seed and per-video predictions.
+
+Evaluation numbers are computed from the predictions of the videos themselves, each counted once, not from averages over
+batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from official.vision.configs import video_classification as exp_cfg
+from official.vision.tasks import video_classification
+
+from harness.data import reader
+
+# Classes kept of each video's probabilities.
+TOP = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a checkpoint says of each video under one protocol, probabilities averaged over the views.
+
+    Attributes:
+      media_id: [videos] ids.
+      label: [videos] class numbers.
+      top_class: [videos, k] the k most probable classes, most probable first; k = min(5, classes).
+      top_probability: [videos, k] their probabilities.
+      loss: [videos] cross entropy, nats, without label smoothing or weight decay.
+    """
+
+    media_id: list[str]
+    label: np.ndarray
+    top_class: np.ndarray
+    top_probability: np.ndarray
+    loss: np.ndarray
+
+    def metrics(self) -> dict[str, float]:
+        """Top-1 and top-5 accuracy as fractions, mean loss, number of videos."""
+        hits = self.top_class == self.label[:, None]
+        return {
+            "top1": float(hits[:, 0].mean()),
+            "top5": float(hits.any(axis=1).mean()),
+            "loss": float(self.loss.mean()),
+            "videos": len(self.label),
+        }
+
+
+class VideoTask(video_classification.VideoClassificationTask):
+    """The Garden's task on a prepared data set.
+
+    Args:
+      params: the task's configuration.
+      train: shards of the training split; None where the task only evaluates.
+      validation: shards of the validation split.
+      start_step: the optimizer step at which training data begin.
+      evaluated: called with the number of videos evaluated so far.
+    """
+
+    def __init__(
+        self,
+        params: exp_cfg.VideoClassificationTask,
+        train: reader.Source | None,
+        validation: reader.Source,
+        start_step: int = 0,
+        evaluated: Callable[[int], None] | None = None,
+    ) -> None:
+        super().__init__(params)
+        self._train, self._validation, self._start_step = train, validation, start_step
+        self._evaluated = evaluated
+        self.predictions: Predictions | None = None
+
+    def build_inputs(
+        self, params: exp_cfg.DataConfig, input_context: tf.distribute.InputContext | None = None
+    ) -> tf.data.Dataset:
+        """See :mod:`harness.data.reader`."""
+        if not params.is_training:
+            return reader.evaluation(params, self._validation, input_context)
+        if self._train is None:
+            raise ValueError("a task without a training split cannot train")
+        return reader.training(params, self._train, self._start_step, input_context)
+
+    def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
+        """The Garden's streaming metrics in training; none in evaluation, where predictions are collected instead."""
+        return super().build_metrics(training) if training else []
+
+    def validation_step(self, inputs: Any, model: tf_keras.Model, metrics: Any = None) -> dict[str, tf.Tensor]:
+        """Predictions for one batch, gathered from all replicas.
+
+        Args:
+          inputs: (features, labels) of :func:`harness.data.reader.evaluation`.
+          model: the network.
+          metrics: unused; the Garden passes the list of :meth:`build_metrics`.
+
+        Returns:
+          "label", "media_id", "valid", "top_class", "top_probability", "loss", each with the global batch first.
+        """
+        features, labels = inputs
+        probabilities = tf.cast(self.inference_step(features, model), tf.float32)
+        top = tf.math.top_k(probabilities, k=min(TOP, probabilities.shape[-1]))
+        logs = {
+            **labels,
+            "valid": tf.cast(labels["valid"], tf.int32),
+            "top_class": top.indices,
+            "top_probability": top.values,
+            "loss": tf_keras.losses.sparse_categorical_crossentropy(labels["label"], probabilities),
+        }
+        context = tf.distribute.get_replica_context()
+        return {name: context.all_gather(value, axis=0) for name, value in logs.items()}
+
+    def aggregate_logs(self, state: Any, step_outputs: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+        """Collects the batches on the host; every replica holds the gathered batch, so the first one's is taken."""
+        batches = state or []
+        batches.append({name: np.asarray(values[0]) for name, values in step_outputs.items()})
+        if self._evaluated:
+            self._evaluated(sum(int(batch["valid"].sum()) for batch in batches))
+        return batches
+
+    def reduce_aggregated_logs(self, aggregated_logs: Any, global_step: Any = None) -> dict[str, float]:
+        """Metrics over the videos; the predictions themselves are left in `self.predictions`."""
+        kept = [{name: value[batch["valid"] == 1] for name, value in batch.items()} for batch in aggregated_logs]
+        whole = {name: np.concatenate([batch[name] for batch in kept]) for name in kept[0]}
+        self.predictions = Predictions(
+            media_id=list(reader.media_ids(whole["media_id"])),
+            label=whole["label"],
+            top_class=whole["top_class"],
+            top_probability=whole["top_probability"],
+            loss=whole["loss"],
+        )
+        return self.predictions.metrics()

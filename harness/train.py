@@ -1,0 +1,83 @@
+"""python -m harness.train: one run from flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness import options
+
+_EXAMPLES = """
+\b
+Examples:
+  python -m harness.train                                          the baseline
+  python -m harness.train ls sd=0.1 --depth 101 --frames 48 --seed 3
+  python -m harness.train mixup=0.4 --toggles my_toggles.py
+  python -m harness.train ls sd wd ep --plan
+"""
+
+
+@click.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
+@click.argument("changes", nargs=-1, metavar="[KEY[=VALUE]]...")
+@options.training
+@options.folders
+@options.toggle_files
+@click.option("--depth", metavar="N", help="50, 101, 152, 200, 270 or 300 layers.  [default: 50]")
+@click.option("--frames", metavar="N", help="32, 48 or 64 frames of a clip, 32x2, 48x2.  [default: 32]")
+@click.option("--resolution", metavar="N", help="224, 256 or 288 pixels, training crop.  [default: 224]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--parent", metavar="RUN", help="Start from the checkpoint of this run (its id, or the start of it).")
+@click.option("--plan", "plan_only", is_flag=True, help="Print the run, its settings and its cost, then stop.")
+@click.option("--list-toggles", is_flag=True, help="Print the toggles there are, then stop.")
+@options.one_line_errors
+def main(
+    changes: tuple[str, ...],
+    toggle_files: tuple[Path, ...],
+    depth: str | None,
+    frames: str | None,
+    resolution: str | None,
+    seed: int,
+    parent: str | None,
+    plan_only: bool,
+    list_toggles: bool,
+    **flags: object,
+) -> None:
+    """Trains, evaluates and records one run: the baseline with the toggles CHANGES, each at its value.
+
+    A run that is recorded already is not trained again; an interrupted one goes on from its last checkpoint.
+    """
+    from rich.console import Console
+
+    from harness import catalog, conducting, experiment
+    from harness.studies import Cell, Row, Study
+    from harness.toggles import Applied, parse
+
+    known = catalog.toggles(toggle_files)
+    console = Console()
+    if list_toggles:
+        for toggle in known.values():
+            default = "" if toggle.axis else f" [{toggle.default}]"
+            click.echo(f"{toggle.key:12}{toggle.label:12}{toggle.meaning}{default}")
+        return
+    axes = {"depth": depth, "frames": frames, "resolution": resolution}
+    scale = [parse(f"{key}={value}", known) for key, value in axes.items() if value is not None]
+    applied: tuple[Applied, ...] = (*(parse(text, known) for text in changes), *scale)
+    workspace = options.workspace(**flags, planning_only=plan_only, parent=parent)  # type: ignore[arg-type]
+    study = Study("train", "One run", tuple(one.toggle for one in applied), (Row(1, "", applied),))
+    plan = workspace.plan(study, [seed])
+    conducting.describe(workspace, plan, console)
+    if plan_only:
+        baseline = workspace.complete(Cell((), seed))
+        for field, (before, after) in experiment.difference(baseline.settings, plan.runs[0].run.settings).items():
+            click.echo(f"  {field}: {before} -> {after}")
+        return
+    failures = conducting.conduct(workspace, plan, console)
+    if failures:
+        click.echo(f"FAILED {failures[0]}", err=True)
+        raise SystemExit(1)
+    conducting.describe_results(workspace.store, plan.runs[0].run.id, console)
+
+
+if __name__ == "__main__":
+    main()

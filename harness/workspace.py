@@ -1,0 +1,139 @@
+"""What a command works with: profile, data set, results folder and toggles, resolved from its flags. No TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from ablations.profiles import PROFILES
+from harness import experiment, planning
+from harness.data import embedded
+from harness.data import manifest as manifests
+from harness.data.embedded import EmbeddedSpec
+from harness.data.manifest import Manifest
+from harness.experiment import Cut, DataFacts, Profile, Run, SettingsError
+from harness.records import RunRecord
+from harness.store import Store
+from harness.studies import Cell, Study
+from harness.toggles import suggest
+
+EMBEDDED = "embedded"
+# Kinetics-400 as the Garden counts it, to plan with before the data are at hand.
+KINETICS_400 = DataFacts("Kinetics-400", classes=400, train_videos=215_570, validation_videos=17_706)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """The data set a command was pointed at.
+
+    Attributes:
+      facts: what settings need to know of it.
+      folder: where its shards are, or will be.
+      spec: how to draw it, for the embedded data set; None for a prepared one.
+      ready: whether the shards are there.
+    """
+
+    facts: DataFacts
+    folder: Path | None
+    spec: EmbeddedSpec | None
+    ready: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """Everything that turns a cell into a run, and where results are.
+
+    Attributes:
+      profile: the profile.
+      data: the data set.
+      cut: departures from the profile.
+      replicas: over how many replicas a batch is split.
+      store: the records.
+      strategy: name of the distribution strategy.
+      tpu: name or address of the TPU, None without one.
+      parent: identity of the run to start from, None to start from the seed.
+    """
+
+    profile: Profile
+    data: DataSet
+    cut: Cut
+    replicas: int
+    store: Store
+    strategy: str
+    tpu: str | None
+    parent: str | None = None
+
+    def complete(self, cell: Cell) -> Run:
+        """The run of a cell."""
+        return experiment.complete(cell, self.profile, self.data.facts, self.cut, self.replicas, self.parent)
+
+    def plan(self, study: Study, seeds: Sequence[int]) -> planning.Plan:
+        """The plan of a study, each row with each of the seeds."""
+        return planning.plan(study, seeds, self.complete, self._protocols)
+
+    def _protocols(self, run_id: str) -> frozenset[str] | None:
+        return frozenset(self.store.read(run_id).evaluations) if self.store.has(run_id) else None
+
+    def rate(self) -> float | None:
+        """Multiply-adds per second of trainings recorded here under this profile, None where there are none."""
+        costs = [record.cost for record in self.records() if record.profile == self.profile.name]
+        return planning.rate(
+            [cost["train_seconds"] for cost in costs], [cost.get("train_multiply_adds", 0) for cost in costs]
+        )
+
+    def records(self) -> list[RunRecord]:
+        """All records of the results folder."""
+        return [self.store.read(run_id) for run_id in self.store.ids()]
+
+
+def profile(name: str) -> Profile:
+    """A profile by its name.
+
+    Raises:
+      SettingsError: there is none of that name.
+    """
+    if name not in PROFILES:
+        raise SettingsError(f"unknown profile {name!r}: {suggest(name, PROFILES)}")
+    return PROFILES[name]
+
+
+def data_set(chosen: str | None, profile_: Profile, results: Path, planning_only: bool = False) -> DataSet:
+    """The data set named on a command line, or the profile's own.
+
+    Args:
+      chosen: "embedded", the folder of a prepared data set, or None for the profile's default.
+      profile_: the profile.
+      results: the results folder; the embedded data set is kept in `data/` under it.
+      planning_only: accept that the paper's data are not at hand.
+
+    Raises:
+      SettingsError: the profile has no default and none was named.
+      ManifestError: the folder holds no prepared data set, or a damaged one.
+    """
+    if chosen == EMBEDDED or (chosen is None and profile_.embedded):
+        return _embedded(results / "data")
+    if chosen is None:
+        if planning_only:
+            return DataSet(KINETICS_400, None, None, ready=False)
+        raise SettingsError(
+            f"--profile {profile_.name} needs --data DIR: a folder of Kinetics TFRecord shards with its manifest.json "
+            "(or --data embedded, to try it on the generated clips)"
+        )
+    folder = Path(chosen)
+    return DataSet(facts(manifests.load(folder)), folder, None, ready=True)
+
+
+def _embedded(root: Path) -> DataSet:
+    spec = EmbeddedSpec()
+    folder = embedded.folder(spec, root)
+    if (folder / manifests.FILE_NAME).is_file():
+        return DataSet(facts(manifests.load(folder)), folder, spec, ready=True)
+    counts = (len(embedded.CLASSES), spec.train_videos, spec.validation_videos)
+    return DataSet(DataFacts(spec.name, *counts, embedded.content_fingerprint(spec)), folder, spec, ready=False)
+
+
+def facts(manifest: Manifest) -> DataFacts:
+    """What settings need to know of a data set with this manifest."""
+    counts = (manifest.splits[split].examples for split in ("train", "validation"))
+    return DataFacts(manifest.name, len(manifest.classes), *counts, fingerprint=manifest.fingerprint)

@@ -1,0 +1,50 @@
+"""Parameters and multiply-adds against the measured numbers, and the command that prints them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ablations.models import MODELS
+from ablations.profiles import PAPER
+from harness import costs, experiment
+from harness.experiment import DataFacts
+from harness.studies import Cell
+
+# Measured on the Garden's built models: all Keras weights, and the profiler's convolutions and dense layers.
+MEASURED = {
+    "R3D-50": (38_119_248, 59_456_454_656),
+    "R3D-50 + SE": (48_197_904, 59_466_514_432),
+    "R3D-RS-50": (48_183_088, 57_490_997_248),
+    "R3D-RS-101": (85_074_992, 114_542_444_544),
+    "R3D-RS-152": (114_939_696, 167_297_351_680),
+    "R3D-RS-200": (121_552_688, 203_806_670_848),
+    "R3D-RS-200, 48 frames": (121_552_688, 305_692_606_464),
+    "R3D-RS-200, 600 classes": (121_962_488, 203_807_080_448),
+}
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_counts_are_exact_and_near_the_papers(model):
+    counted = model.costed()
+    if model.name in MEASURED:
+        assert (counted["params"], counted["multiply_adds"]) == MEASURED[model.name]
+    if model.paper_params_m:
+        assert round(counted["params"] / 1e6, 1) == model.paper_params_m
+    if model.paper_gflops:
+        assert counted["multiply_adds"] / 1e9 == pytest.approx(model.paper_gflops, rel=0.011)
+
+
+def test_training_costs_three_forward_passes_of_the_training_clips():
+    run = experiment.complete(Cell(()), PAPER, DataFacts("k", 400, 1024, 1), replicas=1)
+    forward = costs.count(run.settings, frames=16, size=224).multiply_adds
+    assert costs.training(run.settings) == 3 * forward * 1024 * 200
+
+
+def test_command_prints_json_without_tensorflow():
+    code = "import sys, runpy; sys.argv = ['costs', '--json']\ntry: runpy.run_module('harness.costs', run_name='__main__')\nexcept SystemExit: pass\nsys.stderr.write(str('tensorflow' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    printed = {line["model"]: (line["params"], line["multiply_adds"]) for line in json.loads(done.stdout)}
+    assert MEASURED.items() <= printed.items()
+    assert done.stderr.endswith("False")
