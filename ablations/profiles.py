@@ -1,11 +1,13 @@
 """The two ways to train: the paper's recipe, and a small stand-in that finishes on two CPU cores.
 
-Every leaf of the Model Garden's configuration is stated, under its own dotted name. Where the paper is silent the choice
-is ours or the Garden's and the comment says so: P = paper, G = Model Garden (its package or its published YAML),
-? = our choice.
+Every leaf of the Model Garden's configuration is stated, under its own dotted name. Where the paper is silent the
+choice is ours or the Garden's and the comment says so: P = paper, G = Model Garden (its package or its published
+YAML), ? = our choice.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from ablations.toggles import AXES, BACKBONE, OPTIMIZER
 from harness.experiment import Profile
@@ -205,7 +207,7 @@ _RUNTIME_BOOKKEEPING = {
 }
 
 
-def _under(prefix: str, fields: dict[str, object]) -> dict[str, object]:
+def _under(prefix: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}.{field}": value for field, value in fields.items()}
 
 
@@ -226,7 +228,7 @@ def _blocks(table: dict[int, tuple[int, int, int, int]]) -> dict[str, dict[int, 
 
 PAPER = Profile(
     name="paper",
-    caption="The paper's recipe, from scratch; what the paper leaves open is chosen as documented in ablations/profiles.py.",
+    caption="The paper's recipe, from scratch; choices that the paper leaves open stand in ablations/profiles.py.",
     settings=_under("task.train_data", _TRAIN_DATA)
     | _under("task.validation_data", _VALIDATION_DATA)
     | _under("task.model", _MODEL)
@@ -278,7 +280,7 @@ QUICK = dataclasses.replace(
         "Quick profile: networks of 14 to 23 layers, made of the same blocks, stand in for the paper's and train for "
         "seconds on generated clips. It shows that the study works; it says nothing about the paper's numbers."
     ),
-    settings=PAPER.settings
+    settings=dict(PAPER.settings)
     | {
         "task.train_data.global_batch_size": _QUICK_BATCH,
         # The linear scaling rule, from 0.8 at a batch of 1024.
@@ -288,7 +290,7 @@ QUICK = dataclasses.replace(
         "runtime.mixed_precision_dtype": "float32",
     }
     | {f"network.filters[{stage}]": filters for stage, filters in enumerate((16, 32, 64, 64))},
-    bookkeeping=PAPER.bookkeeping
+    bookkeeping=dict(PAPER.bookkeeping)
     | {
         "task.validation_data.global_batch_size": 48,
         "trainer.steps_per_loop": In("epochs", 10),

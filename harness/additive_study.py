@@ -30,7 +30,9 @@ Examples:
               help="Train each row with seeds 0 to N-1.")  # fmt: skip
 @click.option("--add", "added", multiple=True, metavar="KEY[=VALUE]", help="A further row with this toggle added.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print what would run and what it costs, then stop.")
-@click.option("--draw", "draw_only", is_flag=True, help="Train nothing: draw table and figure from the records there are.")
+@click.option(
+    "--draw", "draw_only", is_flag=True, help="Train nothing: draw table and figure from the records there are."
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first row that fails.")
 @options.one_line_errors
 def main(

@@ -22,9 +22,9 @@ class Summary:
       caption: what the numbers are: profile, data, protocol, what the intervals speak of, what is missing.
       reference: head of the column with the paper's numbers.
       rows: a line for each row of the study, indexed by its number; columns: "model", "keys" (frozenset of the
-        keys of its toggles and axes), "setting" (label of the last change, for figures), "gflops" (1e9 multiply-adds of one
-        view), "params", "top1", "low", "high" (percent; NaN where missing), "step" (points above the row it follows,
-        NaN where there is none), "seeds" (finished), "seeds_wanted", "videos", "paper_top1", "paper_step",
+        keys of its toggles and axes), "setting" (label of the last change, for figures), "gflops" (1e9 multiply-adds
+        of one view), "params", "top1", "low", "high" (percent; NaN where missing), "step" (points above the row it
+        follows, NaN where there is none), "seeds" (finished), "seeds_wanted", "videos", "paper_top1", "paper_step",
         "paper_gflops", "run_ids" (tuple).
       population: what the intervals speak of: "videos" or "seeds"; empty while nothing is finished.
     """
@@ -124,7 +124,9 @@ def _remarks(rows: pd.DataFrame, usable: pd.DataFrame, protocol: str, population
     runs = usable.loc[ids]
     remarks = [_trained_on(runs, protocol)] if len(runs) else []
     if population == "videos":
-        remarks.append("Intervals are Wilson's at 95 %, over videos, of one seed: they do not cover the seed's own spread.")
+        remarks.append(
+            "Intervals are Wilson's at 95 %, over videos, of one seed: they do not cover the seed's own spread."
+        )
     elif population == "seeds":
         remarks.append("Intervals are Student's at 95 %, over seeds, on these videos.")
     for cut in sorted({cut for cut in runs["cut"] if cut}):
@@ -136,6 +138,10 @@ def _remarks(rows: pd.DataFrame, usable: pd.DataFrame, protocol: str, population
 
 
 def _trained_on(runs: pd.DataFrame, protocol: str) -> str:
-    data = sorted({f"{name} ({fingerprint[:8]})" for name, fingerprint in zip(runs["dataset"], runs["fingerprint"], strict=True)})
-    videos = sorted({f"{int(some)} of {int(of)}" for some, of in zip(runs["videos"], runs["videos_in_split"], strict=True)})
+    data = sorted(
+        {f"{name} ({fingerprint[:8]})" for name, fingerprint in zip(runs["dataset"], runs["fingerprint"], strict=True)}
+    )
+    videos = sorted(
+        {f"{int(some)} of {int(of)}" for some, of in zip(runs["videos"], runs["videos_in_split"], strict=True)}
+    )
     return f"Trained on {', '.join(data)}; evaluated on {', '.join(videos)} validation videos, {protocol} views."

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from harness import estimates
 from harness.console import Board, duration, label, view
-from harness.experiment import Run
+from harness.experiment import Run, SettingsError
 from harness.planning import Plan, Planned
 from harness.store import Store
 from harness.studies import Study
@@ -44,7 +44,8 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, fail_fast: bool 
 
 def _job(workspace: Workspace, planned: Planned) -> Job:
     data = workspace.data
-    assert data.folder is not None  # a data set without a folder is only ever planned with
+    if data.folder is None:
+        raise SettingsError(f"{data.facts.name} was only planned with: training needs --data DIR")
     return Job(
         kind="evaluate" if planned.done else "train",
         run=planned.run,

@@ -50,7 +50,9 @@ class Board:
     def __init__(self, plan: Plan, rate: float | None) -> None:
         self.plan = plan
         self.states = {
-            one.run.id: _State(one, "done" if one.done and one.evaluated else "waiting", float(one.done and one.evaluated))
+            one.run.id: _State(
+                one, "done" if one.done and one.evaluated else "waiting", float(one.done and one.evaluated)
+            )
             for one in plan.runs
         }
         self._rate = rate
@@ -107,7 +109,7 @@ def duration(seconds: float | None) -> str:
 
 
 def label(planned: Planned) -> str:
-    """"row 3: ls sd", for lists and logs."""
+    """Name of a run in lists and logs: "row 3: ls sd"."""
     numbers = f"row {', '.join(map(str, planned.rows))}" if planned.rows else "run"
     changes = " ".join(one.short for one in planned.run.cell.applied) or "baseline"
     seed = f" seed={planned.run.seed}" if planned.run.seed else ""

@@ -39,7 +39,9 @@ class _Counter:
     params: int = 0
     multiply_adds: int = 0
 
-    def convolution(self, filters: int, kernel: tuple[int, int, int], strides: tuple[int, int, int] = (1, 1, 1)) -> None:
+    def convolution(
+        self, filters: int, kernel: tuple[int, int, int], strides: tuple[int, int, int] = (1, 1, 1)
+    ) -> None:
         """A convolution without bias, padding "same", and the batch normalization that always follows it."""
         self.shape = _strided(self.shape, strides)
         weights = _volume(kernel) * self.channels * filters
@@ -111,7 +113,7 @@ def _stage(net: _Counter, settings: Mapping[str, Any], stage: int) -> None:
 def _block(
     net: _Counter, filters: int, temporal: int, strides: tuple[int, int, int], gated: bool, se_ratio: float
 ) -> None:
-    """A bottleneck block: shortcut, temporal, spatial and expanding convolution, self-gating, squeeze-and-excitation."""
+    """A bottleneck block: three convolutions, the shortcut's, self-gating and squeeze-and-excitation."""
     entering = dataclasses.replace(net, params=0, multiply_adds=0)
     net.convolution(filters, (temporal, 1, 1), (strides[0], 1, 1))
     net.convolution(filters, (1, 3, 3), (1, strides[1], strides[2]))

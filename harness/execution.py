@@ -141,9 +141,13 @@ def _whole_curve(path: Path) -> tuple[tuple[dict[str, Any], ...], list[int]]:
         with contextlib.suppress(json.JSONDecodeError):  # the last line of an attempt that was killed while writing
             event = json.loads(line)
             if event["split"] == "train" and event["step"] <= last:
-                resumed_at.append(max((step for step, split in points if split == "train" and step < event["step"]), default=0))
+                resumed_at.append(
+                    max((step for step, split in points if split == "train" and step < event["step"]), default=0)
+                )
             last = event["step"] if event["split"] == "train" else last
-            points[event["step"], event["split"]] = {k: v for k, v in event.items() if k not in ("event", "done", "total")}
+            points[event["step"], event["split"]] = {
+                k: v for k, v in event.items() if k not in ("event", "done", "total")
+            }
     return tuple(points[key] for key in sorted(points)), resumed_at
 
 
@@ -168,4 +172,3 @@ def commit() -> dict[str, Any]:
 
     changes = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
-

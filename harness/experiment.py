@@ -270,7 +270,8 @@ def _refuse_unknown_fields(cell: Cell, profile: Profile) -> None:
         for field in one.changes:
             if field not in profile.settings:
                 raise ToggleError(
-                    f"toggle {one.toggle.key} changes {field!r}, which is no setting: {suggest(field, profile.settings)}"
+                    f"toggle {one.toggle.key} changes {field!r}, which is no setting: "
+                    f"{suggest(field, profile.settings)}"
                 )
 
 
@@ -342,7 +343,9 @@ def check(run: Run) -> None:
     if batch % run.replicas:
         raise SettingsError(f"batch {batch}: cannot be split evenly over {run.replicas} replicas")
     if settings["task.losses.one_hot"] != settings["task.validation_data.one_hot"]:
-        raise SettingsError("task.losses.one_hot and task.validation_data.one_hot differ: accuracy would be meaningless")
+        raise SettingsError(
+            "task.losses.one_hot and task.validation_data.one_hot differ: accuracy would be meaningless"
+        )
     mixed = settings["task.train_data.mixup_and_cutmix"] is not None
     if settings["task.train_data.one_hot"] != (settings["task.losses.one_hot"] and not mixed):
         expected = "false with mixup, which makes its own" if mixed else "the same as task.losses.one_hot"

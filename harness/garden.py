@@ -36,7 +36,7 @@ def _natural(field: str) -> tuple[tuple[bool, Any], ...]:
 
 
 def _steps(field: str) -> list[str | int]:
-    """"a.b[2].c" -> ["a", "b", 2, "c"]."""
+    """Names and indices on the way to a leaf: ["a", "b", 2, "c"] for "a.b[2].c"."""
     steps: list[str | int] = []
     for part in field.split("."):
         indexed = _INDEXED.match(part)
@@ -94,7 +94,11 @@ def _differences(stated: Any, built: Any, place: str) -> list[str]:
             found += _differences(stated[name], built[name], f"{place}{name}.")
         return found
     if isinstance(stated, list | tuple) and isinstance(built, list | tuple) and len(stated) == len(built):
-        return [line for i, pair in enumerate(zip(stated, built, strict=True)) for line in _differences(*pair, f"{place}{i}.")]
+        return [
+            line
+            for i, pair in enumerate(zip(stated, built, strict=True))
+            for line in _differences(*pair, f"{place}{i}.")
+        ]
     return [] if stated == built else [f"{place[:-1]} is {built!r}, stated {stated!r}"]
 
 
@@ -110,4 +114,6 @@ def register_network(settings: Mapping[str, Any]) -> None:
         for stage in range(4)
     ]
     if resnet_3d.RESNET_SPECS.setdefault(depth, stages) != stages:
-        raise SettingsError(f"a network of {depth} layers is {resnet_3d.RESNET_SPECS[depth]} in the Garden, not {stages}")
+        raise SettingsError(
+            f"a network of {depth} layers is {resnet_3d.RESNET_SPECS[depth]} in the Garden, not {stages}"
+        )

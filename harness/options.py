@@ -32,7 +32,9 @@ def one_line_errors(function: Function) -> Function:
                 raise
             raise click.UsageError(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("\nInterrupted. Nothing that was finished is lost; the same command goes on from here.", err=True)
+            click.echo(
+                "\nInterrupted. Nothing that was finished is lost; the same command goes on from here.", err=True
+            )
             raise SystemExit(INTERRUPTED) from None
 
     return wrapped  # type: ignore[return-value]
@@ -63,13 +65,17 @@ training = _decorated(
     click.option("--data", metavar="DIR", help="Folder of a prepared data set, or 'embedded' for the generated clips."),
     click.option("--strategy", default="one_device", show_default=True,
                  type=click.Choice(["one_device", "mirrored", "tpu"]), help="TensorFlow's distribution strategy."),
-    click.option("--tpu", metavar="NAME", help="Name or address of the TPU, 'local' on a TPU VM; implies --strategy tpu."),
+    click.option("--tpu", metavar="NAME",
+                 help="Name or address of the TPU, 'local' on a TPU VM; implies --strategy tpu."),
     click.option("--replicas", type=click.IntRange(min=1), metavar="N",
                  help="Devices that share a batch; part of a run's identity, since batch normalization is not "
                       "synchronised. [default: 1; 128 for tpu]"),
-    click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Another global batch; steps still follow from epochs."),
-    click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Cut training to N steps, to try things out."),
-    click.option("--validation-videos", type=click.IntRange(min=1), metavar="N", help="Evaluate the first N videos only."),
+    click.option("--batch", type=click.IntRange(min=1), metavar="N",
+                 help="Another global batch; steps still follow from the epochs."),
+    click.option("--steps", type=click.IntRange(min=1), metavar="N",
+                 help="Cut training to N steps, to try things out."),
+    click.option("--validation-videos", type=click.IntRange(min=1), metavar="N",
+                 help="Evaluate the first N videos only."),
 )  # fmt: skip
 
 

@@ -47,6 +47,6 @@ def _replace(path: Path, content: bytes) -> Path:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-    return path
+    temporary = Path(file.name)
+    temporary.chmod(0o644)
+    return temporary.replace(path)

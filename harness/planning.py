@@ -75,7 +75,9 @@ class Plan:
         """
         names = sorted({one.run.protocol.name for one in self.runs})
         if len(names) > 1:
-            raise SettingsError(f"{self.study.name}: rows under different protocols cannot share a table: {', '.join(names)}")
+            raise SettingsError(
+                f"{self.study.name}: rows under different protocols cannot share a table: {', '.join(names)}"
+            )
         return names[0]
 
     @property
@@ -100,7 +102,10 @@ class Plan:
 
 
 def plan(
-    study: Study, seeds: Sequence[int], complete: Callable[[Cell], Run], protocols: Callable[[str], frozenset[str] | None]
+    study: Study,
+    seeds: Sequence[int],
+    complete: Callable[[Cell], Run],
+    protocols: Callable[[str], frozenset[str] | None],
 ) -> Plan:
     """The plan of a study.
 

@@ -166,7 +166,18 @@ def from_json(content: Any, where: str) -> RunRecord:
     fields = _fields(content, RunRecord, where)
     if not isinstance(fields["identity"], str) or not _HASH.fullmatch(fields["identity"]):
         raise RecordError(f"{where}: identity {str(fields['identity'])[:20]!r}: expected 64 hexadecimal digits")
-    for name in ("toggles", "scale", "settings", "bookkeeping", "identity_content", "data", "cut", "cost", "evaluations", "provenance"):
+    for name in (
+        "toggles",
+        "scale",
+        "settings",
+        "bookkeeping",
+        "identity_content",
+        "data",
+        "cut",
+        "cost",
+        "evaluations",
+        "provenance",
+    ):
         if not isinstance(fields[name], Mapping):
             raise RecordError(f"{where}: {name}: expected a mapping")
     fields["curve"] = tuple(fields["curve"])

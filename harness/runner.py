@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import tensorflow as tf
@@ -164,7 +165,9 @@ def evaluate(
         found = last_checkpoint(place.checkpoints)
         if found is None or found[1] != config.trainer.train_steps:
             raise SettingsError(f"{place.checkpoints}: no checkpoint of step {config.trainer.train_steps} to evaluate")
-        task = _task(config, run, manifest, place, 0, lambda done: report(_progress("evaluate", done, data.num_examples)))
+        task = _task(
+            config, run, manifest, place, 0, lambda done: report(_progress("evaluate", done, data.num_examples))
+        )
         report(_progress("evaluate", 0, data.num_examples))
         with strategy.scope():
             trainer = _evaluator(config, task)
@@ -173,7 +176,7 @@ def evaluate(
             trainer.evaluate(tf.constant(-1))
         if task.predictions is None:
             raise SettingsError(f"{run.data.name}: the validation split is empty")
-        return task.predictions, os.path.basename(found[0]), time.monotonic() - began
+        return task.predictions, PurePath(found[0]).name, time.monotonic() - began
 
 
 def _evaluator(config: config_definitions.ExperimentConfig, task: VideoTask) -> base_trainer.Trainer:

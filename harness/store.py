@@ -26,7 +26,7 @@ from harness.records import Evaluation, RecordError, RunRecord
 RECORD = "record.json"
 
 
-class AlreadyThere(RecordError):
+class AlreadyThereError(RecordError):
     """A file that is written once is there already, with other content."""
 
 
@@ -62,7 +62,7 @@ class Store:
         name = f"predictions-{protocol}.parquet"
         path = self.folder(run_id) / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(path) as temporary:
+        with _Replacing(path) as temporary:
             table.to_parquet(temporary, index=False)
         return name, file_hash(path)
 
@@ -70,7 +70,7 @@ class Store:
         """Writes a record.
 
         Raises:
-          AlreadyThere: the run has a record.
+          AlreadyThereError: the run has a record.
         """
         return self._write_once(self.folder(record.id) / RECORD, records.to_json(record))
 
@@ -78,11 +78,11 @@ class Store:
         """Adds an evaluation under another protocol to a run that has a record.
 
         Raises:
-          AlreadyThere: the run was evaluated under it before.
+          AlreadyThereError: the run was evaluated under it before.
         """
         path = self.folder(record.id) / f"evaluation-{evaluation.protocol}.json"
         if evaluation.protocol in self.read(record.id).evaluations:
-            raise AlreadyThere(f"{path}: the run was evaluated under this protocol before")
+            raise AlreadyThereError(f"{path}: the run was evaluated under this protocol before")
         return self._write_once(path, records.evaluation_to_json(record.identity, evaluation))
 
     def _write_once(self, path: Path, content: Mapping[str, Any]) -> Path:
@@ -95,9 +95,9 @@ class Store:
             # A link, unlike a rename, fails where the file is there already: the second of two writers learns it.
             os.link(file.name, path)
         except FileExistsError:
-            raise AlreadyThere(f"{path}: written by another process in the meantime") from None
+            raise AlreadyThereError(f"{path}: written by another process in the meantime") from None
         finally:
-            os.unlink(file.name)
+            Path(file.name).unlink()
         return path
 
     def read(self, run_id: str) -> RunRecord:
@@ -221,8 +221,8 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _replacing:
-    """Writes to a temporary file beside `path` and renames it there at the end, so that `path` is never half-written."""
+class _Replacing:
+    """Writes to a temporary file beside `path` and renames it at the end, so that `path` is never half-written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -233,6 +233,6 @@ class _replacing:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            os.replace(self._temporary, self._path)
+            self._temporary.replace(self._path)
         else:
             self._temporary.unlink(missing_ok=True)

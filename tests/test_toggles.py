@@ -47,4 +47,9 @@ def test_value_is_filled_in_at_any_depth():
 
 
 def test_short_name_hides_defaults_but_not_of_axes():
-    assert [LS.at().short, LS.at(0.2).short, DEPTH.at(50).short, DSTEM.at().short] == ["ls", "ls=0.2", "depth=50", "dstem"]
+    assert [LS.at().short, LS.at(0.2).short, DEPTH.at(50).short, DSTEM.at().short] == [
+        "ls",
+        "ls=0.2",
+        "depth=50",
+        "dstem",
+    ]

@@ -70,12 +70,12 @@ class EmbeddedSpec:
     height: int = 40
     width: int = 54
     seed: int = 0
-    digits: int = 3
-    speed: tuple[float, float] = (1.5, 2.5)
+    digits: int = 6
+    speed: tuple[float, float] = (1.0, 3.0)
     period: tuple[float, float] = (10.0, 16.0)
     sprite: tuple[int, int] = (10, 16)
     contrast: tuple[float, float] = (0.6, 1.0)
-    noise: float = 0.02
+    noise: float = 0.01
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads clips: `SequenceExample` shards -> batches, with the Garden's decoder and parser, each draw a function of a seed.
+"""Reads clips: `SequenceExample` shards -> batches, by the Garden's decoder and parser, each draw fixed by a seed.
 
 Training: the order of an epoch is a function of (seed, epoch), a clip's augmentation of (seed, its place in the order),
 so a resumed run continues where it stopped. Evaluation: every video once, in the order of the shards; the last batch is
