@@ -296,7 +296,7 @@ QUICK = dataclasses.replace(
         "trainer.steps_per_loop": In("epochs", 10),
         "trainer.summary_interval": In("epochs", 10),
         "trainer.checkpoint_interval": In("epochs", 50),
-        "trainer.validation_interval": In("epochs", 50),
+        "trainer.validation_interval": In("epochs", 100),
     },
     units={
         "epochs": 1 / 20,  # the baseline's 200 become 10, 350 become 17.5

@@ -15,7 +15,7 @@ Examples:
   python -m harness.additive_study --plan                what would run and what it costs
   python -m harness.additive_study --rows 1-4 --seeds 3  four rows, three seeds each
   python -m harness.additive_study --toggles my.py --add mixup
-  python -m harness.additive_study --profile paper --data gs://bucket/k400 --tpu local
+  python -m harness.additive_study --profile paper --data /data/k400 --tpu local
 """
 
 

@@ -13,7 +13,7 @@ _EXAMPLES = """
 \b
 Examples:
   python -m harness.evaluate 3f9c --views 1x1
-  python -m harness.evaluate 3f9c --views 10x3 --data gs://bucket/k400 --tpu local
+  python -m harness.evaluate 3f9c --views 10x3 --data /data/k400 --tpu local
 """
 
 

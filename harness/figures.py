@@ -113,7 +113,7 @@ def additive_points(summary: Summary) -> AdditivePoints:
         stretches=tuple(zip(firsts, [*firsts[1:], len(starts)], strict=True)),
         ours=_ours(summary),
         paper=_paper(summary) if summary.rows["paper_top1"].notna().any() else None,
-        comparable=summary.profile == "paper",
+        comparable=summary.comparable,
     )
 
 
@@ -198,8 +198,8 @@ def _draw_panel(axes: Axes, points: AdditivePoints, panel: Sequence[Series]) -> 
 def _scale(axes: Axes, empty: bool) -> None:
     """The y axis: room for the steps beyond the intervals, but no percentage that cannot be; no number, no scale."""
     axes.set_ylabel("top-1 (%)")
-    axes.margins(y=0.25)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.margins(y=0.2)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     low, high = axes.get_ylim()
     axes.set_yticks([] if empty else [tick for tick in axes.get_yticks() if max(low, 0) <= tick <= min(high, 100)])
 
@@ -212,8 +212,8 @@ def _draw_series(axes: Axes, points: AdditivePoints, series: Series, shift: floa
         axes.plot(x[first:end], series.top1[first:end], label=name, linewidth=0.8, markersize=4.5, **look)
     for position, text in zip(x, series.absent, strict=True):
         if text:
-            axes.text(position, 0.5, text, transform=axes.get_xaxis_transform(), rotation=90, ha="center",
-                      va="center", fontsize=7, color=_MUTED)  # fmt: skip
+            axes.text(position, 0.04, text, transform=axes.get_xaxis_transform(), rotation=90, ha="center",
+                      va="bottom", fontsize=7, color=_MUTED)  # fmt: skip
 
 
 def _draw_steps(
@@ -224,7 +224,7 @@ def _draw_steps(
     ends = np.fmin.reduce(drawn) if below else np.fmax.reduce(drawn)
     for x, end, step in zip(points.x, ends, series.step, strict=True):
         if not math.isnan(step):
-            axes.annotate(tables.signed(step), (x, end), xytext=(0, -4 if below else 4), textcoords="offset points",
+            axes.annotate(tables.signed(step), (x, end), xytext=(0, -5 if below else 4), textcoords="offset points",
                           ha="center", va="top" if below else "bottom", fontsize=7, color=look["color"])  # fmt: skip
 
 

@@ -159,7 +159,7 @@ def frame(found: Sequence[RunRecord]) -> pd.DataFrame:
 
     Returns:
       Columns "id", "identity", "profile", "seed", "protocol", "top1", "top5", "videos", "videos_in_split", "params",
-      "multiply_adds", "train_steps", "train_seconds", "device", "fingerprint", "dataset", "cut".
+      "multiply_adds", "train_steps", "train_seconds", "device", "dataset", "fingerprint", "classes", "cut".
     """
     lines = [line for record in found for line in _lines(record)]
     return pd.DataFrame(lines, columns=FRAME)
@@ -182,6 +182,7 @@ FRAME = [
     "device",
     "dataset",
     "fingerprint",
+    "classes",
     "cut",
 ]
 
@@ -202,6 +203,7 @@ def _lines(record: RunRecord) -> Iterator[dict[str, Any]]:
             "device": record.provenance.get("device"),
             "dataset": record.data.get("name"),
             "fingerprint": record.data.get("fingerprint"),
+            "classes": record.data.get("classes"),
             "cut": ", ".join(f"{name} {value}" for name, value in record.cut.items()),
         }
 

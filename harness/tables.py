@@ -113,9 +113,15 @@ def additive(summary: Summary) -> Table:
 def _raw(summary: Summary, toggles: list[Toggle]) -> pd.DataFrame:
     rows = summary.rows
     models = pd.Series({row.number: model(row) for row in summary.study.rows}, dtype=object).reindex(rows.index)
-    ticks = {_field(toggle): [toggle.key in keys for keys in rows["keys"]] for toggle in toggles}
+    ticks = {_field(toggle): [_mark(row, toggle) for row in summary.study.rows] for toggle in toggles}
     marked = pd.DataFrame({"model": models, **ticks}, index=rows.index)
     return pd.concat([marked, rows[_NUMBERS]], axis="columns").rename_axis("row")
+
+
+def _mark(row: Row, toggle: Toggle) -> bool | str:
+    """Whether the row has the toggle; at another value than its default, that value, which a tick would hide."""
+    value = next((one.value for one in row.applied if one.toggle.key == toggle.key), None)
+    return value is not None if value in (None, toggle.default) else str(value)
 
 
 def _field(toggle: Toggle) -> str:
@@ -149,8 +155,8 @@ def signed(points: float) -> str:
     return f"{points:+z.1f}"
 
 
-def _tick(field: str) -> Callable[[Line], bool]:
-    return lambda line: bool(line[field])
+def _tick(field: str) -> Callable[[Line], bool | str]:
+    return lambda line: line[field] if isinstance(line[field], str) else bool(line[field])
 
 
 def _gflops(line: Line) -> str:
@@ -216,9 +222,9 @@ def _markdown_text(text: str) -> str:
 
 
 def csv(table: Table) -> str:
-    """The raw values, unrounded: a column for each number, 1 and 0 for ticks, nothing where there is none."""
-    ticks = list(table.data.select_dtypes(bool).columns)
-    raw = table.data.astype(dict.fromkeys(ticks, int)).assign(run_ids=table.data["run_ids"].map(";".join))
+    """The raw values, unrounded, a column for each; ticks are 1 and 0, or the value where it is not the default."""
+    raw = table.data.map(lambda cell: int(cell) if isinstance(cell, bool) else cell)
+    raw["run_ids"] = table.data["run_ids"].map(";".join)
     return str(raw.to_csv(lineterminator="\n"))
 
 

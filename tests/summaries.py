@@ -64,6 +64,7 @@ def summary(
         reference="paper" if profile == "paper" else "paper, Kinetics-400",
         rows=lines,
         population="videos",
+        comparable=profile == "paper",
     )
     return dataclasses.replace(made, **fields)
 

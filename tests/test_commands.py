@@ -1,0 +1,127 @@
+"""The commands as a user meets them: help, mistakes, plans. Nothing here trains, and none of it loads TensorFlow."""
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from harness import additive_study, costs, evaluate, index_data, train
+
+COMMANDS = {
+    "additive_study": additive_study.main,
+    "train": train.main,
+    "evaluate": evaluate.main,
+    "costs": costs.main,
+    "index_data": index_data.main,
+}
+
+
+def call(name, *words):
+    return CliRunner().invoke(COMMANDS[name], [str(word) for word in words])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example(name):
+    result = call(name, "--help")
+    assert result.exit_code == 0
+    assert f"python -m harness.{name}" in result.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_and_import_leave_tensorflow_and_pandas_alone(name):
+    code = f"import harness.{name}, sys; print([m for m in ('tensorflow', 'pandas', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("additive_study", ["--rows", "11"], "row 11: table2 has rows 1 to 10"),
+        ("additive_study", ["--rows", "1..3"], "rows '1..3': expected numbers such as 1,3,5-8"),
+        ("additive_study", ["--profile", "papre"], "unknown profile 'papre': did you mean paper?"),
+        ("additive_study", ["--profile", "paper"], "--profile paper needs --data DIR"),
+        ("additive_study", ["--data", "/nowhere", "--plan"], "/nowhere/manifest.json: no such file"),
+        ("additive_study", ["--add", "mixup", "--plan"], "unknown toggle 'mixup': expected one of"),
+        ("additive_study", ["--add", "sd=0.3", "--plan"], "sd=0.2 and sd=0.3 both set"),
+        ("additive_study", ["--toggles", "/nowhere.py", "--plan"], "/nowhere.py: no such file"),
+        ("additive_study", ["--batch", "15", "--replicas", "2", "--plan"], "batch 15: cannot be split evenly over 2"),
+        ("additive_study", ["--seeds", "0"], "0 is not in the range x>=1"),
+        ("additive_study", ["--tpu", "t", "--strategy", "mirrored", "--plan"], "--tpu and --strategy mirrored"),
+        ("train", ["lss", "--plan"], "unknown toggle 'lss': did you mean ls?"),
+        ("train", ["--depth", "18", "--plan"], "depth=18: expected one of 50, 101"),
+        ("train", ["--parent", "abc", "--plan"], "run 'abc': no record under"),
+        ("evaluate", ["abc"], "run 'abc': no record under"),
+        ("evaluate", ["abc", "--views", "10x2"], "--views '10x2': expected CLIPSxCROPS"),
+        ("index_data", ["/nowhere", "--classes", "x"], "/nowhere: no such folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(name, words, message, tmp_path):
+    if name not in ("index_data",):
+        words = [*words, "--results", tmp_path]
+    result = call(name, *words)
+    assert result.exit_code == 2
+    last = result.output.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert message in last
+    assert "Traceback" not in result.output
+
+
+def test_plan_says_what_would_run_and_writes_nothing(tmp_path):
+    result = call("additive_study", "--plan", "--results", tmp_path / "results", "--plots", tmp_path / "plots")
+    assert result.exit_code == 0
+    assert "Wanted 10 runs, shared 0, done 0, to do 10" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_of_the_papers_training_needs_no_data(tmp_path):
+    result = call("additive_study", "--profile", "paper", "--plan", "--results", tmp_path, "--strategy", "tpu")
+    assert result.exit_code == 0
+    assert "Kinetics-400, 215,570 training" in result.output
+    assert "73,682 steps of 1024 clips" in result.output
+    assert "TPU v3 core-hours" in result.output
+
+
+def test_train_prints_the_difference_from_the_baseline(tmp_path):
+    result = call("train", "ls", "sd=0.1", "--plan", "--results", tmp_path)
+    assert result.exit_code == 0
+    assert "task.losses.label_smoothing: 0.0 -> 0.1" in result.output
+    assert "stochastic_depth_drop_rate: 0.0 -> 0.1" in result.output
+
+
+def test_a_toggle_of_ones_own_is_an_eleventh_row(tmp_path):
+    file = tmp_path / "my.py"
+    file.write_text(
+        "from harness.toggles import VALUE, Toggle\n"
+        "DROPOUT = Toggle('dropout', 'DO', 'mine', 'dropout', {'task.model.dropout_rate': VALUE}, 0.3)\n"
+    )
+    result = call("additive_study", "--toggles", file, "--add", "dropout=0.1", "--plan", "--results", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    assert "Wanted 11 runs" in result.output
+    assert "row 11: ls sd" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "defines no Toggle"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("def", "SyntaxError: invalid syntax"),
+        ("from harness.toggles import Toggle\nT = Toggle('ls', '', '', 'mine', {}, 1)", "the key 'ls' is taken by"),
+    ],
+)
+def test_unusable_toggle_files_are_named(tmp_path, text, message):
+    file = tmp_path / "my.py"
+    file.write_text(text)
+    result = call("train", "--toggles", file, "--plan", "--results", tmp_path)
+    assert result.exit_code == 2
+    assert f"my.py: {message}" in result.output
+
+
+def test_drawing_without_records_shows_every_row_as_not_run(tmp_path):
+    result = call("additive_study", "--draw", "--results", tmp_path / "results", "--plots", tmp_path / "plots")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "results/tables/table2-quick.md").read_text()
+    assert text.count("not run") >= 10
+    assert (tmp_path / "plots/table2-quick.pdf").read_bytes().startswith(b"%PDF")

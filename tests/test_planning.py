@@ -1,0 +1,71 @@
+"""Plans: what is wanted, shared, done and still to do, and what it costs; without TensorFlow."""
+
+import pytest
+
+from ablations.profiles import PAPER, QUICK
+from ablations.table2 import STUDY
+from ablations.toggles import DEPTH, LS, RESOLUTION
+from harness import costs, experiment, planning
+from harness.experiment import Cut, DataFacts, SettingsError
+from harness.studies import Row, Study
+
+NO_CUT = Cut()
+DATA = DataFacts("embedded", 8, 512, 240, "ab" * 32)
+
+
+def plan(study=STUDY, seeds=(0,), held=(), profile=QUICK, cut=NO_CUT):
+    def protocols(run_id):
+        return dict(held).get(run_id)
+
+    return planning.plan(study, seeds, lambda cell: experiment.complete(cell, profile, DATA, cut, 1), protocols)
+
+
+def test_ten_rows_are_ten_runs():
+    found = plan()
+    assert len(found.runs) == len(found.missing) == 10
+    assert found.shared == 0
+    assert found.protocol == "10x3@32"
+
+
+def test_seeds_multiply_runs():
+    assert len(plan(seeds=range(3)).runs) == 30
+
+
+def test_equal_rows_share_a_run():
+    rows = (Row(1, "a", ()), Row(2, "b", (DEPTH.at(50),)), Row(3, "c", (LS.at(),)))
+    found = plan(Study("s", "", (), rows))
+    assert (len(found.runs), found.shared, found.runs[0].rows) == (2, 1, (1, 2))
+    assert found.wanted[1] == found.wanted[2]
+
+
+def test_what_is_done_is_not_missing_and_costs_nothing():
+    first, second = (one.run.id for one in plan().runs[:2])
+    found = plan(held={first: frozenset({"10x3@32"}), second: frozenset({"1x1@32"})})
+    assert first not in {one.run.id for one in found.missing}
+    assert found.runs[0].work == 0
+    views = 30 * 240 * costs.count(found.runs[1].run.settings).multiply_adds
+    assert found.runs[1].work == views
+    assert plan().runs[1].work == views + costs.training(found.runs[1].run.settings)
+
+
+def test_rows_under_different_protocols_are_refused():
+    rows = (Row(1, "a", ()), Row(2, "b", (RESOLUTION.at(256),)))
+    with pytest.raises(SettingsError, match="different protocols cannot share a table: 10x3@32, 10x3@36"):
+        _ = plan(Study("s", "", (), rows)).protocol
+
+
+def test_the_papers_cost_is_of_the_right_order():
+    kinetics = DataFacts("k400", 400, 215_570, 17_706)
+    found = planning.plan(
+        STUDY, [0], lambda cell: experiment.complete(cell, PAPER, kinetics, replicas=128), lambda _: None
+    )
+    # By hand for row 1: 3 x 45.5e9 multiply-adds a clip at 224 pixels, 1024 clips, 42,104 steps.
+    training = 3 * 45.5e9 * 1024 * 42_104
+    evaluation = 30 * 17_706 * 59.456e9
+    assert found.runs[0].work == pytest.approx(training + evaluation, rel=0.01)
+    assert found.tpu_v3_core_hours == pytest.approx(sum(one.work for one in found.runs) * 2 / 61.5e12 / 3600)
+
+
+def test_rate_is_none_before_anything_was_measured():
+    assert planning.rate([], []) is None
+    assert planning.rate([2.0, 2.0], [10.0, 30.0]) == 10.0

@@ -1,0 +1,204 @@
+"""Training and evaluating for real, on a handful of clips: records, resumption, replicas, precision, XLA."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from official.core import train_utils
+
+from ablations.profiles import PAPER, QUICK
+from ablations.toggles import DSTEM, EMA, SE
+from harness import execution, experiment, garden, records, runner
+from harness.data import embedded
+from harness.experiment import Cut, Protocol, SettingsError
+from harness.runner import Place
+from harness.store import Store
+from harness.studies import Cell
+from harness.task import VideoTask
+from harness.workspace import facts
+
+SPEC = embedded.EmbeddedSpec(train_videos=24, validation_videos=13)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return embedded.ensure(SPEC, root), embedded.folder(SPEC, root)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "results")
+
+
+def run_of(prepared, *applied, steps=2, seed=0, profile=QUICK, **cut):
+    run = experiment.complete(Cell(applied, seed), profile, facts(prepared[0]), Cut(steps=steps, **cut), replicas=1)
+    short = {f"trainer.{name}_interval": 1 for name in ("checkpoint", "validation")} | {"trainer.steps_per_loop": 1}
+    return dataclasses.replace(run, bookkeeping={**run.bookkeeping, **short})
+
+
+def place_of(prepared, store, run):
+    return Place(str(prepared[1]), str(store.checkpoints(run.id)))
+
+
+def silent(event):
+    del event
+
+
+def execute(prepared, store, run, report=silent):
+    return execution.execute(run, prepared[0], place_of(prepared, store, run), store, report)
+
+
+def test_a_run_leaves_a_record_whose_numbers_come_from_its_predictions(prepared, store):
+    run = run_of(prepared)
+    record = execute(prepared, store, run)
+    assert record == store.read(run.id)
+    evaluation = record.evaluations["10x3@32"]
+    predictions = store.predictions(record, "10x3@32")
+    best = np.stack(predictions["top_class"])
+    labels = predictions["label"].to_numpy()
+    assert predictions["media_id"].is_unique
+    assert len(predictions) == evaluation.videos == 13
+    assert evaluation.top1 == np.mean(best[:, 0] == labels)
+    assert evaluation.top5 == np.mean([label in row for label, row in zip(labels, best, strict=True)])
+    assert [point["step"] for point in record.curve if point["split"] == "train"] == [1, 2]
+    assert evaluation.checkpoint == "ckpt-2"
+    assert record.provenance["resumed_at"] == []
+    assert record.cut == {"steps": 2}
+    with pytest.raises(records.RecordError, match="written by another process"):
+        store.write(record)
+
+
+def test_one_seed_gives_the_same_predictions_and_another_seed_others(prepared, tmp_path):
+    tables = []
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        own = Store(tmp_path / folder)
+        record = execute(prepared, own, run_of(prepared, steps=3, seed=seed))
+        tables.append(own.predictions(record, "10x3@32"))
+    losses = [table["loss"].to_numpy() for table in tables]
+    assert np.array_equal(losses[0], losses[1])
+    assert not np.array_equal(losses[0], losses[2])
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(prepared, store):
+    run = run_of(prepared, steps=4)
+
+    def interrupted(event):
+        if event["event"] == "train" and event["done"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(prepared, store, run, interrupted)
+    assert not store.has(run.id)
+    seen = []
+    record = execute(prepared, store, run, seen.append)
+    assert [event["done"] for event in seen if event["event"] == "train"] == [3, 4]
+    assert record.provenance["resumed_at"] == [2]
+    assert [point["step"] for point in record.curve if point["split"] == "train"] == [1, 2, 3, 4]
+
+
+def test_a_run_whose_record_was_removed_is_trained_from_its_first_step(prepared, store):
+    run = run_of(prepared)
+    execute(prepared, store, run)
+    (store.folder(run.id) / "record.json").unlink()
+    seen = []
+    execute(prepared, store, run, seen.append)
+    assert [event["done"] for event in seen if event["event"] == "train"] == [1, 2]
+
+
+def test_a_further_protocol_is_added_without_training(prepared, store):
+    run = run_of(prepared)
+    record = execute(prepared, store, run)
+    again = records.run_of(record, Protocol(1, 1, 32), evaluation_batch=8)
+    assert again.id == run.id
+    place = place_of(prepared, store, run)
+    store.write_evaluation(record, execution.evaluated(again, again.protocol, prepared[0], place, store, silent))
+    found = store.read(run.id)
+    assert set(found.evaluations) == {"10x3@32", "1x1@32"}
+    assert found.curve[-1]["loss"] == pytest.approx(found.evaluations["1x1@32"].loss, rel=1e-5)
+    with pytest.raises(records.RecordError, match="evaluated under this protocol before"):
+        store.write_evaluation(found, found.evaluations["1x1@32"])
+
+
+def test_evaluation_needs_the_last_checkpoint(prepared, store):
+    run = run_of(prepared)
+    with pytest.raises(SettingsError, match="no checkpoint of step 2"):
+        runner.evaluate(run, run.protocol, prepared[0], place_of(prepared, store, run), silent)
+
+
+def test_averaged_weights_are_what_is_evaluated(prepared, store):
+    averaged = execute(prepared, store, run_of(prepared, EMA.at(0.9)))
+    plain = execute(prepared, store, run_of(prepared))
+    losses = [record.evaluations["10x3@32"].loss for record in (averaged, plain)]
+    assert losses[0] != losses[1]
+
+
+def test_another_number_of_replicas_than_planned_is_refused(prepared, store):
+    run = dataclasses.replace(run_of(prepared), replicas=2)
+    with pytest.raises(SettingsError, match="gives 1 replicas here, the run was planned for 2: say --replicas 1"):
+        execute(prepared, store, run)
+
+
+def test_a_run_can_start_from_another_runs_checkpoint(prepared, store):
+    parent = execute(prepared, store, run_of(prepared))
+    child = dataclasses.replace(run_of(prepared, steps=1), parent=parent.identity)
+    place = dataclasses.replace(place_of(prepared, store, child), parent=str(store.checkpoints(parent.id)))
+    record = execution.execute(child, prepared[0], place, store, silent)
+    fresh = execute(prepared, store, run_of(prepared, steps=1))
+    assert record.parent == parent.identity
+    assert record.id != fresh.id
+    assert record.curve[0]["loss"] != fresh.curve[0]["loss"]
+
+
+def test_the_papers_precision_trains_and_evaluates_here(prepared, store):
+    mixed = dataclasses.replace(
+        QUICK,
+        settings={
+            **QUICK.settings,
+            **{name: value for name, value in PAPER.settings.items() if name.endswith((".dtype", "precision_dtype"))},
+        },
+    )
+    record = execute(prepared, store, run_of(prepared, SE.at(), DSTEM.at(), profile=mixed))
+    assert record.settings["runtime.mixed_precision_dtype"] == "bfloat16"
+    assert np.isfinite(record.evaluations["10x3@32"].loss)
+
+
+def on_replicas(replicas, folder):
+    script = Path(__file__).with_name("evaluate_on_replicas.py")
+    command = [sys.executable, "-m", f"tests.{script.stem}", str(replicas), folder]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=script.parents[1])
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_video_counts_once_under_one_two_and_four_replicas(prepared):
+    one, two, four = (on_replicas(replicas, prepared[1]) for replicas in (1, 2, 4))
+    assert [found["replicas"] for found in (one, two, four)] == [1, 2, 4]
+    for found in (one, two, four):
+        assert len(found["ids"]) == len(set(found["ids"])) == 13
+        assert found["losses"] == pytest.approx(one["losses"], rel=1e-5)
+
+
+def test_the_train_step_compiles_with_xla_at_static_shapes(prepared):
+    run = run_of(prepared)
+    config = garden.build(run.settings, run.bookkeeping)
+    task = VideoTask(config.task, None, runner.reader.Source((), (), 8))
+    model, optimizer = task.build_model(), train_utils.create_optimizer(task, config)
+    clips, labels = tf.TensorSpec([2, 8, 28, 28, 3]), tf.TensorSpec([2, 8])
+
+    @tf.function(jit_compile=True, input_signature=[clips, labels])
+    def step(image, label):
+        return task.train_step(({"image": image}, label), model, optimizer)[task.loss]
+
+    before = model.trainable_variables[0].numpy()
+    loss = step(tf.random.stateless_uniform([2, 8, 28, 28, 3], [0, 1]), tf.one_hot([1, 2], 8))
+    assert np.isfinite(float(loss))
+    assert not np.array_equal(before, model.trainable_variables[0].numpy())
+    text = step.experimental_get_compiler_ir(tf.zeros([2, 8, 28, 28, 3]), tf.zeros([2, 8]))(stage="hlo")
+    assert "<=" not in text.splitlines()[0], "a dynamic dimension is printed as <=size"
+    assert "convolution" in text

@@ -1,0 +1,158 @@
+"""Records and their files: whole or not at all, written once, damage named."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+
+from harness import records, store
+from harness.records import Evaluation, RecordError, RunRecord
+from harness.store import Store
+
+IDENTITY = "0123456789abcdef" * 4
+
+
+def evaluation(protocol="10x3@32", **others):
+    values = {
+        "clips": 10,
+        "crops": 3,
+        "size": 32,
+        "videos": 4,
+        "videos_in_split": 4,
+        "top1": 0.5,
+        "top5": 1.0,
+        "loss": 1.25,
+        "checkpoint": "ckpt-2",
+        "seconds": 1.0,
+        "predictions": f"predictions-{protocol}.parquet",
+        "predictions_sha256": "0" * 64,
+    }
+    return Evaluation(protocol=protocol, **(values | others))
+
+
+def record(identity=IDENTITY, *evaluations):
+    return RunRecord(
+        identity=identity,
+        profile="quick",
+        toggles={"ls": 0.1},
+        scale={"depth": 50},
+        seed=0,
+        settings={"task.train_data.feature_shape[0]": 8},
+        bookkeeping={},
+        identity_content={"clips_per_group": 16},
+        data={"name": "embedded", "fingerprint": "ab" * 32},
+        cut={},
+        parent=None,
+        cost={"params": 10, "multiply_adds": 20, "train_steps": 2, "train_seconds": 1.5},
+        curve=({"split": "train", "step": 1, "loss": 2.0},),
+        evaluations={one.protocol: one for one in evaluations or (evaluation(),)},
+        provenance={"device": "1 x CPU"},
+    )
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return Store(tmp_path)
+
+
+def test_a_record_reads_back_equal(runs):
+    written = record()
+    runs.write(written)
+    assert runs.read(written.id) == written
+    assert runs.ids() == [written.id]
+    assert [path.name for path in runs.folder(written.id).iterdir()] == ["record.json"]
+
+
+def test_a_record_is_written_once(runs):
+    runs.write(record())
+    with pytest.raises(store.AlreadyThereError):
+        runs.write(dataclasses.replace(record(), seed=1))
+    assert runs.read(IDENTITY[:16]).seed == 0
+    assert len(list(runs.folder(IDENTITY[:16]).iterdir())) == 1
+
+
+def test_a_failed_write_leaves_nothing(runs):
+    with pytest.raises(ValueError, match="JSON"):
+        runs.write(dataclasses.replace(record(), cost={"params": float("nan")}))
+    assert runs.ids() == []
+
+
+def test_predictions_are_held_against_their_hash(runs):
+    table = pd.DataFrame({"media_id": ["a"], "label": [1], "top_class": [[1, 0]], "top_probability": [[0.9, 0.1]]})
+    name, sha256 = runs.write_predictions(IDENTITY[:16], "10x3@32", table)
+    kept = record(IDENTITY, evaluation(predictions=name, predictions_sha256=sha256))
+    runs.write(kept)
+    assert list(runs.predictions(kept, "10x3@32")["top_class"][0]) == [1, 0]
+    path = runs.folder(kept.id) / name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(RecordError, match="changed since the record was written"):
+        runs.predictions(kept, "10x3@32")
+    path.unlink()
+    with pytest.raises(RecordError, match="missing, though the record names it"):
+        runs.predictions(kept, "10x3@32")
+    with pytest.raises(RecordError, match="not evaluated under 1x1@32, only under 10x3@32"):
+        runs.predictions(kept, "1x1@32")
+
+
+def test_a_predictions_name_cannot_leave_the_folder(runs, tmp_path):
+    (tmp_path / "secret.parquet").write_bytes(b"x")
+    kept = record(IDENTITY, evaluation(predictions="../../secret.parquet"))
+    runs.write(kept)
+    with pytest.raises(RecordError, match=r"runs/0123456789abcdef/secret.parquet: missing"):
+        runs.predictions(kept, "10x3@32")
+
+
+def damage(content, change):
+    loaded = json.loads(content)
+    change(loaded)
+    return json.dumps(loaded)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "damaged, not JSON"),
+        (lambda text: "[]", "expected a JSON object"),
+        (lambda text: damage(text, lambda r: r.update(schema=99)), "schema 99: this version of the harness reads 1"),
+        (lambda text: damage(text, lambda r: r.pop("seed")), "field 'seed' is missing"),
+        (lambda text: damage(text, lambda r: r.update(extra=1)), "unknown field 'extra'"),
+        (lambda text: damage(text, lambda r: r.update(identity="x")), "identity 'x': expected 64 hexadecimal digits"),
+        (lambda text: damage(text, lambda r: r.update(identity="f" * 64)), "is the record of run ffffffffffffffff"),
+        (lambda text: damage(text, lambda r: r.update(settings=[])), "settings: expected a mapping"),
+        (lambda text: damage(text, lambda r: r["evaluations"]["10x3@32"].pop("top1")), "field 'top1' is missing"),
+    ],
+)
+def test_damaged_records_are_named(runs, change, message):
+    path = runs.write(record())
+    path.write_text(change(path.read_text()))
+    with pytest.raises(RecordError) as error:
+        runs.read(IDENTITY[:16])
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_find_takes_an_unambiguous_beginning(runs):
+    runs.write(record("aa11" * 16))
+    runs.write(record("aa22" * 16))
+    assert runs.find("AA1").identity == "aa11" * 16
+    with pytest.raises(RecordError, match="begins 2 ids"):
+        runs.find("aa")
+    with pytest.raises(RecordError, match="no record under"):
+        runs.find("bb")
+
+
+def test_frame_has_a_line_for_each_protocol():
+    frame = store.frame([record(IDENTITY, evaluation(), evaluation("1x1@32", top1=0.25))])
+    assert list(frame["top1"]) == [0.5, 0.25]
+    assert list(frame["multiply_adds"]) == [20, 20]
+    assert list(store.frame([]).columns) == store.FRAME
+
+
+def test_a_later_evaluation_of_another_run_is_refused(runs):
+    path = runs.write(record())
+    content = records.evaluation_to_json("f" * 64, evaluation("1x1@32"))
+    path.with_name("evaluation-1x1@32.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="belongs to run ffffffffffffffff"):
+        runs.read(IDENTITY[:16])

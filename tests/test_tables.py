@@ -1,0 +1,286 @@
+"""Every format must show what the summary holds: nothing missing goes unsaid, nothing is rounded before it is shown."""
+
+import html.parser
+import io
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import summaries
+from summaries import MISSING, NAN, PARTIAL, STUDY
+
+from ablations.toggles import EMA, FRAMES, LS, RESOLUTION
+from harness import tables
+from harness.studies import Row
+from harness.toggles import Toggle
+
+ROOT = Path(__file__).parents[1]
+WITH_AWKWARD = STUDY.plus([summaries.AWKWARD.at()])
+CASES = {
+    "full": summaries.summary(),
+    "paper": summaries.summary(profile="paper"),
+    "one row missing": summaries.summary({4: MISSING}),
+    "partial seeds": summaries.summary({6: PARTIAL}),
+    "nothing run": summaries.summary(dict.fromkeys(range(1, 11), MISSING), population=""),
+    "some rows": summaries.summary(study=STUDY.only([2, 9])),
+    "toggle added": summaries.summary(study=WITH_AWKWARD, caption="a_b & <c|d> 50% {e}"),
+}
+
+
+def table(case: str) -> tables.Table:
+    return tables.additive(CASES[case])
+
+
+def shown(summary, row: int) -> dict[str, str]:
+    """The cells of one row by their heads."""
+    cells = tables.cells(tables.additive(summary))
+    return dict(cells.set_index("#").loc[str(row)])
+
+
+def read(text: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(text), index_col="row", float_precision="round_trip")
+
+
+class Cells(html.parser.HTMLParser):
+    """Collects the texts of a table's cells."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+        self.inside = False
+
+    def handle_starttag(self, tag, attrs):
+        self.inside = tag in {"td", "th"}
+        if tag == "tr":
+            self.rows.append([])
+        elif self.inside:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_columns_are_those_of_the_papers_table():
+    assert list(tables.cells(table("full")).columns) == [
+        "#", "Model", "LS", "SD", "WD", "350-EP", "SJ", "SE", "D-stem", "RA",
+        "GFLOPs", "top-1 (%)", "95 % interval", "paper, Kinetics-400",
+    ]  # fmt: skip
+    assert list(tables.cells(table("paper")).columns)[-1] == "paper"
+
+
+def test_a_row_shows_its_toggles_and_numbers():
+    assert shown(summaries.summary(), 3) == {
+        "Model": "–",
+        **{"LS": "✓", "SD": "✓", "WD": "", "350-EP": "", "SJ": "", "SE": "", "D-stem": "", "RA": ""},
+        "GFLOPs": "0.055",
+        "top-1 (%)": "60.2 (-1.8)",
+        "95 % interval": "[53.3, 66.8]",
+        "paper, Kinetics-400": "76.1 (+1.2)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "model"),
+    [(1, "R3D-50"), (2, "–"), (8, "R3D-RS-50"), (9, "R3D-RS-200, 48 frames"), (10, "R3D-RS-200, 48 frames")],
+)
+def test_rows_of_another_scale_say_so(row, model):
+    assert shown(summaries.summary(), row)["Model"] == model
+
+
+@pytest.mark.parametrize(
+    ("name", "applied", "model"),
+    [
+        ("", (), ""),
+        ("", (FRAMES.at(32), RESOLUTION.at(256)), "32 frames, resolution 256"),
+        ("R3D-RS-50", (LS.at(), FRAMES.at("48x2")), "R3D-RS-50, 48x2 frames"),
+        ("R3D-RS-200 (48 frames)", (FRAMES.at(48),), "R3D-RS-200 (48 frames)"),
+    ],
+)
+def test_model_names_the_scale_once(name, applied, model):
+    assert tables.model(Row(1, name, applied)) == model
+
+
+@pytest.mark.parametrize(
+    ("points", "text"),
+    [(0.0, "+0.0"), (-0.0, "+0.0"), (-0.04, "+0.0"), (0.04, "+0.0"), (-0.06, "-0.1"), (12.34, "+12.3")],
+)
+def test_steps_carry_a_sign_and_zero_is_not_negative(points, text):
+    assert tables.signed(points) == text
+    assert shown(summaries.summary({2: {"step": points}}), 2)["top-1 (%)"] == f"62.0 ({text})"
+
+
+@pytest.mark.parametrize(
+    ("gflops", "text"),
+    [(0.0399283, "0.040"), (0.99, "0.99"), (1.04, "1.0"), (9.94, "9.9"), (9.96, "10"), (305.69, "306")],
+)
+def test_gflops_keep_two_figures_while_small(gflops, text):
+    assert shown(summaries.summary({1: {"gflops": gflops}}), 1)["GFLOPs"] == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "gflops", "text"),
+    [
+        (MISSING, "not run", "not run"),
+        (MISSING | {"seeds_wanted": 3}, "not run", "not run"),
+        (PARTIAL, "0.055", "2 of 3 seeds"),
+    ],
+)
+def test_what_is_missing_is_said(changes, gflops, text):
+    row = shown(summaries.summary({4: changes}), 4)
+    assert (row["GFLOPs"], row["top-1 (%)"], row["95 % interval"]) == (gflops, text, text)
+    assert row["paper, Kinetics-400"] == "76.3 (+0.2)"
+
+
+def test_a_step_from_a_missing_row_is_left_out():
+    assert shown(summaries.summary({4: MISSING, 5: {"step": NAN}}), 5)["top-1 (%)"] == "66.5"
+
+
+def test_a_row_that_the_paper_has_not_gets_a_dash():
+    row = shown(summaries.summary(study=WITH_AWKWARD), 11)
+    assert (row[summaries.AWKWARD.label], row["paper, Kinetics-400"]) == ("✓", "–")
+
+
+def test_without_any_number_of_the_paper_there_is_no_column_for_it():
+    nothing = {"paper_top1": NAN, "paper_step": NAN}
+    summary = summaries.summary(dict.fromkeys(range(1, 11), nothing))
+    assert list(tables.cells(tables.additive(summary)).columns)[-1] == "95 % interval"
+
+
+def test_a_scaling_axis_has_no_ticks():
+    added = summaries.summary(study=STUDY.plus([RESOLUTION.at(256)]))
+    assert "resolution" not in tables.cells(tables.additive(added)).columns
+    assert shown(added, 11)["Model"] == "R3D-RS-200, 48 frames, resolution 256"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_cell_but_a_tick_is_blank_or_nan(case):
+    made = table(case)
+    cells = tables.cells(made)
+    texts = [place for place, column in enumerate(made.columns) if column.align != "center"]
+    assert (cells.iloc[:, texts] != "").all(axis=None)
+    for text in (*tables.render(made).values(), cells.to_string()):
+        assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_csv_holds_the_unrounded_numbers(case):
+    rows = CASES[case].rows
+    numbers = [
+        "gflops", "params", "top1", "low", "high", "step", "seeds", "seeds_wanted", "videos",
+        "paper_top1", "paper_step", "paper_gflops",
+    ]  # fmt: skip
+    back = read(tables.csv(table(case)))
+    pd.testing.assert_frame_equal(
+        back[numbers].astype(float), rows[numbers].astype(float), check_exact=True, check_names=False
+    )
+    for toggle in CASES[case].study.toggles:
+        assert list(back[toggle.key]) == [int(toggle.key in keys) for keys in rows["keys"]]
+
+
+def test_csv_joins_ids_and_leaves_what_is_missing_empty():
+    text = tables.csv(tables.additive(summaries.summary({2: MISSING | {"run_ids": ("a", "b")}})))
+    line = text.splitlines()[2]
+    assert line.startswith("2,,1,0,") and line.endswith(",a;b")
+    assert read(text).loc[2, ["model", "gflops", "top1", "low", "high", "step"]].isna().all()
+
+
+def test_a_toggle_named_like_a_number_keeps_its_column():
+    study = STUDY.plus([Toggle("step", "Step", "test", "test", {"x": 1}, default=1).at()])
+    summary = summaries.summary(study=study)
+    assert list(read(tables.csv(tables.additive(summary)))["toggle_step"]) == [0] * 10 + [1]
+    assert (shown(summary, 11)["Step"], shown(summary, 10)["Step"]) == ("✓", "")
+
+
+def test_title_says_the_profile():
+    for text in (tables.markdown(table("full")), tables.latex(table("full")), tables.html(table("full"))):
+        assert "(quick profile)" in text
+
+
+def test_markdown_has_a_line_for_each_row_and_escapes_bars():
+    text = tables.markdown(table("toggle added"))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [re.split(r"(?<!\\)\|", line) for line in lines]
+    assert len(lines) == 2 + 11
+    assert len({len(line) for line in cells}) == 1
+    assert r"a_b & \<c\|d> 50% {e}" in lines[0]
+
+
+def test_html_escapes_and_styles_only_itself():
+    text = tables.html(table("toggle added"))
+    assert "a_b &amp; &lt;c|d&gt; 50% {e}</th>" in text
+    assert "<caption><strong>" in text and "a_b &amp; &lt;c|d&gt; 50% {e}</caption>" in text
+    assert "<c|d>" not in text
+    style = text[text.index(">") + 1 : text.index("</style>")]
+    assert all(line.startswith("#T_table2") for line in style.splitlines() if line.endswith("{"))
+
+
+def test_html_holds_the_same_cells():
+    reader = Cells()
+    reader.feed(tables.html(table("toggle added")))
+    cells = tables.cells(table("toggle added"))
+    assert reader.rows[0] == list(cells.columns)
+    assert reader.rows[1:] == cells.to_numpy().tolist()
+
+
+def test_latex_is_a_whole_environment():
+    text = tables.latex(table("toggle added"))
+    assert text.startswith(r"\begin{table}") and text.rstrip().endswith(r"\end{table}")
+    for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:table2}", r"\caption{", r"($-$1.8)"):
+        assert part in text
+    assert text.count(r"a\_b \& $<$c$|$d$>$ 50\% \{e\}") == 2  # head and caption
+    keys = [key for keys in CASES["toggle added"].rows["keys"] for key in keys if key not in {"depth", "frames"}]
+    assert text.count(r"\checkmark") == len(keys)
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+@pytest.mark.parametrize("case", CASES)
+def test_latex_compiles_onto_a_page(case, tmp_path):
+    document = "\n".join(
+        [
+            r"\documentclass{article}",
+            r"\usepackage[utf8]{inputenc}",
+            r"\usepackage{booktabs,amssymb}",
+            rf"\begin{{document}}{tables.latex(table(case))}\end{{document}}",
+        ]
+    )
+    (tmp_path / "page.tex").write_text(document, encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"],
+        cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Output written on page.pdf (1 page" in done.stdout
+    assert "Overfull" not in done.stdout
+
+
+def test_render_gives_every_format_and_the_same_text_twice():
+    texts = tables.render(table("full"))
+    assert set(texts) == {"md", "tex", "csv", "html"}
+    assert texts == tables.render(table("full"))
+
+
+def test_rendering_leaves_the_summary_as_it_was():
+    summary = summaries.summary({4: MISSING})
+    before = summary.rows.copy(deep=True)
+    tables.render(tables.additive(summary))
+    pd.testing.assert_frame_equal(summary.rows, before)
+
+
+def test_importing_it_does_not_load_tensorflow():
+    code = "import sys, harness.tables; sys.exit('tensorflow' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
+
+
+def test_a_toggle_at_another_value_than_its_default_shows_the_value():
+    study = summaries.STUDY.plus([EMA.at(0.99)])
+    table = tables.additive(summaries.summary(study=study))
+    assert list(tables.cells(table)["EMA"])[-2:] == ["", "0.99"]
+    assert pd.read_csv(io.StringIO(tables.csv(table)))["ema"].tolist()[-2:] == [0.0, 0.99]
