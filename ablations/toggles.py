@@ -83,8 +83,8 @@ RA = Toggle(
         "task.train_data.aug_type": {
             "type": "randaug",
             "randaug": {
-                "num_layers": 2,
-                "magnitude": VALUE,
+                "num_layers": In("policy_layers", 2),
+                "magnitude": In("policy_magnitude"),
                 "cutout_const": In("pixels", 40),
                 "translate_const": In("pixels", 10),
                 "magnitude_std": 0.0,

@@ -70,7 +70,7 @@ def main(
         return
     failures = [] if draw_only else conducting.conduct(workspace, plan, console, fail_fast)
     numbers = outputs.summary(workspace, plan)
-    written = outputs.write(numbers, workspace.store.root, plots)
+    written = outputs.write(numbers, workspace.store.root, plots, cut=bool(str(workspace.cut)))
     terminal.show(numbers, written, failures, console)
     if failures:
         raise SystemExit(1)

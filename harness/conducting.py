@@ -28,9 +28,11 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, fail_fast: bool 
     Returns:
       One line for each run that failed.
     """
+    if not plan.missing:
+        return []
     board = Board(plan, workspace.rate())
     failures: list[str] = []
-    with Worker() as worker, view(board, console) as shown:
+    with workspace.store.locked(), Worker() as worker, view(board, console) as shown:
         for one in plan.missing:
             for event in worker.events(_job(workspace, one)):
                 shown.event(one.run.id, event)

@@ -28,9 +28,16 @@ def summary(workspace: Workspace, plan: Plan) -> Summary:
     )
 
 
-def write(numbers: Summary, results: Path, plots: Path) -> list[Path]:
-    """Writes the table into `results/tables/` and the figure into `plots/`; the paths written."""
-    stem = f"{numbers.study.name}-{numbers.profile}"
+def write(numbers: Summary, results: Path, plots: Path, cut: bool = False) -> list[Path]:
+    """Writes the table into `results/tables/` and the figure into `plots/`; the paths written.
+
+    Args:
+      numbers: what to write.
+      results: the results folder.
+      plots: the folder of figures.
+      cut: whether the runs were cut short; their files have names of their own, so that they replace no others.
+    """
+    stem = f"{numbers.study.name}-{numbers.profile}{'-cut' if cut else ''}"
     written = [
         _replace(results / "tables" / f"{stem}.{suffix}", text.encode())
         for suffix, text in tables.render(tables.additive(numbers)).items()

@@ -9,7 +9,9 @@ results/runs/<id>/log.txt                         what the libraries said while 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -56,6 +58,23 @@ class Store:
     def has(self, run_id: str) -> bool:
         """Whether the run has a record."""
         return (self.folder(run_id) / RECORD).is_file()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second process from training into the same folder; the system lets go when the process ends.
+
+        Raises:
+          RecordError: another process holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RecordError(
+                    f"{self.root}: another process is training into it; wait for it, or choose another --results"
+                ) from None
+            yield
 
     def write_predictions(self, run_id: str, protocol: str, table: pd.DataFrame) -> tuple[str, str]:
         """Writes the predictions file of a protocol; name of the file and its SHA-256."""
@@ -204,7 +223,7 @@ def _lines(record: RunRecord) -> Iterator[dict[str, Any]]:
             "dataset": record.data.get("name"),
             "fingerprint": record.data.get("fingerprint"),
             "classes": record.data.get("classes"),
-            "cut": ", ".join(f"{name} {value}" for name, value in record.cut.items()),
+            "cut": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in record.cut.items()),
         }
 
 

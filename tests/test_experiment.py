@@ -59,6 +59,7 @@ def test_toggled_values_are_the_papers():
     assert full[f"{BACKBONE}.se_ratio"] == 0.25
     assert full[f"{BACKBONE}.stem_type"] == "v1"
     assert full["task.train_data.aug_type"]["randaug"]["magnitude"] == 10
+    assert full["task.train_data.aug_type"]["randaug"]["num_layers"] == 2
     # The Garden's published YAML of RS-50 has this number of steps.
     assert full["trainer.train_steps"] == full[f"{OPTIMIZER}.learning_rate.cosine.decay_steps"] == 73_682
     assert settings()["trainer.train_steps"] == math.ceil(200 * 215_570 / 1024)

@@ -156,3 +156,10 @@ def test_a_later_evaluation_of_another_run_is_refused(runs):
     path.with_name("evaluation-1x1@32.json").write_text(json.dumps(content))
     with pytest.raises(RecordError, match="belongs to run ffffffffffffffff"):
         runs.read(IDENTITY[:16])
+
+
+def test_a_second_process_is_kept_out_while_the_first_trains(runs):
+    with runs.locked(), pytest.raises(RecordError, match="another process is training into it"), runs.locked():
+        pass
+    with runs.locked():
+        pass
