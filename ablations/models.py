@@ -1,13 +1,8 @@
 """The R3D models of the paper's Tables 2 to 4, with their published size and cost."""
 
 import dataclasses
-from typing import Any
 
-from ablations.profiles import PAPER
 from ablations.toggles import DEPTH, DSTEM, FRAMES, SE
-from harness import costs, experiment
-from harness.experiment import DataFacts
-from harness.studies import Cell
 from harness.toggles import Applied
 
 
@@ -28,19 +23,6 @@ class Model:
     classes: int
     paper_params_m: float | None
     paper_gflops: float | None
-
-    def costed(self) -> dict[str, Any]:
-        """The model's name, exact counts, and the published ones."""
-        data = DataFacts(f"kinetics{self.classes}", self.classes, train_videos=1, validation_videos=1)
-        cost = costs.count(experiment.complete(Cell(self.applied), PAPER, data, replicas=1).settings)
-        return {
-            "model": self.name,
-            "params": cost.params,
-            "multiply_adds": cost.multiply_adds,
-            "classes": self.classes,
-            "paper_params_m": self.paper_params_m,
-            "paper_gflops": self.paper_gflops,
-        }
 
 
 _RS = (SE.at(), DSTEM.at())

@@ -27,7 +27,7 @@ _DATA_BOTH = {
     "dtype": "bfloat16",  # G, on TPU
     "label_dtype": "int32",
     "one_hot": True,
-    "shuffle_buffer_size": 1024,  # ?, videos; G has 64
+    "shuffle_buffer_size": 64,  # G; so many videos are shuffled at a time, and shards each epoch
     "cycle_length": 10,  # G, shards read side by side
     "block_length": 1,
     "sharding": True,
@@ -243,7 +243,7 @@ PAPER = Profile(
     | {
         "task.init_checkpoint": None,
         "task.validation_data.num_examples": 17_706,  # G
-        "task.validation_data.global_batch_size": 256,
+        "task.validation_data.global_batch_size": 0,  # filled in: so many for each replica, see validation_batch
     }
     | _under("trainer", _TRAINER_BOOKKEEPING)
     | _under("runtime", _RUNTIME_BOOKKEEPING),
@@ -260,7 +260,8 @@ PAPER = Profile(
     axes=AXES,
     clips=10,  # P
     crops=3,  # P
-    evaluation_batch=128,
+    evaluation_batch=1,  # 30 views
+    validation_batch=2,
     replicas=128,  # ?, P names 128 TPUv3 cores for pre-training: 8 clips to a group of batch normalization
     embedded=False,
 )
@@ -280,13 +281,15 @@ QUICK = dataclasses.replace(
     name="quick",
     caption=(
         "Quick profile: networks of 14 to 23 layers, made of the same blocks, stand in for the paper's and train for "
-        "seconds on generated clips. It shows that the study works; it says nothing about the paper's numbers."
+        "seconds on generated clips; RandAugment applies one operation at half magnitude. It shows that the study "
+        "works; it says nothing about the paper's numbers."
     ),
     settings=dict(PAPER.settings)
     | {
         "task.train_data.global_batch_size": _QUICK_BATCH,
         # The linear scaling rule, from 0.8 at a batch of 1024.
         f"{OPTIMIZER}.learning_rate.cosine.initial_learning_rate": 0.8 * _QUICK_BATCH / 1024,
+        "task.train_data.shuffle_buffer_size": 1024,  # the whole set
         "task.train_data.dtype": "float32",
         "task.validation_data.dtype": "float32",
         "runtime.mixed_precision_dtype": "float32",
@@ -294,7 +297,6 @@ QUICK = dataclasses.replace(
     | {f"network.filters[{stage}]": filters for stage, filters in enumerate((16, 32, 64, 64))},
     bookkeeping=dict(PAPER.bookkeeping)
     | {
-        "task.validation_data.global_batch_size": 48,
         "trainer.steps_per_loop": In("epochs", 10),
         "trainer.summary_interval": In("epochs", 10),
         "trainer.checkpoint_interval": In("epochs", 50),
@@ -313,6 +315,7 @@ QUICK = dataclasses.replace(
         **_blocks(_QUICK_BLOCKS),
     },
     evaluation_batch=16,
+    validation_batch=48,
     replicas=1,
     embedded=True,
     measured_rate=4.5e10,

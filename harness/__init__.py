@@ -3,7 +3,7 @@
 One line runs through it, and data only ever move to the right along it; each module stands at one place and imports
 only what stands to its left:
 
-    toggles, studies -> experiment, costs -> garden, data, task, runner -> records, store -> estimates, aggregate
+    toggles, studies -> experiment, counting -> garden, data, task, runner -> records, store -> estimates, aggregate
     -> tables, figures -> the commands
 
 A toggle becomes settings (`experiment`), settings become a run (`garden`, `runner`), a run becomes a record

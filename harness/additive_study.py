@@ -14,7 +14,7 @@ Examples:
   python -m harness.additive_study                       all ten rows, quick profile
   python -m harness.additive_study --plan                what would run and what it costs
   python -m harness.additive_study --rows 1-4 --seeds 3  four rows, three seeds each
-  python -m harness.additive_study --toggles my.py --add mixup
+  python -m harness.additive_study --toggles my_toggles.py --add dropout
   python -m harness.additive_study --profile paper --data /data/k400 --tpu local
 """
 
@@ -59,18 +59,23 @@ def main(
 
     known = catalog.toggles(toggle_files)
     study = STUDY.plus([parse(text, known) for text in added])
-    study = study.only(parse_rows(rows)) if rows else study
-    workspace = options.workspace(**flags, planning_only=plan_only or draw_only)  # type: ignore[arg-type]
+    numbers_of_rows = parse_rows(rows) if rows else [row.number for row in study.rows]
     console = Console()
-    plan = workspace.plan(study, range(seeds))
-    plan.protocol  # noqa: B018 - refuses rows that cannot share a table before anything is trained
+    if draw_only:
+        workspace = options.recorded_workspace(**flags)  # type: ignore[arg-type]
+    else:
+        workspace = options.workspace(**flags, planning_only=plan_only)  # type: ignore[arg-type]
+    whole = workspace.plan(study, range(seeds))
+    whole.protocol  # noqa: B018 - refuses rows that cannot share a table before anything is trained
+    chosen = whole.only(numbers_of_rows)
     if not draw_only:
-        conducting.describe(workspace, plan, console)
+        conducting.describe(workspace, chosen, console)
     if plan_only:
         return
-    failures = [] if draw_only else conducting.conduct(workspace, plan, console, fail_fast)
-    numbers = outputs.summary(workspace, plan)
-    written = outputs.write(numbers, workspace.store.root, plots, cut=bool(str(workspace.cut)))
+    failures = [] if draw_only else conducting.conduct(workspace, chosen, console, fail_fast)
+    # The table is always the whole study's: a row that was not asked for is shown as not run.
+    numbers = outputs.summary(workspace, whole)
+    written = outputs.write(numbers, outputs.stem(workspace, study, seeds), workspace.store.root, plots)
     terminal.show(numbers, written, failures, console)
     if failures:
         raise SystemExit(1)

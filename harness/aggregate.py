@@ -23,9 +23,9 @@ class Summary:
       reference: head of the column with the paper's numbers.
       rows: a line for each row of the study, indexed by its number; columns: "model", "keys" (frozenset of the
         keys of its toggles and axes), "setting" (label of the last change, for figures), "gflops" (1e9 multiply-adds
-        of one view), "params", "top1", "low", "high" (percent; NaN where missing), "step" (points above the row it
-        follows, NaN where there is none), "seeds" (finished), "seeds_wanted", "videos", "paper_top1", "paper_step",
-        "paper_gflops", "run_ids" (tuple).
+        of one view), "params", "top1", "low", "high" (percent; NaN where missing), "population" (of the interval),
+        "step" (points above the row it follows, NaN where there is none), "seeds" (finished), "seeds_wanted",
+        "videos", "paper_top1", "paper_step", "paper_gflops", "run_ids" (tuple).
       population: what the intervals speak of: "videos" or "seeds"; empty while nothing is finished.
       comparable: whether our numbers answer to the paper's: its profile, uncut, on 400 classes.
     """
@@ -124,7 +124,8 @@ def _runs(rows: pd.DataFrame, usable: pd.DataFrame) -> pd.DataFrame:
 
 def _on_the_papers_terms(runs: pd.DataFrame) -> bool:
     # 400 classes tell Kinetics-400 from the embedded clips; nothing in a data set proves more than that.
-    return not any(runs["cut"]) and all(runs["classes"] == 400)
+    whole = all(runs["videos"] == runs["videos_in_split"])
+    return whole and not any(runs["cut"]) and all(runs["classes"] == 400)
 
 
 def _population(rows: pd.DataFrame) -> str:
@@ -144,6 +145,8 @@ def _remarks(rows: pd.DataFrame, usable: pd.DataFrame, protocol: str, population
         remarks.append("Intervals are Student's at 95 %, over seeds, on these videos.")
     for cut in sorted({cut for cut in runs["cut"] if cut}):
         remarks.append(f"CUT SHORT, not the profile's own training: {cut}.")
+    if any(runs["videos"] < runs["videos_in_split"]):
+        remarks.append("CUT SHORT, not the whole validation split.")
     missing = [number for number, line in rows.iterrows() if line["seeds"] < line["seeds_wanted"]]
     if missing:
         remarks.append(f"Not finished: row {', '.join(map(str, missing))}.")

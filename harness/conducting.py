@@ -30,7 +30,7 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, fail_fast: bool 
     """
     if not plan.missing:
         return []
-    board = Board(plan, workspace.rate())
+    board = Board(plan, workspace.rate() or workspace.profile.measured_rate)
     failures: list[str] = []
     with workspace.store.locked(), Worker() as worker, view(board, console) as shown:
         for one in plan.missing:
@@ -85,7 +85,8 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
     """Prints what a plan would run and what it costs."""
     profile, data = workspace.profile, workspace.data.facts
     say = _plainly(console)
-    say(f"{plan.study.title}: {len(plan.study.rows)} rows, profile {profile.name}.")
+    rows = f": {len(plan.study.rows)} rows" if len(plan.study.rows) > 1 else ""
+    say(f"{plan.study.title}{rows}, profile {profile.name}.")
     say(
         f"Data: {data.name}, {data.train_videos:,} training and {data.validation_videos:,} validation videos of "
         f"{data.classes} classes{'' if workspace.data.ready else ' (not there yet)'}."

@@ -15,7 +15,13 @@ from rich.text import Text
 
 from harness.planning import Plan, Planned
 
-_STAGES = {"data": "drawing the data set", "build": "building", "train": "training", "validation": "training"}
+_STAGES = {
+    "data": "drawing the data set",
+    "build": "building",
+    "attempt": "training",
+    "train": "training",
+    "validation": "training",
+}
 
 
 @dataclasses.dataclass
@@ -28,7 +34,6 @@ class _State:
     note: str = ""
     began: float | None = None
     seconds: float | None = None
-    started_at: float = 0.0
 
 
 class View(Protocol):
@@ -100,9 +105,9 @@ class Board:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for a reader: "42 s", "5 min", "3.2 h"; "unknown" for None."""
+    """Seconds for a reader: "42 s", "5 min", "3.2 h"; "-" for None."""
     if seconds is None:
-        return "unknown"
+        return "-"
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
@@ -110,7 +115,9 @@ def duration(seconds: float | None) -> str:
 
 def label(planned: Planned) -> str:
     """Name of a run in lists and logs: "row 3: ls sd"."""
-    numbers = f"row {', '.join(map(str, planned.rows))}" if planned.rows else "run"
+    if not planned.rows:
+        return f"run {planned.run.id[:8]}"
+    numbers = f"row {', '.join(map(str, planned.rows))}"
     changes = " ".join(one.short for one in planned.run.cell.applied) or "baseline"
     seed = f" seed={planned.run.seed}" if planned.run.seed else ""
     return f"{numbers}: {changes}{seed}"
@@ -152,7 +159,7 @@ class Screen:
     """A live table."""
 
     def __init__(self, board: Board, console: Console) -> None:
-        self._board = board
+        self._board, self._console = board, console
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
 
     def __enter__(self) -> Screen:
@@ -167,16 +174,22 @@ class Screen:
         self._board.update(run_id, event)
 
     def _draw(self) -> Group:
-        table = Table(box=None, pad_edge=False, expand=False)
-        for head in ("row", "changes", "state", "", "last"):
-            table.add_column(head, no_wrap=head != "last", overflow="ellipsis")
+        table = Table(box=None, pad_edge=False, expand=True)
+        table.add_column("row", no_wrap=True)
+        # What changes with the minute gets the room; what was changed in a row stands in the plan above.
+        table.add_column("changes", no_wrap=True, overflow="ellipsis", max_width=max(12, self._console.width // 4))
+        table.add_column("state", no_wrap=True)
+        table.add_column("", width=10)
+        table.add_column("last", no_wrap=True, overflow="ellipsis", ratio=1)
         for state in self._board.states.values():
-            name, changes = label(state.planned).removeprefix("row ").split(": ", 1)
+            name, _, changes = label(state.planned).removeprefix("row ").partition(": ")
             style = {"done": "green", "failed": "red", "waiting": "dim"}.get(state.stage, "bold")
-            bar = ProgressBar(total=1.0, completed=state.done, width=16)
+            bar = ProgressBar(total=1.0, completed=state.done, width=10)
             table.add_row(name, changes, Text(state.stage, style), bar, Text(state.note, "" if state.note else "dim"))
         finished = sum(state.stage == "done" for state in self._board.states.values())
-        foot = f"{finished} of {len(self._board.states)} runs done, about {duration(self._board.remaining)} to go"
+        left = self._board.remaining
+        to_go = "time to go unknown" if left is None else f"about {duration(left)} to go"
+        foot = f"{finished} of {len(self._board.states)} runs done, {to_go}"
         return Group(table, Text(foot, "bold"))
 
 

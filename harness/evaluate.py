@@ -38,6 +38,8 @@ def main(run: str, views: str, data: str | None, strategy: str, tpu: str | None,
     from harness.experiment import Cut, Protocol, SettingsError
     from harness.store import Store
 
+    if tpu and strategy == "mirrored":
+        raise SettingsError("--tpu and --strategy mirrored: choose one of them")
     match = re.fullmatch(r"(\d{1,3})x([13])", views)
     if not match or int(match[1]) < 1:
         raise SettingsError(f"--views {views!r}: expected CLIPSxCROPS with 1 or 3 crops, such as 10x3 or 1x1")

@@ -8,14 +8,14 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness import costs, records, runner
+from harness import counting, records, runner
 from harness.data.manifest import Manifest
 from harness.experiment import Protocol, Run
 from harness.records import Evaluation, RunRecord
@@ -34,21 +34,21 @@ def execute(run: Run, manifest: Manifest, place: Place, store: Store, report: Re
       SettingsError: the machine or the Garden cannot carry it out.
       RecordError: another process recorded the run in the meantime.
     """
+    if store.has(run.id):
+        return store.read(run.id)
     folder = store.folder(run.id)
-    _forget_if_unrecorded(folder)
+    _forget_if_record_removed(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    began = datetime.datetime.now(datetime.UTC)
+    began = _now()
     provenance = _provenance(began)
     with (folder / _CURVE).open("a") as log:
         trained = runner.train(run, manifest, place, _logged(report, log.write, log.flush))
-    curve, resumed_at = _whole_curve(folder / _CURVE)
-    if trained.started_at and trained.started_at not in resumed_at:
-        resumed_at.append(trained.started_at)
+    curve, attempts, seconds = whole_curve((folder / _CURVE).read_text().splitlines())
     evaluation = evaluated(run, run.protocol, manifest, place, store, report)
-    ended = datetime.datetime.now(datetime.UTC)
+    ended = _now()
     record = records.of_run(
         run,
-        _cost(run, trained.seconds),
+        _cost(run, seconds),
         curve,
         evaluation,
         provenance
@@ -57,11 +57,11 @@ def execute(run: Run, manifest: Manifest, place: Place, store: Store, report: Re
             "device": trained.device,
             "ended": ended.isoformat(timespec="seconds"),
             "seconds": round((ended - began).total_seconds(), 1),
-            "resumed_at": resumed_at,
+            "resumed_at": [step for step in attempts if step],
         },
     )
-    (folder / _RECORDED).touch()
     store.write(record)
+    (folder / _RECORDED).touch()
     (folder / _CURVE).unlink(missing_ok=True)
     return record
 
@@ -70,7 +70,7 @@ def evaluated(
     run: Run, protocol: Protocol, manifest: Manifest, place: Place, store: Store, report: Report
 ) -> Evaluation:
     """Evaluates the last checkpoint of a run under a protocol and writes the predictions file."""
-    predictions, checkpoint, seconds = runner.evaluate(run, protocol, manifest, place, report)
+    predictions, checkpoint, seconds, device = runner.evaluate(run, protocol, manifest, place, report)
     name, sha256 = store.write_predictions(run.id, protocol.name, as_table(predictions))
     metrics = predictions.metrics()
     return Evaluation(
@@ -87,6 +87,7 @@ def evaluated(
         seconds=round(seconds, 3),
         predictions=name,
         predictions_sha256=sha256,
+        provenance={"evaluated": _now().isoformat(timespec="seconds"), "device": device, **commit()},
     )
 
 
@@ -103,19 +104,21 @@ def as_table(predictions: Predictions) -> pd.DataFrame:
     )
 
 
-def _forget_if_unrecorded(folder: Path) -> None:
+def _forget_if_record_removed(folder: Path) -> None:
     """A run whose record was written and then removed is wanted anew: its checkpoint must not stand in for training."""
     if (folder / _RECORDED).exists():
-        shutil.rmtree(folder)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        (folder / _CURVE).unlink(missing_ok=True)
+        (folder / _RECORDED).unlink()
 
 
 def _cost(run: Run, seconds: float) -> dict[str, Any]:
-    cost = costs.count(run.settings)
+    cost = counting.count(run.settings)
     return {
         "params": cost.params,
         "multiply_adds": cost.multiply_adds,
         "train_steps": run.settings["trainer.train_steps"],
-        "train_multiply_adds": costs.training(run.settings),
+        "train_multiply_adds": counting.training(run.settings),
         "train_seconds": round(seconds, 3),
     }
 
@@ -124,7 +127,7 @@ def _logged(report: Report, write: Callable[[str], Any], flush: Callable[[], Non
     """A report that also keeps the curve's points, so that an interrupted run loses none."""
 
     def reported(event: Mapping[str, Any]) -> None:
-        if event["event"] in ("train", "validation"):
+        if event["event"] in ("attempt", "train", "validation"):
             write(json.dumps(dict(event)) + "\n")
             flush()
         report(event)
@@ -132,23 +135,33 @@ def _logged(report: Report, write: Callable[[str], Any], flush: Callable[[], Non
     return reported
 
 
-def _whole_curve(path: Path) -> tuple[tuple[dict[str, Any], ...], list[int]]:
-    """The points of all attempts, each step once (the later attempt's), and the steps at which attempts began anew."""
+def whole_curve(lines: Iterable[str]) -> tuple[tuple[dict[str, Any], ...], list[int], float]:
+    """What the log of a run's attempts comes to.
+
+    Args:
+      lines: an event a line; the last line of an attempt that was killed may be cut short.
+
+    Returns:
+      The points, each step once (the later attempt's); the steps at which attempts began; the seconds of them all.
+    """
     points: dict[tuple[int, str], dict[str, Any]] = {}
-    resumed_at: list[int] = []
-    last = 0
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):  # the last line of an attempt that was killed while writing
+    attempts: list[int] = []
+    seconds: list[float] = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
             event = json.loads(line)
-            if event["split"] == "train" and event["step"] <= last:
-                resumed_at.append(
-                    max((step for step, split in points if split == "train" and step < event["step"]), default=0)
-                )
-            last = event["step"] if event["split"] == "train" else last
-            points[event["step"], event["split"]] = {
-                k: v for k, v in event.items() if k not in ("event", "done", "total")
-            }
-    return tuple(points[key] for key in sorted(points)), resumed_at
+            if event["event"] == "attempt":
+                attempts.append(event["step"])
+                seconds.append(0.0)
+                continue
+            point = {name: value for name, value in event.items() if name not in ("event", "done", "total")}
+            points[event["step"], event["split"]] = point
+            seconds[-1] = event["seconds"]
+    return tuple(points[key] for key in sorted(points)), attempts, sum(seconds)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _provenance(began: datetime.datetime) -> dict[str, Any]:

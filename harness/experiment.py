@@ -45,8 +45,9 @@ class Profile:
       units: unit -> factor, or a table from the paper's amounts to the profile's.
       axes: the scaling axes, at their defaults in the baseline.
       clips, crops: the protocol of the reported evaluation (views = clips x crops).
-      evaluation_batch: videos per evaluation batch, over all replicas.
-      replicas: over how many replicas the batch is split unless the user says otherwise.
+      evaluation_batch: videos per evaluation batch and replica.
+      validation_batch: videos per batch and replica of the validation while training.
+      replicas: over how many replicas the batch is split on a TPU, unless the user says otherwise.
       embedded: whether the embedded data set is trained on when no other is given.
       measured_rate: multiply-adds per second of trainings on two CPU cores, to plan with before anything was measured
         here; None where nobody trains it on those.
@@ -61,6 +62,7 @@ class Profile:
     clips: int
     crops: int
     evaluation_batch: int
+    validation_batch: int
     replicas: int
     embedded: bool
     measured_rate: float | None = None
@@ -145,11 +147,12 @@ class Run:
       settings: every value that decides the result.
       bookkeeping: values that do not.
       protocol: how the result is evaluated.
-      evaluation_batch: videos per evaluation batch, over all replicas.
+      evaluation_batch: videos per evaluation batch and replica.
       replicas: over how many replicas the global batch is split.
       cut: departures from the profile.
       scale: key -> value of every scaling axis.
       parent: identity of the run whose checkpoint it starts from.
+      recorded: the identity in its record, where it comes from one.
     """
 
     cell: Cell
@@ -163,6 +166,7 @@ class Run:
     scale: Mapping[str, Any]
     cut: Cut = Cut()
     parent: str | None = None
+    recorded: str | None = None
 
     @property
     def clips_per_group(self) -> int:
@@ -177,7 +181,7 @@ class Run:
     @functools.cached_property
     def identity(self) -> str:
         """SHA-256, 64 hexadecimal digits, of all that decides the result: same identity, same run."""
-        return content_hash(identity_content(self))
+        return self.recorded or content_hash(identity_content(self))
 
     @property
     def id(self) -> str:
@@ -201,8 +205,17 @@ def identity_content(run: Run) -> dict[str, Any]:
 
 def content_hash(content: Any) -> str:
     """SHA-256 of plain data: canonical JSON with sorted keys, so equal content has equal hashes everywhere."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """Whole floats as integers: 0 and 0.0 are one setting and must have one hash."""
+    if isinstance(value, Mapping):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @functools.cache
@@ -232,7 +245,7 @@ def complete(
     if cut.batch is not None:
         settings[TRAIN_BATCH] = cut.batch
     convert = functools.partial(_convert, units=profile.units, steps=_Steps(data.train_videos, settings[TRAIN_BATCH]))
-    settings = {field: _as_base(convert(value), profile.settings.get(field)) for field, value in settings.items()}
+    settings = {field: convert(value) for field, value in settings.items()}
     if cut.steps is not None:
         settings[TRAIN_STEPS] = settings[DECAY_STEPS] = cut.steps
     videos = cut.validation_videos or data.validation_videos
@@ -244,7 +257,7 @@ def complete(
         settings=settings,
         bookkeeping=_bookkeeping(profile, convert, settings[TRAIN_STEPS], data, videos, replicas),
         protocol=Protocol(profile.clips, profile.crops, size, cut.validation_videos),
-        evaluation_batch=_whole_multiple(min(profile.evaluation_batch, videos), replicas),
+        evaluation_batch=min(profile.evaluation_batch, -(-videos // replicas)),
         replicas=replicas,
         scale=applied_as_data(cell.scale(profile.axes)),
         cut=cut,
@@ -306,11 +319,6 @@ def _convert(value: Any, units: Mapping[str, Any], steps: _Steps) -> Any:
     return int(amount) if float(amount).is_integer() else amount
 
 
-def _as_base(value: Any, base: Any) -> Any:
-    """An integer where the baseline holds a float, as a float: 0 and 0.0 are one setting and must have one hash."""
-    return float(value) if isinstance(base, float) and isinstance(value, int) else value
-
-
 def _bookkeeping(
     profile: Profile, convert: Any, train_steps: int, data: DataFacts, videos: int, replicas: int
 ) -> dict[str, Any]:
@@ -319,17 +327,13 @@ def _bookkeeping(
         field: min(convert(value), train_steps) if isinstance(value, In) else value
         for field, value in profile.bookkeeping.items()
     }
-    batch = filled["task.validation_data.global_batch_size"]
+    batch = min(profile.validation_batch, -(-videos // replicas))
     return filled | {
         "task.train_data.name": data.name,
         "task.validation_data.name": data.name,
         "task.validation_data.num_examples": videos,
-        "task.validation_data.global_batch_size": _whole_multiple(min(batch, videos), replicas),
+        "task.validation_data.global_batch_size": batch * replicas,
     }
-
-
-def _whole_multiple(amount: int, of: int) -> int:
-    return -(-amount // of) * of
 
 
 def check(run: Run) -> None:
@@ -350,8 +354,16 @@ def check(run: Run) -> None:
     if settings["task.train_data.one_hot"] != (settings["task.losses.one_hot"] and not mixed):
         expected = "false with mixup, which makes its own" if mixed else "the same as task.losses.one_hot"
         raise SettingsError(f"task.train_data.one_hot={settings['task.train_data.one_hot']}: expected {expected}")
+    mixup = settings["task.train_data.mixup_and_cutmix"] or {}
+    if settings["task.losses.label_smoothing"] and mixup.get("label_smoothing"):
+        raise SettingsError(
+            "mixup_and_cutmix.label_smoothing and task.losses.label_smoothing would smooth twice: set one of them to 0"
+        )
     if settings["task.losses.label_smoothing"] and not settings["task.losses.one_hot"]:
         raise SettingsError("task.losses.label_smoothing is ignored unless task.losses.one_hot is true")
+    for field, only in _ONLY.items():
+        if settings[field] != only:
+            raise SettingsError(f"{field}={settings[field]}: the reader knows {only} only")
     size, smallest = settings["task.validation_data.feature_shape[1]"], settings["task.validation_data.min_image_size"]
     if size > smallest:
         raise SettingsError(f"an evaluation crop of {size} from frames of {smallest} pixels would be padded with zeros")
@@ -359,6 +371,24 @@ def check(run: Run) -> None:
         raise SettingsError(
             f"validation videos {run.cut.validation_videos}: {run.data.name} has {run.data.validation_videos}"
         )
+
+
+# What the Garden's own reader would do on these settings, ours does not.
+_ONLY = {
+    f"task.{split}_data.{field}": only
+    for split in ("train", "validation")
+    for field, only in {
+        "file_type": "tfrecord",
+        "compressed_input": False,
+        "cache": False,
+        "deterministic": True,
+        "sharding": True,
+        "output_audio": False,
+        "is_multilabel": False,
+        "is_training": split == "train",
+        "drop_remainder": split == "train",
+    }.items()
+}
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -383,6 +413,6 @@ def for_protocol(run: Run, protocol: Protocol) -> tuple[dict[str, Any], dict[str
     }
     batches = {
         "task.validation_data.num_examples": protocol.videos or run.data.validation_videos,
-        "task.validation_data.global_batch_size": run.evaluation_batch,
+        "task.validation_data.global_batch_size": run.evaluation_batch * run.replicas,
     }
     return {**run.settings, **views}, {**run.bookkeeping, **batches}

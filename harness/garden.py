@@ -68,7 +68,9 @@ def build(settings: Mapping[str, Any], bookkeeping: Mapping[str, Any]) -> config
       SettingsError: a field that the Garden does not know, one of the Garden's that is not stated, or one that reads
         back differently; each is named.
     """
-    stated = nested({field: value for field, value in {**settings, **bookkeeping}.items() if field[:8] != "network."})
+    stated = nested(
+        {field: value for field, value in {**settings, **bookkeeping}.items() if not field.startswith("network.")}
+    )
     config = config_definitions.ExperimentConfig(
         task=video_classification.VideoClassificationTask(),
         trainer=config_definitions.TrainerConfig(),
@@ -102,6 +104,9 @@ def _differences(stated: Any, built: Any, place: str) -> list[str]:
     return [] if stated == built else [f"{place[:-1]} is {built!r}, stated {stated!r}"]
 
 
+_GARDENS_OWN = frozenset(resnet_3d.RESNET_SPECS)
+
+
 def register_network(settings: Mapping[str, Any]) -> None:
     """Makes the settings' stages known to the Garden under the settings' model_id.
 
@@ -113,7 +118,7 @@ def register_network(settings: Mapping[str, Any]) -> None:
         ("bottleneck3d", settings[f"network.filters[{stage}]"], settings[f"network.blocks[{stage}]"])
         for stage in range(4)
     ]
-    if resnet_3d.RESNET_SPECS.setdefault(depth, stages) != stages:
-        raise SettingsError(
-            f"a network of {depth} layers is {resnet_3d.RESNET_SPECS[depth]} in the Garden, not {stages}"
-        )
+    known = resnet_3d.RESNET_SPECS[depth] if depth in _GARDENS_OWN else stages
+    if known != stages:
+        raise SettingsError(f"a network of {depth} layers is {known} in the Garden, not {stages}")
+    resnet_3d.RESNET_SPECS[depth] = stages

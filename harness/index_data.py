@@ -38,7 +38,10 @@ def main(folder: Path, classes: Path, name: str | None) -> None:
         raise ManifestError(f"{folder}: no such folder")
     if not classes.is_file():
         raise ManifestError(f"{classes}: no such file; expected one class name a line")
-    names = [line.strip() for line in classes.read_text().splitlines() if line.strip()]
+    try:
+        names = [line.strip() for line in classes.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise ManifestError(f"{classes}: is no UTF-8 text; expected one class name a line") from None
 
     import os
 

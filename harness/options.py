@@ -31,6 +31,8 @@ def one_line_errors(function: Function) -> Function:
             if not type(error).__module__.startswith("harness."):
                 raise
             raise click.UsageError(str(error)) from error
+        except OSError as error:
+            raise click.UsageError(f"{error.filename or 'file system'}: {error.strerror or error}") from error
         except KeyboardInterrupt:
             click.echo(
                 "\nInterrupted. Nothing that was finished is lost; the same command goes on from here.", err=True
@@ -69,7 +71,7 @@ training = _decorated(
                  help="Name or address of the TPU, 'local' on a TPU VM; implies --strategy tpu."),
     click.option("--replicas", type=click.IntRange(min=1), metavar="N",
                  help="Devices that share a batch; part of a run's identity, since batch normalization is not "
-                      "synchronised. [default: 1; 128 for tpu]"),
+                      "synchronised.  [default: 1; on a TPU the profile's, 128 for paper]"),
     click.option("--batch", type=click.IntRange(min=1), metavar="N",
                  help="Another global batch; steps still follow from the epochs."),
     click.option("--steps", type=click.IntRange(min=1), metavar="N",
@@ -116,3 +118,29 @@ def workspace(
         tpu=tpu,
         parent=store.find(parent).identity if parent else None,
     )
+
+
+def recorded_workspace(
+    results: Path,
+    profile_name: str,
+    data: str | None,
+    strategy: str,
+    tpu: str | None,
+    replicas: int | None,
+    batch: int | None,
+    steps: int | None,
+    validation_videos: int | None,
+) -> Workspace:
+    """The workspace that the records were made in, for drawing them again: neither data nor devices are needed.
+
+    Flags that are given narrow the choice; `--data` is a data set's name or the beginning of its fingerprint.
+
+    Raises:
+      SettingsError: the records fit none, or several; what they fit is said.
+    """
+    from harness import workspace as workspaces
+    from harness.store import Store
+
+    del strategy, tpu  # a record says its number of replicas, which is all that matters of where it was made
+    given = {"replicas": replicas, "batch": batch, "steps": steps}
+    return workspaces.recorded(Store(results), workspaces.profile(profile_name), data, given, validation_videos)

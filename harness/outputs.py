@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
-from harness import aggregate, figures, published, store, tables
+from harness import aggregate, figures, files, published, store, tables
 from harness.aggregate import Summary
 from harness.planning import Plan
+from harness.studies import Study
 from harness.workspace import Workspace
 
 
@@ -28,32 +27,24 @@ def summary(workspace: Workspace, plan: Plan) -> Summary:
     )
 
 
-def write(numbers: Summary, results: Path, plots: Path, cut: bool = False) -> list[Path]:
-    """Writes the table into `results/tables/` and the figure into `plots/`; the paths written.
+def stem(workspace: Workspace, study: Study, seeds: int) -> str:
+    """Name of the files of a study's table and figure: what is drawn differently never replaces one another."""
+    added = [row.applied[-1] for row in study.rows if row.published is None and row.applied]
+    parts = [study.name, workspace.profile.name, *(f"plus-{one.short}" for one in added)]
+    if seeds > 1:
+        parts.append(f"{seeds}-seeds")
+    if str(workspace.cut):
+        parts.append("cut")
+    return "-".join(parts)
 
-    Args:
-      numbers: what to write.
-      results: the results folder.
-      plots: the folder of figures.
-      cut: whether the runs were cut short; their files have names of their own, so that they replace no others.
-    """
-    stem = f"{numbers.study.name}-{numbers.profile}{'-cut' if cut else ''}"
+
+def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]:
+    """Writes the table into `results/tables/` and the figure into `plots/`, under a name; the paths written."""
     written = [
-        _replace(results / "tables" / f"{stem}.{suffix}", text.encode())
+        files.replace(results / "tables" / f"{name}.{suffix}", text.encode())
         for suffix, text in tables.render(tables.additive(numbers)).items()
     ]
     figure = figures.additive(numbers)
     return written + [
-        _replace(plots / f"{stem}.{suffix}", figures.to_bytes(figure, suffix)) for suffix in ("png", "pdf")
+        files.replace(plots / f"{name}.{suffix}", figures.to_bytes(figure, suffix)) for suffix in ("png", "pdf")
     ]
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary = Path(file.name)
-    temporary.chmod(0o644)
-    return temporary.replace(path)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from harness import costs
+from harness import counting
 from harness.experiment import Run, SettingsError
 from harness.studies import Cell, Study
 
-# Bytes a weight takes in a checkpoint: itself and its momentum, float32.
-_BYTES_PER_WEIGHT = 8
+# Bytes of a float32 number in a checkpoint.
+_BYTES = 4
 # Peak rate of one TPU v3 core in bfloat16, operations per second: half of a chip's 123e12
 # (Google Cloud, "TPU v3", system architecture). The paper trained on TPU v3.
 TPU_V3_CORE_PEAK = 61.5e12
@@ -35,12 +35,18 @@ class Planned:
     @property
     def multiply_adds(self) -> int:
         """Of one evaluation view."""
-        return costs.count(self.run.settings).multiply_adds
+        return counting.count(self.run.settings).multiply_adds
 
     @property
     def params(self) -> int:
         """Number of weights."""
-        return costs.count(self.run.settings).params
+        return counting.count(self.run.settings).params
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of one checkpoint: weights, their momentum, and their average where there is one."""
+        averaged = self.run.settings["trainer.optimizer_config.ema"] is not None
+        return _BYTES * self.params * (3 if averaged else 2)
 
     @property
     def work(self) -> int:
@@ -48,7 +54,7 @@ class Planned:
         protocol = self.run.protocol
         videos = protocol.videos or self.run.data.validation_videos
         views = protocol.clips * protocol.crops * videos * self.multiply_adds
-        training = 0 if self.done else costs.training(self.run.settings)
+        training = 0 if self.done else counting.training(self.run.settings)
         return training + (0 if self.evaluated else views)
 
 
@@ -80,6 +86,17 @@ class Plan:
             )
         return names[0]
 
+    def only(self, numbers: Sequence[int]) -> Plan:
+        """The plan of some of the rows.
+
+        Raises:
+          ToggleError: a number that is no row of the study.
+        """
+        study = self.study.only(numbers)
+        wanted = {row.number: self.wanted[row.number] for row in study.rows}
+        ids = {run_id for own in wanted.values() for run_id in own}
+        return Plan(study, tuple(one for one in self.runs if one.run.id in ids), wanted)
+
     @property
     def missing(self) -> tuple[Planned, ...]:
         """Runs that are still to be trained or evaluated."""
@@ -93,7 +110,7 @@ class Plan:
     @property
     def disk(self) -> int:
         """Bytes that the missing runs' checkpoints will take while they train."""
-        return sum(_BYTES_PER_WEIGHT * one.params * one.run.bookkeeping["trainer.max_to_keep"] for one in self.missing)
+        return sum(one.checkpoint * one.run.bookkeeping["trainer.max_to_keep"] for one in self.missing)
 
     @property
     def tpu_v3_core_hours(self) -> float:

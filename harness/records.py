@@ -7,7 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from harness.experiment import TRAIN_BATCH, Cut, DataFacts, Protocol, Run, applied_as_data, identity_content
+from harness.experiment import (
+    RESULTS_VERSION,
+    TRAIN_BATCH,
+    Cut,
+    DataFacts,
+    Protocol,
+    Run,
+    applied_as_data,
+    garden_version,
+    identity_content,
+)
 from harness.studies import Cell
 
 SCHEMA = 1
@@ -33,6 +43,7 @@ class Evaluation:
       seconds: time it took.
       predictions: name of the predictions file beside the record.
       predictions_sha256: hash of that file.
+      provenance: when and on what device it was made, by which commit.
     """
 
     protocol: str
@@ -48,6 +59,7 @@ class Evaluation:
     seconds: float
     predictions: str
     predictions_sha256: str
+    provenance: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +123,8 @@ def of_run(
         bookkeeping=dict(run.bookkeeping),
         identity_content={key: value for key, value in identity_content(run).items() if key != "settings"},
         data=dataclasses.asdict(run.data),
-        cut={key: value for key, value in dataclasses.asdict(run.cut).items() if value is not None},
+        # Videos left out are the evaluation's matter; each says how many it had.
+        cut={key: value for key in ("steps", "batch") if (value := getattr(run.cut, key)) is not None},
         parent=run.parent,
         cost=cost,
         curve=curve,
@@ -126,8 +139,15 @@ def run_of(record: RunRecord, protocol: Protocol, evaluation_batch: int) -> Run:
     Args:
       record: the record.
       protocol: how to evaluate it.
-      evaluation_batch: videos per evaluation batch.
+      evaluation_batch: videos per evaluation batch and replica.
+
+    Raises:
+      RecordError: the record was made by other versions, under which an evaluation could differ.
     """
+    for name, now in (("model_garden", garden_version()), ("results_version", RESULTS_VERSION)):
+        made = record.identity_content[name]
+        if made != now:
+            raise RecordError(f"run {record.id}: made with {name} {made}, this is {now}: evaluate it with that version")
     return Run(
         cell=Cell((), record.seed),
         profile=record.profile,
@@ -140,6 +160,7 @@ def run_of(record: RunRecord, protocol: Protocol, evaluation_batch: int) -> Run:
         scale=record.scale,
         cut=Cut(**record.cut),
         parent=record.parent,
+        recorded=record.identity,
     )
 
 
@@ -194,11 +215,11 @@ def evaluation_from_json(content: Any, where: str) -> tuple[str, Evaluation]:
     Raises:
       RecordError: naming the file, the field and what was expected.
     """
-    identity = content.pop("identity", None) if isinstance(content, dict) else None
-    return str(identity), Evaluation(**_fields(content, Evaluation, where))
+    fields = _fields(content, Evaluation, where, also=("identity",))
+    return str(fields.pop("identity")), Evaluation(**fields)
 
 
-def _fields(content: Any, kind: type, where: str, versioned: bool = True) -> dict[str, Any]:
+def _fields(content: Any, kind: type, where: str, versioned: bool = True, also: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise RecordError(f"{where}: expected a JSON object")
     fields = dict(content)
@@ -206,7 +227,7 @@ def _fields(content: Any, kind: type, where: str, versioned: bool = True) -> dic
         schema = fields.pop("schema", None)
         if schema != SCHEMA:
             raise RecordError(f"{where}: schema {schema!r}: this version of the harness reads {SCHEMA}")
-    expected = {field.name for field in dataclasses.fields(kind)}
+    expected = {*also, *(field.name for field in dataclasses.fields(kind))}
     for missing in sorted(expected - set(fields)):
         raise RecordError(f"{where}: field {missing!r} is missing")
     for extra in sorted(set(fields) - expected):

@@ -51,7 +51,8 @@ class Place:
 
     def bookkeeping(self) -> dict[str, Any]:
         """The Garden's fields that say the same."""
-        gpus = len(tf.config.list_physical_devices("GPU")) if self.strategy != "tpu" else 0
+        most = {"tpu": 0, "one_device": 1}.get(self.strategy)
+        gpus = len(tf.config.list_physical_devices("GPU")[:most])
         return {
             "runtime.distribution_strategy": self.strategy,
             "runtime.tpu": self.tpu,
@@ -68,14 +69,10 @@ class Trained:
 
     Attributes:
       curve: points of the training curve, in order: "step" and metrics; "split" is "train" or "validation".
-      seconds: time spent training here, validation included, without building the network.
-      started_at: the optimizer step at which this call began, 0 unless it resumed.
       device: what trained, in words.
     """
 
     curve: list[dict[str, Any]]
-    seconds: float
-    started_at: int
     device: str
 
 
@@ -86,9 +83,14 @@ def last_checkpoint(folder: str) -> tuple[str, int] | None:
     return (path, int(match[1])) if match else None
 
 
-def seeded(seed: int) -> None:
-    """Makes initialisation, dropout and stochastic depth functions of the seed, and operations deterministic."""
-    tf_keras.utils.set_random_seed(seed)
+def seeded(seed: int, step: int = 0) -> None:
+    """Makes initialisation, dropout and stochastic depth functions of the seed, and operations deterministic.
+
+    Args:
+      seed: the run's seed.
+      step: where training begins; a resumed run draws other masks than the ones it began with.
+    """
+    tf_keras.utils.set_random_seed((seed + 1_000_003 * step) % 2**32)
     tf.config.experimental.enable_op_determinism()
 
 
@@ -118,12 +120,12 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report) -> Trained
       SettingsError: settings that the Garden or this machine cannot carry out.
       RuntimeError: from the Garden, when the loss is not finite.
     """
-    with _session(run):
+    found = last_checkpoint(place.checkpoints)
+    start = found[1] if found else 0
+    with _session(run, start):
         strategy = strategy_for(place)
         _refuse_other_replicas(strategy, run, place)
         config = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
-        found = last_checkpoint(place.checkpoints)
-        start = found[1] if found else 0
         task = _task(config, run, manifest, place, start)
         curve = _Curve(config.trainer.train_steps, report)
         runner = train_lib.OrbitExperimentRunner(
@@ -137,21 +139,21 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report) -> Trained
             eval_actions=[curve.validated],
         )
         curve.step = runner.trainer.global_step
-        began = time.monotonic()
+        report({"event": "attempt", "step": start})
         with strategy.scope():
             runner.controller.train_and_evaluate(
                 config.trainer.train_steps, config.trainer.validation_steps, config.trainer.validation_interval
             )
-        return Trained(curve.points, time.monotonic() - began, start, _device(strategy, place))
+        return Trained(curve.points, _device(strategy, place))
 
 
 def evaluate(
     run: Run, protocol: Protocol, manifest: Manifest, place: Place, report: Report
-) -> tuple[Predictions, str, float]:
+) -> tuple[Predictions, str, float, str]:
     """Evaluates the last checkpoint of a run under a protocol.
 
     Returns:
-      The predictions, the checkpoint's name and the seconds it took.
+      The predictions, the checkpoint's name, the seconds it took and the device in words.
 
     Raises:
       SettingsError: there is no checkpoint of the run's last step.
@@ -161,7 +163,7 @@ def evaluate(
         settings, bookkeeping = for_protocol(run, protocol)
         config = garden.build(settings, {**bookkeeping, **place.bookkeeping()})
         data = config.task.validation_data
-        data.global_batch_size += -data.global_batch_size % strategy.num_replicas_in_sync
+        data.global_batch_size = run.evaluation_batch * strategy.num_replicas_in_sync
         found = last_checkpoint(place.checkpoints)
         if found is None or found[1] != config.trainer.train_steps:
             raise SettingsError(f"{place.checkpoints}: no checkpoint of step {config.trainer.train_steps} to evaluate")
@@ -176,7 +178,7 @@ def evaluate(
             trainer.evaluate(tf.constant(-1))
         if task.predictions is None:
             raise SettingsError(f"{run.data.name}: the validation split is empty")
-        return task.predictions, PurePath(found[0]).name, time.monotonic() - began
+        return task.predictions, PurePath(found[0]).name, time.monotonic() - began, _device(strategy, place)
 
 
 def _evaluator(config: config_definitions.ExperimentConfig, task: VideoTask) -> base_trainer.Trainer:
@@ -199,11 +201,11 @@ def _task(
 
 
 @contextlib.contextmanager
-def _session(run: Run) -> Iterator[None]:
+def _session(run: Run, step: int = 0) -> Iterator[None]:
     """A run's own seed and precision, and nothing left of the run before it."""
     tf_keras.backend.clear_session()
     gc.collect()
-    seeded(run.seed)
+    seeded(run.seed, step)
     performance.set_mixed_precision_policy(run.settings["runtime.mixed_precision_dtype"])
     try:
         yield
@@ -221,7 +223,10 @@ def _progress(event: str, done: int, total: int) -> dict[str, Any]:
 
 
 class _Curve:
-    """Collects the training curve from Orbit's outputs, which carry no step of their own, and reports it."""
+    """Collects the training curve from Orbit's outputs, which carry no step of their own, and reports it.
+
+    Seconds count from here on, so they hold tracing the graph, validating and saving, but not building the network.
+    """
 
     def __init__(self, steps: int, report: Report) -> None:
         self.points: list[dict[str, Any]] = []

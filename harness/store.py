@@ -1,4 +1,4 @@
-"""Files under `results/runs/`: one folder a run, each file written whole or not at all and never written twice.
+"""Files under `results/runs/`: one folder a run, each file written whole or not at all; a record never twice.
 
 results/runs/<id>/record.json                     the record, written last
 results/runs/<id>/predictions-<protocol>.parquet  per-video predictions, hashed in the record
@@ -13,16 +13,15 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import io
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness import records
+from harness import files, records
 from harness.records import Evaluation, RecordError, RunRecord
 
 RECORD = "record.json"
@@ -80,9 +79,9 @@ class Store:
         """Writes the predictions file of a protocol; name of the file and its SHA-256."""
         name = f"predictions-{protocol}.parquet"
         path = self.folder(run_id) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _Replacing(path) as temporary:
-            table.to_parquet(temporary, index=False)
+        content = io.BytesIO()
+        table.to_parquet(content, index=False)
+        files.replace(path, content.getvalue())
         return name, file_hash(path)
 
     def write(self, record: RunRecord) -> Path:
@@ -105,19 +104,10 @@ class Store:
         return self._write_once(path, records.evaluation_to_json(record.identity, evaluation))
 
     def _write_once(self, path: Path, content: Mapping[str, Any]) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-            json.dump(content, file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
         try:
-            # A link, unlike a rename, fails where the file is there already: the second of two writers learns it.
-            os.link(file.name, path)
+            return files.create(path, json.dumps(content, indent=1, allow_nan=False).encode())
         except FileExistsError:
             raise AlreadyThereError(f"{path}: written by another process in the meantime") from None
-        finally:
-            Path(file.name).unlink()
-        return path
 
     def read(self, run_id: str) -> RunRecord:
         """The record of a run, with the evaluations added to it later.
@@ -240,20 +230,3 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class _Replacing:
-    """Writes to a temporary file beside `path` and renames it at the end, so that `path` is never half-written."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Path:
-        return self._temporary
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._temporary.replace(self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)

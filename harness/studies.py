@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.toggles import Applied, Toggle, ToggleError, compose
@@ -119,8 +120,9 @@ def parse_rows(text: str) -> list[int]:
     """
     numbers: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()) or (last and int(last) < int(first)):
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part.strip(), re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
             raise ToggleError(f"rows {text!r}: expected numbers such as 1,3,5-8")
-        numbers.extend(range(int(first), int(last or first) + 1))
+        numbers.extend(range(first, last + 1))
     return numbers

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,8 @@ class Toggle:
         if isinstance(chosen, bool) or not isinstance(chosen, int | float):
             raise ToggleError(f"{self.key}={chosen}: expected a number")
         low, high = self.bounds
+        if not math.isfinite(chosen):
+            raise ToggleError(f"{self.key}={chosen}: expected a finite number")
         if not low <= chosen <= high:
             raise ToggleError(f"{self.key}={chosen}: expected a number from {low:g} to {high:g}")
         return Applied(self, chosen)

@@ -13,7 +13,7 @@ _EXAMPLES = """
 Examples:
   python -m harness.train                                          the baseline
   python -m harness.train ls sd=0.1 --depth 101 --frames 48 --seed 3
-  python -m harness.train mixup=0.4 --toggles my_toggles.py
+  python -m harness.train ls dropout=0.1 --toggles my_toggles.py
   python -m harness.train ls sd wd ep --plan
 """
 
@@ -28,7 +28,9 @@ Examples:
 @click.option("--resolution", metavar="N", help="224, 256 or 288 pixels, training crop.  [default: 224]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--parent", metavar="RUN", help="Start from the checkpoint of this run (its id, or the start of it).")
-@click.option("--plan", "plan_only", is_flag=True, help="Print the run, its settings and its cost, then stop.")
+@click.option(
+    "--plan", "plan_only", is_flag=True, help="Print the run, what differs from the baseline, and its cost, then stop."
+)
 @click.option("--list-toggles", is_flag=True, help="Print the toggles there are, then stop.")
 @options.one_line_errors
 def main(

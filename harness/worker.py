@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.embedded import EmbeddedSpec
-from harness.experiment import Run
+from harness.experiment import Run, SettingsError
 from harness.store import Store
 
 Event = Mapping[str, Any]
@@ -65,11 +65,14 @@ class Worker:
     def events(self, job: Job) -> Iterator[Event]:
         """Carries out a job; the last event is "done" or "failed"."""
         pipe = self._connected()
-        pipe.send(job)
+        sent = False
         while True:
             try:
+                if not sent:
+                    pipe.send(job)
+                    sent = True
                 event = pipe.recv()
-            except EOFError:
+            except (EOFError, ConnectionError):
                 self._process.join()
                 yield _died(self._process.exitcode, Store(job.results).folder(job.run.id) / "log.txt")
                 self._process = None
@@ -110,8 +113,6 @@ def _carried_out(job: Job, pipe: Connection) -> Event:
         log.parent.mkdir(parents=True, exist_ok=True)
         _redirect_output(log)
         return _do(job, pipe)
-    except KeyboardInterrupt:
-        raise
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -128,6 +129,8 @@ def _do(job: Job, pipe: Connection) -> Event:
     if job.spec and not job.data.exists():
         pipe.send({"event": "data"})
     described = embedded.ensure(job.spec, job.data.parent) if job.spec else manifest.load(job.data)
+    if described.fingerprint != job.run.data.fingerprint:
+        raise SettingsError(f"{job.data}: its content changed since the study was planned (other fingerprint)")
     pipe.send({"event": "build"})
     checkpoints = store.checkpoints(job.run.id).absolute()
     place = Place(str(job.data.absolute()), str(checkpoints), job.strategy, job.tpu, job.parent)

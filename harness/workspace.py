@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ablations.profiles import PROFILES
@@ -13,7 +14,7 @@ from harness.data import manifest as manifests
 from harness.data.embedded import EmbeddedSpec
 from harness.data.manifest import Manifest
 from harness.experiment import Cut, DataFacts, Profile, Run, SettingsError
-from harness.records import RunRecord
+from harness.records import RecordError, RunRecord
 from harness.store import Store
 from harness.studies import Cell, Study
 from harness.toggles import suggest
@@ -77,10 +78,15 @@ class Workspace:
 
     def rate(self) -> float | None:
         """Multiply-adds per second of trainings recorded here under this profile, None where there are none."""
-        costs = [record.cost for record in self.records() if record.profile == self.profile.name]
+        costs = [record.cost for record in self._readable() if record.profile == self.profile.name]
         return planning.rate(
             [cost["train_seconds"] for cost in costs], [cost.get("train_multiply_adds", 0) for cost in costs]
         )
+
+    def _readable(self) -> Iterator[RunRecord]:
+        for run_id in self.store.ids():
+            with contextlib.suppress(RecordError):  # a damaged record elsewhere must not keep a study from its estimate
+                yield self.store.read(run_id)
 
     def records(self) -> list[RunRecord]:
         """All records of the results folder."""
@@ -137,3 +143,38 @@ def facts(manifest: Manifest) -> DataFacts:
     """What settings need to know of a data set with this manifest."""
     train, validation = (manifest.splits[split].examples for split in ("train", "validation"))
     return DataFacts(manifest.name, len(manifest.classes), train, validation, manifest.fingerprint)
+
+
+def recorded(
+    store: Store, profile_: Profile, data: str | None, given: Mapping[str, int | None], validation_videos: int | None
+) -> Workspace:
+    """The one workspace that a profile's records were made in.
+
+    Args:
+      store: the records.
+      profile_: the profile.
+      data: name of the data set or beginning of its fingerprint, None for any.
+      given: "replicas", "batch", "steps" as the user narrows them, None for any.
+      validation_videos: evaluated on so many videos only, None for all.
+
+    Raises:
+      SettingsError: the records fit none, or several.
+    """
+    found: dict[str, Workspace] = {}
+    for record in (store.read(run_id) for run_id in store.ids()):
+        of_data = data is None or record.data["name"] == data or str(record.data["fingerprint"]).startswith(data)
+        replicas = int(record.settings[experiment.TRAIN_BATCH]) // int(record.identity_content["clips_per_group"])
+        made = {"replicas": replicas, "batch": record.cut.get("batch"), "steps": record.cut.get("steps")}
+        if record.profile != profile_.name or not of_data:
+            continue
+        if all(value is None or made[name] == value for name, value in given.items()):
+            cut = Cut(made["steps"], made["batch"], validation_videos)
+            made_on = DataSet(DataFacts(**record.data), None, None, ready=False)
+            flags = {"data": record.data["fingerprint"][:8], **made}
+            key = " ".join(f"--{name} {value}" for name, value in flags.items() if value is not None)
+            found[key] = Workspace(profile_, made_on, cut, replicas, store, "one_device", None)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not found:
+        raise SettingsError(f"{store.runs}: holds no record of profile {profile_.name} to draw")
+    raise SettingsError(f"{store.runs}: holds records of several trainings, say which to draw: {'; '.join(found)}")

@@ -74,10 +74,13 @@ def test_a_cut_is_admitted():
 
 
 @pytest.mark.parametrize(
-    ("profile", "classes", "comparable"), [("paper", 400, True), ("paper", 8, False), ("quick", 400, False)]
+    ("profile", "classes", "split", "comparable"),
+    [("paper", 400, 240, True), ("paper", 400, 241, False), ("paper", 8, 240, False), ("quick", 400, 240, False)],
 )
-def test_only_the_papers_training_on_its_classes_answers_to_the_paper(profile, classes, comparable):
-    found = summarise([line("a", 0.5, classes=classes)], {1: ["a"]}, rows=(1,), profile=profile)
+def test_only_the_papers_training_on_its_whole_data_answers_to_the_paper(profile, classes, split, comparable):
+    lines = [line("a", 0.5, classes=classes, videos_in_split=split)]
+    found = summarise(lines, {1: ["a"]}, rows=(1,), profile=profile)
+    assert ("CUT SHORT, not the whole validation split." in found.caption) is (split == 241)
     assert found.comparable is comparable
     assert found.reference == ("paper" if comparable else "paper, Kinetics-400")
 

@@ -39,6 +39,7 @@ def test_help_and_import_leave_tensorflow_and_pandas_alone(name):
     ("name", "words", "message"),
     [
         ("additive_study", ["--rows", "11"], "row 11: table2 has rows 1 to 10"),
+        ("additive_study", ["--rows", "1-"], "rows '1-': expected numbers such as 1,3,5-8"),
         ("additive_study", ["--rows", "1..3"], "rows '1..3': expected numbers such as 1,3,5-8"),
         ("additive_study", ["--profile", "papre"], "unknown profile 'papre': did you mean paper?"),
         ("additive_study", ["--profile", "paper"], "--profile paper needs --data DIR"),
@@ -47,6 +48,7 @@ def test_help_and_import_leave_tensorflow_and_pandas_alone(name):
         ("additive_study", ["--add", "sd=0.3", "--plan"], "sd=0.2 and sd=0.3 both set"),
         ("additive_study", ["--toggles", "/nowhere.py", "--plan"], "/nowhere.py: no such file"),
         ("additive_study", ["--batch", "15", "--replicas", "2", "--plan"], "batch 15: cannot be split evenly over 2"),
+        ("train", ["sd=inf", "--plan"], "sd=inf: expected a finite number"),
         ("additive_study", ["--seeds", "0"], "0 is not in the range x>=1"),
         ("additive_study", ["--tpu", "t", "--strategy", "mirrored", "--plan"], "--tpu and --strategy mirrored"),
         ("train", ["lss", "--plan"], "unknown toggle 'lss': did you mean ls?"),
@@ -119,9 +121,15 @@ def test_unusable_toggle_files_are_named(tmp_path, text, message):
     assert f"my.py: {message}" in result.output
 
 
-def test_drawing_without_records_shows_every_row_as_not_run(tmp_path):
+def test_drawing_without_records_replaces_no_table(tmp_path):
     result = call("additive_study", "--draw", "--results", tmp_path / "results", "--plots", tmp_path / "plots")
-    assert result.exit_code == 0, result.output
-    text = (tmp_path / "results/tables/table2-quick.md").read_text()
-    assert text.count("not run") >= 10
-    assert (tmp_path / "plots/table2-quick.pdf").read_bytes().startswith(b"%PDF")
+    assert result.exit_code == 2
+    assert "holds no record of profile quick to draw" in result.output
+    assert not (tmp_path / "results" / "tables").exists()
+
+
+def test_a_file_in_place_of_the_results_folder_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = call("additive_study", "--steps", "1", "--rows", "1", "--results", tmp_path / "file")
+    assert result.exit_code == 2
+    assert result.output.strip().splitlines()[-1].startswith("Error: ")

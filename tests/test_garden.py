@@ -12,7 +12,7 @@ from official.vision.tasks import video_classification
 
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import BACKBONE, DEPTH, DSTEM, EMA, EP, FRAMES, LS, RA, SD, SE, SJ, TABLE_2, WD
-from harness import costs, experiment, garden
+from harness import counting, experiment, garden
 from harness.experiment import DataFacts, SettingsError
 from harness.studies import Cell
 
@@ -142,7 +142,7 @@ def test_all_toggles_together():
 @pytest.mark.parametrize("profile", [QUICK, PAPER], ids=["quick", "paper"])
 def test_counted_parameters_are_the_built_models(applied, profile):
     run = planned(*applied, profile=profile)
-    assert built(*applied, profile=profile)[2].count_params() == costs.count(run.settings).params
+    assert built(*applied, profile=profile)[2].count_params() == counting.count(run.settings).params
 
 
 @pytest.mark.parametrize("applied", [(), (SE.at(), DSTEM.at(), DEPTH.at(200), FRAMES.at(48))], ids=["plain", "rs"])
@@ -164,7 +164,7 @@ def test_counted_multiply_adds_are_the_built_layers(applied):
         layer.call = counting(layer, layer.call)
     shape = [run.settings[f"task.validation_data.feature_shape[{axis}]"] for axis in range(4)]
     model({"image": tf.zeros([1, *shape])}, training=False)
-    assert sum(total) == costs.count(run.settings).multiply_adds
+    assert sum(total) == counting.count(run.settings).multiply_adds
 
 
 def test_settings_and_configuration_must_agree():

@@ -5,7 +5,7 @@ import pytest
 from ablations.profiles import PAPER, QUICK
 from ablations.table2 import STUDY
 from ablations.toggles import DEPTH, LS, RESOLUTION
-from harness import costs, experiment, planning
+from harness import counting, experiment, planning
 from harness.experiment import Cut, DataFacts, SettingsError
 from harness.studies import Row, Study
 
@@ -43,9 +43,9 @@ def test_what_is_done_is_not_missing_and_costs_nothing():
     found = plan(held={first: frozenset({"10x3@32"}), second: frozenset({"1x1@32"})})
     assert first not in {one.run.id for one in found.missing}
     assert found.runs[0].work == 0
-    views = 30 * 240 * costs.count(found.runs[1].run.settings).multiply_adds
+    views = 30 * 240 * counting.count(found.runs[1].run.settings).multiply_adds
     assert found.runs[1].work == views
-    assert plan().runs[1].work == views + costs.training(found.runs[1].run.settings)
+    assert plan().runs[1].work == views + counting.training(found.runs[1].run.settings)
 
 
 def test_rows_under_different_protocols_are_refused():

@@ -27,6 +27,7 @@ def evaluation(protocol="10x3@32", **others):
         "seconds": 1.0,
         "predictions": f"predictions-{protocol}.parquet",
         "predictions_sha256": "0" * 64,
+        "provenance": {},
     }
     return Evaluation(protocol=protocol, **(values | others))
 
@@ -76,6 +77,7 @@ def test_a_failed_write_leaves_nothing(runs):
     with pytest.raises(ValueError, match="JSON"):
         runs.write(dataclasses.replace(record(), cost={"params": float("nan")}))
     assert runs.ids() == []
+    assert not any(runs.runs.rglob("*.part"))
 
 
 def test_predictions_are_held_against_their_hash(runs):

@@ -20,7 +20,7 @@ def test_parse_takes_default_or_value():
         ("zzzzz", "unknown toggle 'zzzzz': expected one of depth, dstem, ema"),
         ("sd=1.5", "sd=1.5: expected a number from 0 to 0.999"),
         ("sd=much", "sd=much: expected a number"),
-        ("sd=nan", "sd=nan: expected a number from 0 to 0.999"),
+        ("sd=nan", "sd=nan: expected a finite number"),
         ("sd=", "sd=: expected a value after '='"),
         ("depth=18", "depth=18: expected one of 50, 101, 152, 200, 270, 300"),
         ("dstem=v2", "dstem=v2: expected one of v1, v0"),

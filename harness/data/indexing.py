@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from harness.data import manifest as manifests
 from harness.data.manifest import Manifest, ManifestError, Shard, Split
+from harness.data.reader import ID_BYTES
 
 _KEYS = ("clip/label/index", "clip/media_id")
 _FRAMES = "image/encoded"
@@ -101,8 +102,14 @@ def _example(record: bytes, where: str, classes: int) -> Example:
             raise ManifestError(f"{where}: key {key!r} is missing; it has {', '.join(sorted(context)) or 'none'}")
     if _FRAMES not in parsed.feature_lists.feature_list:
         raise ManifestError(f"{where}: the list {_FRAMES!r} is missing")
-    label = context["clip/label/index"].int64_list.value[0]
-    media_id = context["clip/media_id"].bytes_list.value[0].decode()
+    labels, ids = context["clip/label/index"].int64_list.value, context["clip/media_id"].bytes_list.value
+    if len(labels) != 1 or len(ids) != 1:
+        raise ManifestError(f"{where}: {len(labels)} labels and {len(ids)} ids; expected one of each")
+    label, media_id = labels[0], ids[0].decode(errors="replace")
+    if len(ids[0]) > ID_BYTES:
+        raise ManifestError(
+            f"{where}: the id {media_id[:20]!r}... has {len(ids[0])} bytes; expected at most {ID_BYTES}"
+        )
     if not 0 <= label < classes:
         raise ManifestError(f"{where}: video {media_id!r} has label {label}; expected 0 to {classes - 1}")
     frames = _frames(parsed.feature_lists.feature_list[_FRAMES].feature)
@@ -113,7 +120,7 @@ def _example(record: bytes, where: str, classes: int) -> Example:
 
 
 def _frames(features: Iterable[tf.train.Feature]) -> list[bytes]:
-    return [feature.bytes_list.value[0] for feature in features]
+    return [value for feature in features for value in feature.bytes_list.value]
 
 
 def _size(frame: bytes, where: str) -> tuple[int, int]:

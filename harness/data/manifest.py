@@ -6,13 +6,13 @@ a hash of every video in it that does not depend on how the videos are spread ov
 
 import hashlib
 import json
-import os
-import secrets
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from harness import files
 
 FILE_NAME = "manifest.json"
 SCHEMA = 1
@@ -102,16 +102,7 @@ def save(manifest: Manifest, folder: Path) -> None:
         _check_files(_parse(text), folder)
     except ManifestError as error:
         raise ManifestError(f"{path}: not written: {error}") from None
-    # The token keeps writers on several machines, whose process ids may agree, out of each other's file.
-    temporary = folder / f".{FILE_NAME}.{secrets.token_hex(4)}.tmp"
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.replace(path, text.encode())
 
 
 def _read(path: Path) -> str:

@@ -95,12 +95,14 @@ def training(
     """
     pipeline = _Pipeline.of(context, source)
     replicas = (context.num_replicas_in_sync // context.num_input_pipelines) if context else 1
+    # Of this pipeline: its replicas take turns with what it reads.
     start = start_step * _batch_size(params, context) * replicas
     seed = int(params.seed)
 
     def augmented(place: tf.Tensor, record: tf.Tensor) -> Element:
-        # The place in the order of all pipelines, so that the number of pipelines does not change a clip's draws.
-        place = place if pipeline.by_shard else place * pipeline.count + pipeline.index
+        # The place among all pipelines: where they share records, their number does not change a clip's draws, and
+        # where they share shards, no two of them draw alike.
+        place = place * pipeline.count + pipeline.index
         with draws.fixed_by(tf.stack([tf.constant(seed, tf.int64), place])):
             features, target, _, _ = _parser(params, source)(record)
         return features, target
@@ -109,7 +111,9 @@ def training(
     dataset = dataset.map(augmented, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(_batch_size(params, context), drop_remainder=True)
     if params.mixup_and_cutmix is not None:
-        dataset = dataset.enumerate(start_step).map(_mixed(params, source.classes), num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = dataset.enumerate(start_step * replicas).map(
+            _mixed(params, source.classes, pipeline), num_parallel_calls=tf.data.AUTOTUNE
+        )
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -240,7 +244,7 @@ def _merge_views(params: exp_cfg.DataConfig) -> Callable[[dict[str, tf.Tensor], 
     return merged
 
 
-def _mixed(params: exp_cfg.DataConfig, classes: int) -> Callable[[tf.Tensor, Element], Element]:
+def _mixed(params: exp_cfg.DataConfig, classes: int, pipeline: _Pipeline) -> Callable[[tf.Tensor, Element], Element]:
     """The Garden's mixup and CutMix over a batch, as in `VideoClassificationTask.build_inputs`."""
     mix = params.mixup_and_cutmix
     seed = int(params.seed)
@@ -248,6 +252,7 @@ def _mixed(params: exp_cfg.DataConfig, classes: int) -> Callable[[tf.Tensor, Ele
     def mixed(place: tf.Tensor, batch: Element) -> Element:
         features, labels = batch
         # A stream of its own: the clips' draws use seeds from zero up.
+        place = place * pipeline.count + pipeline.index
         with draws.fixed_by(tf.stack([tf.constant(seed, tf.int64), -1 - place])):
             augmenter = augment.MixupAndCutmix(
                 mixup_alpha=mix.mixup_alpha,

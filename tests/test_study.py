@@ -1,0 +1,70 @@
+"""The commands for real: two cut rows trained, run again, a record removed, drawn again, evaluated once more."""
+
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from harness import additive_study, evaluate
+from harness.store import Store
+
+CUT = ["--rows", "1,2", "--steps", "2", "--validation-videos", "8"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("study")
+
+
+def call(command, folder, *words, plots=True):
+    flags = ["--results", f"{folder}/results", *(["--plots", f"{folder}/plots"] if plots else [])]
+    result = CliRunner().invoke(command, [*words, *flags])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_study_from_nothing_and_again(folder):
+    first = call(additive_study.main, folder, *CUT)
+    store = Store(folder / "results")
+    assert len(store.ids()) == 2
+    assert first.count(": done after") == 2
+    table = (folder / "results/tables/table2-quick-cut.md").read_text()
+    assert "CUT SHORT, not the profile's own training: steps 2." in table
+    assert table.count("not run") == 3 * 8
+    assert (folder / "plots/table2-quick-cut.pdf").read_bytes().startswith(b"%PDF")
+
+    again = call(additive_study.main, folder, *CUT)
+    assert "done 2, to do 0" in again
+    assert "done after" not in again
+
+    removed = store.ids()[0]
+    kept = (store.folder(store.ids()[1]) / "record.json").read_bytes()
+    shutil.rmtree(store.folder(removed))
+    mended = call(additive_study.main, folder, *CUT)
+    assert mended.count(": done after") == 1
+    assert store.has(removed)
+    assert (store.folder(store.ids()[1]) / "record.json").read_bytes() == kept
+    assert (folder / "results/tables/table2-quick-cut.md").read_text() == table
+
+    drawn = call(additive_study.main, folder, "--draw", "--validation-videos", "8")
+    assert "done after" not in drawn
+    assert (folder / "results/tables/table2-quick-cut.md").read_text() == table
+
+    added = call(evaluate.main, folder, removed[:8], "--views", "1x1", plots=False)
+    assert "1x1@32: top-1" in added
+    assert set(store.read(removed).evaluations) == {"10x3@32-first8", "1x1@32"}
+
+
+def test_a_row_that_fails_is_named_and_the_others_go_on(folder, tmp_path):
+    toggles = tmp_path / "mine.py"
+    toggles.write_text(
+        "from harness.toggles import VALUE, Toggle\n"
+        "BAD = Toggle('bad', 'BAD', '', 'no such stem', "
+        "{'task.model.backbone.resnet_3d_rs.stem_conv_temporal_stride': VALUE}, -1)\n"
+    )
+    words = ["--rows", "1,11", *CUT[2:], "--toggles", str(toggles), "--add", "bad"]
+    flags = ["--results", f"{folder}/results", "--plots", f"{tmp_path}/plots"]
+    result = CliRunner().invoke(additive_study.main, [*words, *flags])
+    assert result.exit_code == 1
+    assert "FAILED row 11" in result.output
+    assert "log.txt" in result.output
