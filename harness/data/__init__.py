@@ -1,1 +1,1 @@
-"""Videos on disk: what a data set holds (`manifest`) and the small one this project draws itself (`embedded`)."""
+"""Videos on disk: what a data set holds (`manifest`, `indexing`), the small one drawn here (`embedded`), its `reader`."""
