@@ -303,7 +303,7 @@ QUICK = dataclasses.replace(
         "trainer.validation_interval": In("epochs", 100),
     },
     units={
-        "epochs": 1 / 20,  # the baseline's 200 become 10, 350 become 17.5
+        "epochs": 1 / 25,  # the baseline's 200 become 8, 350 become 14
         "pixels": 1 / 8,
         "evaluation_pixels": {224: 32, 256: 36, 288: 40},
         # A training of seconds never recovers from the paper's strength: one layer at half of its magnitude.

@@ -296,7 +296,7 @@ class _Steps:
     batch: int
 
     def of(self, epochs: float) -> int:
-        # Rounding first keeps 0.05 x 200 epochs of 512 clips from becoming one step too many.
+        # Rounding first keeps 0.04 x 200 epochs of 512 clips from becoming one step too many.
         return max(1, math.ceil(round(epochs * self.examples / self.batch, 6)))
 
 

@@ -1,1 +1,1 @@
-"""Videos on disk: what a data set holds (`manifest`, `indexing`), the small one drawn here (`embedded`), its `reader`."""
+"""Videos on disk: what a set holds (`manifest`, `indexing`), the one drawn here (`embedded`), and the `reader`."""
