@@ -61,10 +61,8 @@ def main(
     study = STUDY.plus([parse(text, known) for text in added])
     numbers_of_rows = parse_rows(rows) if rows else [row.number for row in study.rows]
     console = Console()
-    if draw_only:
-        workspace = options.recorded_workspace(**flags)  # type: ignore[arg-type]
-    else:
-        workspace = options.workspace(**flags, planning_only=plan_only)  # type: ignore[arg-type]
+    purpose = "draw" if draw_only else "plan" if plan_only else "train"
+    workspace = options.workspace(**flags, purpose=purpose)  # type: ignore[arg-type]
     whole = workspace.plan(study, range(seeds))
     whole.protocol  # noqa: B018 - refuses rows that cannot share a table before anything is trained
     chosen = whole.only(numbers_of_rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -91,10 +91,14 @@ def workspace(
     batch: int | None,
     steps: int | None,
     validation_videos: int | None,
-    planning_only: bool = False,
+    purpose: Literal["train", "plan", "draw"] = "train",
     parent: str | None = None,
 ) -> Workspace:
     """The workspace that the shared flags describe.
+
+    `purpose`: to plan, the paper's data need not be at hand; to draw, nothing but records need be, and flags that are
+    given narrow the choice among them (`data` is then a name or the beginning of a fingerprint). `parent` is the id of
+    the run to start from, or the beginning of it.
 
     Raises:
       SettingsError, ManifestError: flags or data that cannot be used.
@@ -103,14 +107,16 @@ def workspace(
     from harness import workspace as workspaces
     from harness.store import Store
 
-    store = Store(results)
-    profile = workspaces.profile(profile_name)
+    store, profile = Store(results), workspaces.profile(profile_name)
+    if purpose == "draw":
+        given = {"replicas": replicas, "batch": batch, "steps": steps}
+        return workspaces.recorded(store, profile, data, given, validation_videos)
     if tpu and strategy == "mirrored":
         raise SettingsError("--tpu and --strategy mirrored: choose one of them")
     strategy = "tpu" if tpu else strategy
     return workspaces.Workspace(
         profile=profile,
-        data=workspaces.data_set(data, profile, results, planning_only),
+        data=workspaces.data_set(data, profile, results, planning_only=purpose == "plan"),
         cut=Cut(steps, batch, validation_videos),
         replicas=replicas or (profile.replicas if strategy == "tpu" else 1),
         store=store,
@@ -118,29 +124,3 @@ def workspace(
         tpu=tpu,
         parent=store.find(parent).identity if parent else None,
     )
-
-
-def recorded_workspace(
-    results: Path,
-    profile_name: str,
-    data: str | None,
-    strategy: str,
-    tpu: str | None,
-    replicas: int | None,
-    batch: int | None,
-    steps: int | None,
-    validation_videos: int | None,
-) -> Workspace:
-    """The workspace that the records were made in, for drawing them again: neither data nor devices are needed.
-
-    Flags that are given narrow the choice; `--data` is a data set's name or the beginning of its fingerprint.
-
-    Raises:
-      SettingsError: the records fit none, or several; what they fit is said.
-    """
-    from harness import workspace as workspaces
-    from harness.store import Store
-
-    del strategy, tpu  # a record says its number of replicas, which is all that matters of where it was made
-    given = {"replicas": replicas, "batch": batch, "steps": steps}
-    return workspaces.recorded(Store(results), workspaces.profile(profile_name), data, given, validation_videos)

@@ -65,7 +65,11 @@ def main(
     axes = {"depth": depth, "frames": frames, "resolution": resolution}
     scale = [parse(f"{key}={value}", known) for key, value in axes.items() if value is not None]
     applied: tuple[Applied, ...] = (*(parse(text, known) for text in changes), *scale)
-    workspace = options.workspace(**flags, planning_only=plan_only, parent=parent)  # type: ignore[arg-type]
+    workspace = options.workspace(
+        **flags,  # type: ignore[arg-type]
+        purpose="plan" if plan_only else "train",
+        parent=parent,
+    )
     study = Study("train", "One run", tuple(one.toggle for one in applied), (Row(1, "", applied),))
     plan = workspace.plan(study, [seed])
     conducting.describe(workspace, plan, console)
