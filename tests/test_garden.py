@@ -152,16 +152,16 @@ def test_counted_multiply_adds_are_the_built_layers(applied):
     model = built(*applied)[2]
     total = []
 
-    def counting(layer, call):
-        def counted(*args, **kwargs):
+    def adding_up(layer, call):
+        def called(*args, **kwargs):
             output = call(*args, **kwargs)
             total.append(int(tf.size(layer.kernel)) // layer.kernel.shape[-1] * int(tf.size(output)))
             return output
 
-        return counted
+        return called
 
     for layer in layers_of(model, (tf_keras.layers.Conv3D, tf_keras.layers.Conv2D, tf_keras.layers.Dense)):
-        layer.call = counting(layer, layer.call)
+        layer.call = adding_up(layer, layer.call)
     shape = [run.settings[f"task.validation_data.feature_shape[{axis}]"] for axis in range(4)]
     model({"image": tf.zeros([1, *shape])}, training=False)
     assert sum(total) == counting.count(run.settings).multiply_adds
