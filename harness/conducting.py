@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 
 from rich.console import Console
 
+from harness import console as console_
 from harness import estimates
 from harness.console import Board, duration, label, view
 from harness.experiment import Run, SettingsError
@@ -37,7 +38,7 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, fail_fast: bool 
             for event in worker.events(_job(workspace, one)):
                 shown.event(one.run.id, event)
                 if event["event"] == "failed":
-                    log = workspace.store.folder(one.run.id) / "log.txt"
+                    log = workspace.store.log(one.run.id)
                     failures.append(f"{label(one)}: {event['error']} (details: {log})")
             if failures and fail_fast:
                 break
@@ -68,7 +69,7 @@ def evaluation_plan(run: Run) -> Plan:
 
 def describe_results(store: Store, run_id: str, console: Console) -> None:
     """Prints a finished run's numbers under each of its protocols, and where they are."""
-    say = _plainly(console)
+    say = functools.partial(console_.say, console)
     record = store.read(run_id)
     changes = " ".join(f"{key}={value}" for key, value in {**record.toggles, **record.scale}.items())
     say(f"Run {record.id}: {changes} seed={record.seed}, profile {record.profile}")
@@ -84,7 +85,7 @@ def describe_results(store: Store, run_id: str, console: Console) -> None:
 def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
     """Prints what a plan would run and what it costs."""
     profile, data = workspace.profile, workspace.data.facts
-    say = _plainly(console)
+    say = functools.partial(console_.say, console)
     rows = f": {len(plan.study.rows)} rows" if len(plan.study.rows) > 1 else ""
     say(f"{plan.study.title}{rows}, profile {profile.name}.")
     say(
@@ -121,10 +122,3 @@ def _cost(workspace: Workspace, plan: Plan) -> str:
         parts.append(f"at least {plan.tpu_v3_core_hours:,.3g} TPU v3 core-hours (every core at its peak)")
     parts.append(f"{plan.disk / 1e9:,.2f} GB of checkpoints")
     return ", ".join(parts) + "."
-
-
-def _plainly(console: Console) -> Callable[[str], None]:
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    return say

@@ -123,6 +123,11 @@ def label(planned: Planned) -> str:
     return f"{numbers}: {changes}{seed}"
 
 
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Prints a line as it is: lines that wrap can be read, marks and colours of a path or an error cannot."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 class Lines:
     """Plain lines, for logs and pipes."""
 
@@ -152,7 +157,7 @@ class Lines:
             self._say(f"{name}: {state.stage}")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, text)
 
 
 class Screen:

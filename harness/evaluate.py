@@ -22,9 +22,7 @@ Examples:
 @click.option("--views", default="10x3", show_default=True, metavar="CLIPSxCROPS",
               help="Clips evenly spaced in time, times crops (1: centre, 3: along the longer side).")  # fmt: skip
 @click.option("--data", metavar="DIR", help="Folder of the data set the run was trained on, or 'embedded'.")
-@click.option("--strategy", default="one_device", show_default=True,
-              type=click.Choice(["one_device", "mirrored", "tpu"]))  # fmt: skip
-@click.option("--tpu", metavar="NAME", help="Name or address of the TPU; implies --strategy tpu.")
+@options.devices
 @options.folders
 @options.one_line_errors
 def main(run: str, views: str, data: str | None, strategy: str, tpu: str | None, results: Path) -> None:
@@ -38,8 +36,7 @@ def main(run: str, views: str, data: str | None, strategy: str, tpu: str | None,
     from harness.experiment import Cut, Protocol, SettingsError
     from harness.store import Store
 
-    if tpu and strategy == "mirrored":
-        raise SettingsError("--tpu and --strategy mirrored: choose one of them")
+    strategy = options.strategy_of(strategy, tpu)
     match = re.fullmatch(r"(\d{1,3})x([13])", views)
     if not match or int(match[1]) < 1:
         raise SettingsError(f"--views {views!r}: expected CLIPSxCROPS with 1 or 3 crops, such as 10x3 or 1x1")
@@ -57,7 +54,7 @@ def main(run: str, views: str, data: str | None, strategy: str, tpu: str | None,
                 f"the data named are {found.facts.name} ({found.facts.fingerprint[:8]})"
             )
         again = records.run_of(record, wanted, profile.evaluation_batch)
-        place = workspace.Workspace(profile, found, Cut(), again.replicas, store, "tpu" if tpu else strategy, tpu)
+        place = workspace.Workspace(profile, found, Cut(), again.replicas, store, strategy, tpu)
         failures = conducting.conduct(place, conducting.evaluation_plan(again), console)
         if failures:
             click.echo(f"FAILED {failures[0]}", err=True)

@@ -42,7 +42,8 @@ def execute(run: Run, manifest: Manifest, place: Place, store: Store, report: Re
     began = _now()
     provenance = _provenance(began)
     with (folder / _CURVE).open("a") as log:
-        trained = runner.train(run, manifest, place, _logged(report, log.write, log.flush))
+        log.write("\n")  # a line that a kill cut short must not swallow the first of this attempt
+        device = runner.train(run, manifest, place, _logged(report, log.write, log.flush))
     curve, attempts, seconds = whole_curve((folder / _CURVE).read_text().splitlines())
     evaluation = evaluated(run, run.protocol, manifest, place, store, report)
     ended = _now()
@@ -54,7 +55,7 @@ def execute(run: Run, manifest: Manifest, place: Place, store: Store, report: Re
         provenance
         | runner.device_versions()
         | {
-            "device": trained.device,
+            "device": device,
             "ended": ended.isoformat(timespec="seconds"),
             "seconds": round((ended - began).total_seconds(), 1),
             "resumed_at": [step for step in attempts if step],

@@ -350,12 +350,11 @@ def check(run: Run) -> None:
         raise SettingsError(
             "task.losses.one_hot and task.validation_data.one_hot differ: accuracy would be meaningless"
         )
-    mixed = settings["task.train_data.mixup_and_cutmix"] is not None
-    if settings["task.train_data.one_hot"] != (settings["task.losses.one_hot"] and not mixed):
-        expected = "false with mixup, which makes its own" if mixed else "the same as task.losses.one_hot"
+    mixup = settings["task.train_data.mixup_and_cutmix"]
+    if settings["task.train_data.one_hot"] != (settings["task.losses.one_hot"] and mixup is None):
+        expected = "false with mixup, which makes its own" if mixup is not None else "the same as task.losses.one_hot"
         raise SettingsError(f"task.train_data.one_hot={settings['task.train_data.one_hot']}: expected {expected}")
-    mixup = settings["task.train_data.mixup_and_cutmix"] or {}
-    if settings["task.losses.label_smoothing"] and mixup.get("label_smoothing"):
+    if settings["task.losses.label_smoothing"] and (mixup or {}).get("label_smoothing"):
         raise SettingsError(
             "mixup_and_cutmix.label_smoothing and task.losses.label_smoothing would smooth twice: set one of them to 0"
         )

@@ -61,14 +61,18 @@ toggle_files = click.option(
     help="Python file that defines toggles of your own.",
 )  # fmt: skip
 
-training = _decorated(
-    click.option("--profile", "profile_name", default="quick", show_default=True, metavar="NAME",
-                 help="quick: small networks on generated clips, minutes on a laptop. paper: the paper's recipe."),
-    click.option("--data", metavar="DIR", help="Folder of a prepared data set, or 'embedded' for the generated clips."),
+devices = _decorated(
     click.option("--strategy", default="one_device", show_default=True,
                  type=click.Choice(["one_device", "mirrored", "tpu"]), help="TensorFlow's distribution strategy."),
     click.option("--tpu", metavar="NAME",
                  help="Name or address of the TPU, 'local' on a TPU VM; implies --strategy tpu."),
+)  # fmt: skip
+
+training = _decorated(
+    click.option("--profile", "profile_name", default="quick", show_default=True, metavar="NAME",
+                 help="quick: small networks on generated clips, minutes on a laptop. paper: the paper's recipe."),
+    click.option("--data", metavar="DIR", help="Folder of a prepared data set, or 'embedded' for the generated clips."),
+    devices,
     click.option("--replicas", type=click.IntRange(min=1), metavar="N",
                  help="Devices that share a batch; part of a run's identity, since batch normalization is not "
                       "synchronised.  [default: 1; on a TPU the profile's, 128 for paper]"),
@@ -79,6 +83,17 @@ training = _decorated(
     click.option("--validation-videos", type=click.IntRange(min=1), metavar="N",
                  help="Evaluate the first N videos only."),
 )  # fmt: skip
+
+
+def strategy_of(strategy: str, tpu: str | None) -> str:
+    """The strategy that --strategy and --tpu mean together.
+
+    Raises:
+      SettingsError: they contradict each other.
+    """
+    if tpu and strategy == "mirrored":
+        raise SettingsError("--tpu and --strategy mirrored: choose one of them")
+    return "tpu" if tpu else strategy
 
 
 def workspace(
@@ -111,9 +126,7 @@ def workspace(
     if purpose == "draw":
         given = {"replicas": replicas, "batch": batch, "steps": steps}
         return workspaces.recorded(store, profile, data, given, validation_videos)
-    if tpu and strategy == "mirrored":
-        raise SettingsError("--tpu and --strategy mirrored: choose one of them")
-    strategy = "tpu" if tpu else strategy
+    strategy = strategy_of(strategy, tpu)
     return workspaces.Workspace(
         profile=profile,
         data=workspaces.data_set(data, profile, results, planning_only=purpose == "plan"),

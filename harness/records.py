@@ -104,6 +104,11 @@ class RunRecord:
         """The first 16 digits of the identity."""
         return self.identity[:16]
 
+    @property
+    def replicas(self) -> int:
+        """Over how many replicas the batch was split."""
+        return int(self.settings[TRAIN_BATCH]) // int(self.identity_content["clips_per_group"])
+
 
 def of_run(
     run: Run,
@@ -156,7 +161,7 @@ def run_of(record: RunRecord, protocol: Protocol, evaluation_batch: int) -> Run:
         bookkeeping=record.bookkeeping,
         protocol=protocol,
         evaluation_batch=evaluation_batch,
-        replicas=record.settings[TRAIN_BATCH] // record.identity_content["clips_per_group"],
+        replicas=record.replicas,
         scale=record.scale,
         cut=Cut(**record.cut),
         parent=record.parent,

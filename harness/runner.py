@@ -63,19 +63,6 @@ class Place:
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What training leaves behind, besides its checkpoint.
-
-    Attributes:
-      curve: points of the training curve, in order: "step" and metrics; "split" is "train" or "validation".
-      device: what trained, in words.
-    """
-
-    curve: list[dict[str, Any]]
-    device: str
-
-
 def last_checkpoint(folder: str) -> tuple[str, int] | None:
     """Path and step of the last whole checkpoint in a folder, None where there is none."""
     path = tf.train.latest_checkpoint(folder)
@@ -113,8 +100,11 @@ def _refuse_other_replicas(strategy: tf.distribute.Strategy, run: Run, place: Pl
         )
 
 
-def train(run: Run, manifest: Manifest, place: Place, report: Report) -> Trained:
+def train(run: Run, manifest: Manifest, place: Place, report: Report) -> str:
     """Trains a run to its last step, from its last checkpoint where there is one, and leaves the last checkpoint.
+
+    Returns:
+      The device that trained, in words.
 
     Raises:
       SettingsError: settings that the Garden or this machine cannot carry out.
@@ -144,7 +134,7 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report) -> Trained
             runner.controller.train_and_evaluate(
                 config.trainer.train_steps, config.trainer.validation_steps, config.trainer.validation_interval
             )
-        return Trained(curve.points, _device(strategy, place))
+        return _device(strategy, place)
 
 
 def evaluate(
@@ -223,13 +213,12 @@ def _progress(event: str, done: int, total: int) -> dict[str, Any]:
 
 
 class _Curve:
-    """Collects the training curve from Orbit's outputs, which carry no step of their own, and reports it.
+    """Reports the points of the training curve from Orbit's outputs, which carry no step of their own.
 
     Seconds count from here on, so they hold tracing the graph, validating and saving, but not building the network.
     """
 
     def __init__(self, steps: int, report: Report) -> None:
-        self.points: list[dict[str, Any]] = []
         self.step: tf.Variable | None = None
         self._steps, self._report = steps, report
         self._began = time.monotonic()
@@ -252,7 +241,6 @@ class _Curve:
         step = int(self.step.numpy()) if self.step is not None else 0
         seconds = round(time.monotonic() - self._began, 3)
         point = {"split": split, "step": step, "seconds": seconds, **{k: float(v) for k, v in metrics.items()}}
-        self.points.append(point)
         self._report({"event": split, "done": step, "total": self._steps, **point})
 
 

@@ -54,6 +54,10 @@ class Store:
         """Folder of a run's checkpoints."""
         return self.folder(run_id) / "checkpoints"
 
+    def log(self, run_id: str) -> Path:
+        """File of what the libraries said while the run was carried out."""
+        return self.folder(run_id) / "log.txt"
+
     def has(self, run_id: str) -> bool:
         """Whether the run has a record."""
         return (self.folder(run_id) / RECORD).is_file()

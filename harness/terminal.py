@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 
 from harness import tables
 from harness.aggregate import Summary
+from harness.console import say
 
 
 def show(numbers: Summary, written: Sequence[Path], failures: Sequence[str], console: Console) -> None:
@@ -19,10 +20,10 @@ def show(numbers: Summary, written: Sequence[Path], failures: Sequence[str], con
     if console.is_terminal:
         _draw(table, console)
     else:
-        _say(console, tables.markdown(table))
+        say(console, tables.markdown(table))
     for failure in failures:
-        _say(console, f"FAILED {failure}", style="red")
-    _say(console, f"Written: {', '.join(map(str, written))}")
+        say(console, f"FAILED {failure}", style="red")
+    say(console, f"Written: {', '.join(map(str, written))}")
 
 
 def _draw(table: tables.Table, console: Console) -> None:
@@ -35,11 +36,7 @@ def _draw(table: tables.Table, console: Console) -> None:
         drawn.add_row(*map(str, line))
     unlimited = console.options.update(max_width=10_000)
     if Measurement.get(console, unlimited, drawn).maximum > console.width:
-        _say(console, tables.markdown(table))
+        say(console, tables.markdown(table))
         return
     console.print(drawn, markup=False)
-    _say(console, f"\n{table.caption}\n")
-
-
-def _say(console: Console, text: str, style: str | None = None) -> None:
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    say(console, f"\n{table.caption}\n")

@@ -74,7 +74,7 @@ class Worker:
                 event = pipe.recv()
             except (EOFError, ConnectionError):
                 self._process.join()
-                yield _died(self._process.exitcode, Store(job.results).folder(job.run.id) / "log.txt")
+                yield _died(self._process.exitcode, Store(job.results).log(job.run.id))
                 self._process = None
                 return
             yield event
@@ -108,7 +108,7 @@ def serve(pipe: Connection) -> None:
 
 
 def _carried_out(job: Job, pipe: Connection) -> Event:
-    log = Store(job.results).folder(job.run.id) / "log.txt"
+    log = Store(job.results).log(job.run.id)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         _redirect_output(log)

@@ -163,8 +163,7 @@ def recorded(
     found: dict[str, Workspace] = {}
     for record in (store.read(run_id) for run_id in store.ids()):
         of_data = data is None or record.data["name"] == data or str(record.data["fingerprint"]).startswith(data)
-        replicas = int(record.settings[experiment.TRAIN_BATCH]) // int(record.identity_content["clips_per_group"])
-        made = {"replicas": replicas, "batch": record.cut.get("batch"), "steps": record.cut.get("steps")}
+        made = {"replicas": record.replicas, "batch": record.cut.get("batch"), "steps": record.cut.get("steps")}
         if record.profile != profile_.name or not of_data:
             continue
         if all(value is None or made[name] == value for name, value in given.items()):
@@ -172,7 +171,7 @@ def recorded(
             made_on = DataSet(DataFacts(**record.data), None, None, ready=False)
             flags = {"data": record.data["fingerprint"][:8], **made}
             key = " ".join(f"--{name} {value}" for name, value in flags.items() if value is not None)
-            found[key] = Workspace(profile_, made_on, cut, replicas, store, "one_device", None)
+            found[key] = Workspace(profile_, made_on, cut, record.replicas, store, "one_device", None)
     if len(found) == 1:
         return next(iter(found.values()))
     if not found:
