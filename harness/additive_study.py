@@ -70,7 +70,9 @@ def main(
         conducting.describe(workspace, chosen, console)
     if plan_only:
         return
-    failures = [] if draw_only else conducting.conduct(workspace, chosen, console, fail_fast)
+    failures = conducting.faults(whole)
+    if not draw_only and not (failures and fail_fast):
+        failures += conducting.conduct(workspace, chosen, console, fail_fast)
     # The table is always the whole study's: a row that was not asked for is shown as not run.
     numbers = outputs.summary(workspace, whole)
     written = outputs.write(numbers, outputs.stem(workspace, study, seeds), workspace.store.root, plots)

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from harness import console as console_
 from harness import estimates
-from harness.console import Board, duration, label, view
+from harness.console import Board, View, duration, label, view
 from harness.experiment import Run, SettingsError
 from harness.planning import Plan, Planned
 from harness.store import Store
 from harness.studies import Study
 from harness.worker import Job, Worker
 from harness.workspace import Workspace
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the user, or the system, asked for it
+    """A study that was asked to stop; the message is one line.
+
+    Attributes:
+      signal: what asked: SIGINT, or SIGTERM also for a TPU that is being preempted.
+    """
+
+    def __init__(self, message: str, by: int) -> None:
+        super().__init__(message)
+        self.signal = by
 
 
 def conduct(workspace: Workspace, plan: Plan, console: Console, fail_fast: bool = False) -> list[str]:
@@ -28,21 +46,85 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, fail_fast: bool 
 
     Returns:
       One line for each run that failed.
+
+    Raises:
+      SettingsError: the disk is too small for it.
+      RecordError: another process trains into the same folder.
+      Stopped: a signal asked to stop; the run that was training saved its checkpoint.
     """
     if not plan.missing:
         return []
-    board = Board(plan, workspace.rate() or workspace.profile.measured_rate)
+    _refuse_small_disk(workspace, plan)
     failures: list[str] = []
-    with workspace.store.locked(), Worker() as worker, view(board, console) as shown:
+    board = Board(plan, workspace.rate or workspace.profile.measured_rate)
+    with _alone(workspace), Worker() as worker, _asking(worker, console) as asked, view(board, console) as shown:
         for one in plan.missing:
-            for event in worker.events(_job(workspace, one)):
-                shown.event(one.run.id, event)
-                if event["event"] == "failed":
-                    log = workspace.store.log(one.run.id)
-                    failures.append(f"{label(one)}: {event['error']} (details: {log})")
-            if failures and fail_fast:
-                break
+            event = _carried_out(workspace, one, worker, shown)
+            if event["event"] == "interrupted" or asked:
+                raise Stopped(_how_it_stopped(one, event), asked[0] if asked else signal.SIGTERM)
+            if event["event"] == "failed":
+                failures.append(_failed(workspace, one, event))
+                if fail_fast:
+                    break
     return failures
+
+
+def faults(plan: Plan) -> list[str]:
+    """One line for each run that cannot be carried out or whose record cannot be used."""
+    return [f"{label(one)}: {one.fault}" for one in plan.faulty]
+
+
+def _alone(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
+    """Keeps others out of the results folder; workers that share one run share the folder with their chief."""
+    return workspace.store.locked() if workspace.devices.chief else contextlib.nullcontext()
+
+
+def _carried_out(workspace: Workspace, one: Planned, worker: Worker, shown: View) -> Mapping[str, Any]:
+    """The last event of a run; those before it are shown."""
+    event: Mapping[str, Any] = {}
+    for event in worker.events(_job(workspace, one)):
+        shown.event(one.run.id, event)
+    return event
+
+
+def _failed(workspace: Workspace, one: Planned, event: Mapping[str, Any]) -> str:
+    attempts = workspace.store.attempts(one.run.id)
+    with contextlib.suppress(OSError):  # a full disk, perhaps the failure itself: the study goes on without the file
+        attempts.fail(event["error"], event["traceback"])
+    return f"{label(one)}: {event['error']} (traceback: {attempts.failure})"
+
+
+def _how_it_stopped(one: Planned, event: Mapping[str, Any]) -> str:
+    if event["event"] != "interrupted":
+        return f"after {label(one)}"
+    return f"{label(one)}: {event['reason']}"
+
+
+@contextlib.contextmanager
+def _asking(worker: Worker, console: Console) -> Iterator[list[int]]:
+    """While active, Ctrl-C and SIGTERM ask the worker to save and stop; the signals that came are in the list.
+
+    A second Ctrl-C ends at once.
+    """
+    asked: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        if number == signal.SIGINT and asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        if number == signal.SIGINT:
+            console_.say(
+                console,
+                "Stopping once a checkpoint is saved; Ctrl-C again stops at once and loses what came since the last.",
+            )
+        worker.stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _job(workspace: Workspace, planned: Planned) -> Job:
@@ -55,10 +137,43 @@ def _job(workspace: Workspace, planned: Planned) -> Job:
         data=data.folder,
         spec=data.spec,
         results=workspace.store.root,
-        strategy=workspace.strategy,
-        tpu=workspace.tpu,
-        parent=str(workspace.store.checkpoints(workspace.parent[:16]).absolute()) if workspace.parent else None,
+        devices=workspace.devices,
+        parent=_parents_weights(workspace),
     )
+
+
+def _parents_weights(workspace: Workspace) -> str | None:
+    if workspace.parent is None:
+        return None
+    parent = workspace.parent[:16]
+    steps = workspace.store.read(parent).settings["trainer.train_steps"]
+    return str(workspace.store.checkpoints(parent).absolute() / f"weights-{steps}")
+
+
+def _free(folder: Path) -> int:
+    """Bytes free where a folder is or will be."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def _refuse_small_disk(workspace: Workspace, plan: Plan) -> None:
+    """Better now than after a week."""
+    need, free = plan.disk - _held(workspace, plan), _free(workspace.store.root)
+    if need > free:
+        raise SettingsError(
+            f"{workspace.store.root}: checkpoints need {_gigabytes(need)} at most, {_gigabytes(free)} are free: free "
+            "some, choose another --results, or keep fewer with --keep-checkpoints"
+        )
+
+
+def _held(workspace: Workspace, plan: Plan) -> int:
+    """Bytes that checkpoints of the interrupted runs take already."""
+    folders = (workspace.store.checkpoints(one.run.id) for one in plan.missing if not one.done)
+    return sum(path.stat().st_size for folder in folders for path in folder.glob("*") if path.is_file())
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.2f} GB"
 
 
 def evaluation_plan(run: Run) -> Plan:
@@ -96,29 +211,37 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
         say(f"Cut: {workspace.cut}. This is not the profile's own training, and the table will say so.")
     for one in plan.runs:
         settings = one.run.settings
-        state = "done" if one.done and one.evaluated else "evaluate" if one.done else "train"
         say(
-            f"  {state:9}{one.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
+            f"  {_state(one):24}{one.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
             f"{settings['task.train_data.global_batch_size']} clips  {one.params / 1e6:6.2f} M params  "
             f"{one.multiply_adds / 1e9:8.3f} G multiply-adds a view  {label(one)}"
         )
+        if one.fault or one.state.name == "failed":
+            say(f"    {one.fault or one.state.error}")
     wanted = sum(len(ids) for ids in plan.wanted.values())
     say(
-        f"Wanted {wanted} runs, shared {plan.shared}, done {len(plan.runs) - len(plan.missing)}, "
+        f"Wanted {wanted} runs, shared {plan.shared}, done {len(plan.runs) - len(plan.missing) - len(plan.faulty)}, "
         f"to do {len(plan.missing)}; evaluation {plan.runs[0].run.protocol}."
     )
     say(f"Cost of what is to do: {_cost(workspace, plan)}")
 
 
+def _state(one: Planned) -> str:
+    """Where a run stands, for the list of a plan."""
+    if one.fault:
+        return "cannot run" if not one.done else "unusable"
+    return "to be evaluated" if one.done and not one.evaluated else str(one.state)
+
+
 def _cost(workspace: Workspace, plan: Plan) -> str:
     work = sum(one.work for one in plan.missing)
     parts = [f"{work / 1e15:,.3g} peta multiply-adds"]
-    rate = workspace.rate()
+    rate = workspace.rate
     if work and rate:
         parts.append(f"about {duration(work / rate)} at the speed measured here")
     elif work and workspace.profile.measured_rate:
         parts.append(f"about {duration(work / workspace.profile.measured_rate)} on two CPU cores")
     if work and workspace.profile.name == "paper":
         parts.append(f"at least {plan.tpu_v3_core_hours:,.3g} TPU v3 core-hours (every core at its peak)")
-    parts.append(f"{plan.disk / 1e9:,.2f} GB of checkpoints")
-    return ", ".join(parts) + "."
+    disk = f"at most {_gigabytes(plan.disk)} of disk while it trains, {_gigabytes(plan.kept)} after"
+    return ", ".join([*parts, f"{disk} ({_gigabytes(_free(workspace.store.root))} are free)"]) + "."

@@ -54,12 +54,7 @@ class Board:
 
     def __init__(self, plan: Plan, rate: float | None) -> None:
         self.plan = plan
-        self.states = {
-            one.run.id: _State(
-                one, "done" if one.done and one.evaluated else "waiting", float(one.done and one.evaluated)
-            )
-            for one in plan.runs
-        }
+        self.states = {one.run.id: _begun(one) for one in plan.runs}
         self._rate = rate
 
     def update(self, run_id: str, event: Mapping[str, Any]) -> _State:
@@ -67,13 +62,19 @@ class Board:
         state = self.states[run_id]
         kind = event["event"]
         if state.began is None:
-            state.began = time.monotonic()
+            state.began, state.note = time.monotonic(), ""
         state.stage = _STAGES.get(kind, {"evaluate": "evaluating"}.get(kind, kind))
         if "total" in event:
             state.done = event["done"] / max(1, event["total"])
         if kind in ("train", "validation"):
             state.note = f"step {event['step']}, {kind} loss {event['loss']:.2f}, top-1 {100 * event['top1']:.1f} %"
+        if kind == "attempt":
+            state.note = f"from step {event['step']}" if event["step"] else ""
+        if kind == "interrupted":
+            state.note = event["reason"]
         if kind == "done":
+            state.note = "its results are the chief's to write"
+        if "top1" in event and kind == "done":
             state.note = f"top-1 {100 * event['top1']:.1f} % of {event['videos']} videos"
         if kind == "failed":
             state.note = event["error"]
@@ -97,11 +98,20 @@ class Board:
             return None
         left = 0.0
         for state in self.states.values():
-            if state.stage in ("done", "failed"):
+            if state.seconds is not None or (state.done == 1.0 and state.began is None):
                 continue
             spent = time.monotonic() - state.began if state.began else 0.0
             left += max(state.planned.work / self.rate - spent, 0.0)
         return left
+
+
+def _begun(planned: Planned) -> _State:
+    """Where a run stands when the study starts."""
+    if planned.fault:
+        return _State(planned, "unusable", 1.0, planned.fault)
+    if planned.done:
+        return _State(planned, "done", 1.0) if planned.evaluated else _State(planned, "waiting")
+    return _State(planned, planned.state.name, note=planned.state.error)
 
 
 def duration(seconds: float | None) -> str:
@@ -154,7 +164,8 @@ class Lines:
         elif event["event"] == "validation":
             self._say(f"{name}: {state.note}")
         elif changed:
-            self._say(f"{name}: {state.stage}")
+            told = state.note if event["event"] in ("attempt", "interrupted") else ""
+            self._say(f"{name}: {state.stage}{', ' if told else ''}{told}")
 
     def _say(self, text: str) -> None:
         say(self._console, text)
@@ -188,7 +199,7 @@ class Screen:
         table.add_column("last", no_wrap=True, overflow="ellipsis", ratio=1)
         for state in self._board.states.values():
             name, _, changes = label(state.planned).removeprefix("row ").partition(": ")
-            style = {"done": "green", "failed": "red", "waiting": "dim"}.get(state.stage, "bold")
+            style = {"done": "green", "failed": "red", "unusable": "red", "waiting": "dim"}.get(state.stage, "bold")
             bar = ProgressBar(total=1.0, completed=state.done, width=10)
             table.add_row(name, changes, Text(state.stage, style), bar, Text(state.note, "" if state.note else "dim"))
         finished = sum(state.stage == "done" for state in self._board.states.values())

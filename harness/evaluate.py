@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import click
 
-from harness import options
+from harness import devices, options
 
 _EXAMPLES = """
 \b
@@ -25,7 +26,16 @@ Examples:
 @options.devices
 @options.folders
 @options.one_line_errors
-def main(run: str, views: str, data: str | None, strategy: str, tpu: str | None, results: Path) -> None:
+def main(
+    run: str,
+    views: str,
+    data: str | None,
+    strategy: str | None,
+    tpu: str | None,
+    worker_hosts: str | None,
+    task_index: int | None,
+    results: Path,
+) -> None:
     """Evaluates the last checkpoint of a finished run under another protocol and adds it to the run's record.
 
     RUN is a run's id, or the start of it; `results/runs/` has a folder for each.
@@ -36,7 +46,7 @@ def main(run: str, views: str, data: str | None, strategy: str, tpu: str | None,
     from harness.experiment import Cut, Protocol, SettingsError
     from harness.store import Store
 
-    strategy = options.strategy_of(strategy, tpu)
+    chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ)
     match = re.fullmatch(r"(\d{1,3})x([13])", views)
     if not match or int(match[1]) < 1:
         raise SettingsError(f"--views {views!r}: expected CLIPSxCROPS with 1 or 3 crops, such as 10x3 or 1x1")
@@ -54,7 +64,7 @@ def main(run: str, views: str, data: str | None, strategy: str, tpu: str | None,
                 f"the data named are {found.facts.name} ({found.facts.fingerprint[:8]})"
             )
         again = records.run_of(record, wanted, profile.evaluation_batch)
-        place = workspace.Workspace(profile, found, Cut(), again.replicas, store, strategy, tpu)
+        place = workspace.Workspace(profile, found, Cut(), again.replicas, store, chosen)
         failures = conducting.conduct(place, conducting.evaluation_plan(again), console)
         if failures:
             click.echo(f"FAILED {failures[0]}", err=True)

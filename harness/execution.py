@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,62 +14,83 @@ from typing import Any
 import pandas as pd
 
 from harness import counting, records, runner
+from harness.attempts import Attempts
 from harness.data.manifest import Manifest
 from harness.experiment import Protocol, Run
 from harness.records import Evaluation, RunRecord
-from harness.runner import Place, Report
+from harness.runner import Place, Report, Stop
 from harness.store import Store
 from harness.task import Predictions
 
-_CURVE = "curve.jsonl"
 _RECORDED = "recorded"
 
 
-def execute(run: Run, manifest: Manifest, place: Place, store: Store, report: Report) -> RunRecord:
-    """Trains a run, or goes on where it was interrupted, evaluates its last checkpoint and writes its record.
+def execute(
+    run: Run, manifest: Manifest, place: Place, store: Store, report: Report, stop: Stop = lambda: None
+) -> RunRecord | None:
+    """Trains a run, or goes on where it was interrupted, evaluates what it left and writes its record.
+
+    Returns:
+      The record; None for a worker that is not the chief, which leaves that to the chief.
 
     Raises:
       SettingsError: the machine or the Garden cannot carry it out.
+      RunError: damaged data or checkpoints, or a training that diverged.
       RecordError: another process recorded the run in the meantime.
+      Interrupted: it was asked to stop; it goes on from its checkpoint.
     """
     if store.has(run.id):
         return store.read(run.id)
+    if not place.devices.chief:
+        if not runner.has_weights(run, place):
+            runner.train(run, manifest, place, report, stop)
+        runner.evaluate(run, run.protocol, manifest, place, report, stop)
+        return None
     folder = store.folder(run.id)
-    _forget_if_record_removed(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    attempts = store.attempts(run.id)
+    _forget_if_record_removed(folder, attempts)
     began = _now()
     provenance = _provenance(began)
-    with (folder / _CURVE).open("a") as log:
-        log.write("\n")  # a line that a kill cut short must not swallow the first of this attempt
-        device = runner.train(run, manifest, place, _logged(report, log.write, log.flush))
-    curve, attempts, seconds = whole_curve((folder / _CURVE).read_text().splitlines())
-    evaluation = evaluated(run, run.protocol, manifest, place, store, report)
-    ended = _now()
-    record = records.of_run(
-        run,
-        _cost(run, seconds),
-        curve,
-        evaluation,
-        provenance
-        | runner.device_versions()
-        | {
-            "device": device,
-            "ended": ended.isoformat(timespec="seconds"),
-            "seconds": round((ended - began).total_seconds(), 1),
-            "resumed_at": [step for step in attempts if step],
-        },
-    )
-    store.write(record)
-    (folder / _RECORDED).touch()
-    (folder / _CURVE).unlink(missing_ok=True)
+    with attempts.logged(report) as logged:
+        device = runner.train(run, manifest, place, logged, stop) if not runner.has_weights(run, place) else None
+        history = attempts.history()
+        evaluation = evaluated(run, run.protocol, manifest, place, store, report, stop)
+        ended = _now()
+        record = records.of_run(
+            run,
+            _cost(run, history.seconds),
+            history.curve,
+            evaluation,
+            provenance
+            | runner.device_versions()
+            | {
+                # Where the kill came after the last step, the machine that evaluated is the only one known.
+                "device": device or evaluation.provenance["device"],
+                "ended": ended.isoformat(timespec="seconds"),
+                "seconds": round((ended - began).total_seconds(), 1),
+                "attempts": len(history.began),
+                "resumed_at": history.resumed_at,
+            },
+        )
+        # Before the record: a run that has one is never looked at again.
+        store.drop_training_checkpoints(run.id)
+        store.write(record)
+        (folder / _RECORDED).touch()
+        attempts.forget()
     return record
 
 
 def evaluated(
-    run: Run, protocol: Protocol, manifest: Manifest, place: Place, store: Store, report: Report
+    run: Run,
+    protocol: Protocol,
+    manifest: Manifest,
+    place: Place,
+    store: Store,
+    report: Report,
+    stop: Stop = lambda: None,
 ) -> Evaluation:
-    """Evaluates the last checkpoint of a run under a protocol and writes the predictions file."""
-    predictions, checkpoint, seconds, device = runner.evaluate(run, protocol, manifest, place, report)
+    """Evaluates what a run's training left under a protocol and writes the predictions file."""
+    predictions, checkpoint, seconds, device = runner.evaluate(run, protocol, manifest, place, report, stop)
     name, sha256 = store.write_predictions(run.id, protocol.name, as_table(predictions))
     metrics = predictions.metrics()
     return Evaluation(
@@ -105,11 +124,11 @@ def as_table(predictions: Predictions) -> pd.DataFrame:
     )
 
 
-def _forget_if_record_removed(folder: Path) -> None:
-    """A run whose record was written and then removed is wanted anew: its checkpoint must not stand in for training."""
+def _forget_if_record_removed(folder: Path, attempts: Attempts) -> None:
+    """A run whose record was written and then removed is wanted anew: what it left must not stand in for training."""
     if (folder / _RECORDED).exists():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        (folder / _CURVE).unlink(missing_ok=True)
+        attempts.forget()
         (folder / _RECORDED).unlink()
 
 
@@ -122,43 +141,6 @@ def _cost(run: Run, seconds: float) -> dict[str, Any]:
         "train_multiply_adds": counting.training(run.settings),
         "train_seconds": round(seconds, 3),
     }
-
-
-def _logged(report: Report, write: Callable[[str], Any], flush: Callable[[], None]) -> Report:
-    """A report that also keeps the curve's points, so that an interrupted run loses none."""
-
-    def reported(event: Mapping[str, Any]) -> None:
-        if event["event"] in ("attempt", "train", "validation"):
-            write(json.dumps(dict(event)) + "\n")
-            flush()
-        report(event)
-
-    return reported
-
-
-def whole_curve(lines: Iterable[str]) -> tuple[tuple[dict[str, Any], ...], list[int], float]:
-    """What the log of a run's attempts comes to.
-
-    Args:
-      lines: an event a line; the last line of an attempt that was killed may be cut short.
-
-    Returns:
-      The points, each step once (the later attempt's); the steps at which attempts began; the seconds of them all.
-    """
-    points: dict[tuple[int, str], dict[str, Any]] = {}
-    attempts: list[int] = []
-    seconds: list[float] = []
-    for line in lines:
-        with contextlib.suppress(json.JSONDecodeError):
-            event = json.loads(line)
-            if event["event"] == "attempt":
-                attempts.append(event["step"])
-                seconds.append(0.0)
-                continue
-            point = {name: value for name, value in event.items() if name not in ("event", "done", "total")}
-            points[event["step"], event["split"]] = point
-            seconds[-1] = event["seconds"]
-    return tuple(points[key] for key in sorted(points)), attempts, sum(seconds)
 
 
 def _now() -> datetime.datetime:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from harness.experiment import Cut, SettingsError
+from harness import devices as devices_
+from harness.experiment import Cut
 
 if TYPE_CHECKING:
     from harness.workspace import Workspace
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-EXIT_CODES = "Exit codes: 0 all done, 1 a run failed, 2 wrong usage or unusable input, 130 interrupted."
-INTERRUPTED = 130
+EXIT_CODES = (
+    "Exit codes: 0 all done; 1 a run failed or a record cannot be used, the others are done; 2 wrong usage or "
+    "unusable input, nothing was begun; 130 stopped by Ctrl-C; 143 stopped by SIGTERM or a preempted TPU. After the "
+    "last two the same command goes on from the last checkpoint."
+)
+INTERRUPTED = 128 + signal.SIGINT
+_GO_ON = "Nothing that was finished is lost; the same command goes on from here."
 
 
 def one_line_errors(function: Function) -> Function:
@@ -34,10 +42,14 @@ def one_line_errors(function: Function) -> Function:
         except OSError as error:
             raise click.UsageError(f"{error.filename or 'file system'}: {error.strerror or error}") from error
         except KeyboardInterrupt:
-            click.echo(
-                "\nInterrupted. Nothing that was finished is lost; the same command goes on from here.", err=True
-            )
+            click.echo(f"\nInterrupted. {_GO_ON}", err=True)
             raise SystemExit(INTERRUPTED) from None
+        except Exception as stopped:
+            by = getattr(stopped, "signal", None)  # conducting.Stopped, which --help has no time to load
+            if by is None:
+                raise
+            click.echo(f"Stopped ({stopped}). {_GO_ON}", err=True)
+            raise SystemExit(128 + by) from None
 
     return wrapped  # type: ignore[return-value]
 
@@ -62,10 +74,15 @@ toggle_files = click.option(
 )  # fmt: skip
 
 devices = _decorated(
-    click.option("--strategy", default="one_device", show_default=True,
-                 type=click.Choice(["one_device", "mirrored", "tpu"]), help="TensorFlow's distribution strategy."),
-    click.option("--tpu", metavar="NAME",
+    click.option("--strategy", type=click.Choice(devices_.STRATEGIES),
+                 help="TensorFlow's distribution strategy.  [default: one_device]"),
+    click.option("--tpu", metavar="NAME|local",
                  help="Name or address of the TPU, 'local' on a TPU VM; implies --strategy tpu."),
+    click.option("--worker-hosts", metavar="HOST:PORT,...",
+                 help="For multi_worker_mirrored: every worker, the same list on each; the same command runs on all of "
+                      "them, and all see one --results folder.  [default: TF_CONFIG]"),
+    click.option("--task-index", type=click.IntRange(min=0), metavar="N",
+                 help="Which of the workers this one is, from 0; the first writes the results."),
 )  # fmt: skip
 
 training = _decorated(
@@ -75,37 +92,35 @@ training = _decorated(
     devices,
     click.option("--replicas", type=click.IntRange(min=1), metavar="N",
                  help="Devices that share a batch; part of a run's identity, since batch normalization is not "
-                      "synchronised.  [default: 1; on a TPU the profile's, 128 for paper]"),
+                      "synchronised.  [default: one a worker; on a TPU the profile's, 128 for paper]"),
     click.option("--batch", type=click.IntRange(min=1), metavar="N",
                  help="Another global batch; steps still follow from the epochs."),
     click.option("--steps", type=click.IntRange(min=1), metavar="N",
                  help="Cut training to N steps, to try things out."),
     click.option("--validation-videos", type=click.IntRange(min=1), metavar="N",
                  help="Evaluate the first N videos only."),
+    click.option("--keep-checkpoints", type=click.IntRange(min=1), default=2, show_default=True, metavar="N",
+                 help="Training checkpoints kept of a run while it trains; of a finished one its weights are kept."),
+    click.option("--repeat-short-videos", is_flag=True,
+                 help="Play a video that is shorter than a clip again from its start, as the Garden does, instead of "
+                      "refusing it."),
 )  # fmt: skip
-
-
-def strategy_of(strategy: str, tpu: str | None) -> str:
-    """The strategy that --strategy and --tpu mean together.
-
-    Raises:
-      SettingsError: they contradict each other.
-    """
-    if tpu and strategy == "mirrored":
-        raise SettingsError("--tpu and --strategy mirrored: choose one of them")
-    return "tpu" if tpu else strategy
 
 
 def workspace(
     results: Path,
     profile_name: str,
     data: str | None,
-    strategy: str,
+    strategy: str | None,
     tpu: str | None,
+    worker_hosts: str | None,
+    task_index: int | None,
     replicas: int | None,
     batch: int | None,
     steps: int | None,
     validation_videos: int | None,
+    keep_checkpoints: int,
+    repeat_short_videos: bool,
     purpose: Literal["train", "plan", "draw"] = "train",
     parent: str | None = None,
 ) -> Workspace:
@@ -126,14 +141,15 @@ def workspace(
     if purpose == "draw":
         given = {"replicas": replicas, "batch": batch, "steps": steps}
         return workspaces.recorded(store, profile, data, given, validation_videos)
-    strategy = strategy_of(strategy, tpu)
+    devices = devices_.of(strategy, tpu, worker_hosts, task_index, os.environ)
     return workspaces.Workspace(
         profile=profile,
         data=workspaces.data_set(data, profile, results, planning_only=purpose == "plan"),
         cut=Cut(steps, batch, validation_videos),
-        replicas=replicas or (profile.replicas if strategy == "tpu" else 1),
+        replicas=replicas or (profile.replicas if devices.tpu else devices.workers),
         store=store,
-        strategy=strategy,
-        tpu=tpu,
+        devices=devices,
         parent=store.find(parent).identity if parent else None,
+        keep=keep_checkpoints,
+        repeat_short=repeat_short_videos,
     )

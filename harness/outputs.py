@@ -12,9 +12,9 @@ from harness.workspace import Workspace
 
 
 def summary(workspace: Workspace, plan: Plan) -> Summary:
-    """The summary of a study from the records there are now."""
-    wanted = {run_id for ids in plan.wanted.values() for run_id in ids}
-    found = [workspace.store.read(run_id) for run_id in workspace.store.ids() if run_id in wanted]
+    """The summary of a study from the records there are now; runs that the plan found unusable are missing in it."""
+    usable = [one.run.id for one in plan.runs if not one.fault and workspace.store.has(one.run.id)]
+    found = [workspace.store.read(run_id) for run_id in usable]
     name = plan.study.published
     return aggregate.summarise(
         plan.study,

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from harness import counting
+from harness.attempts import State
 from harness.experiment import Run, SettingsError
 from harness.studies import Cell, Study
 
@@ -25,12 +26,16 @@ class Planned:
       rows: numbers of the rows that want it.
       done: whether its record exists.
       evaluated: whether its record holds the wanted protocol.
+      state: where it stands.
+      fault: why it cannot be carried out, or its record not be used: one line; empty where it can.
     """
 
     run: Run
     rows: tuple[int, ...]
     done: bool
     evaluated: bool
+    state: State = State("waiting")
+    fault: str = ""
 
     @property
     def multiply_adds(self) -> int:
@@ -47,6 +52,16 @@ class Planned:
         """Bytes of one checkpoint: weights, their momentum, and their average where there is one."""
         averaged = self.run.settings["trainer.optimizer_config.ema"] is not None
         return _BYTES * self.params * (3 if averaged else 2)
+
+    @property
+    def weights(self) -> int:
+        """Bytes of what is kept of it once it is done."""
+        return _BYTES * self.params
+
+    @property
+    def peak(self) -> int:
+        """Bytes of its checkpoints while it trains: one more than are kept, since the next is written first."""
+        return self.checkpoint * (int(self.run.bookkeeping["trainer.max_to_keep"]) + 1)
 
     @property
     def work(self) -> int:
@@ -100,7 +115,12 @@ class Plan:
     @property
     def missing(self) -> tuple[Planned, ...]:
         """Runs that are still to be trained or evaluated."""
-        return tuple(one for one in self.runs if not (one.done and one.evaluated))
+        return tuple(one for one in self.runs if not (one.fault or (one.done and one.evaluated)))
+
+    @property
+    def faulty(self) -> tuple[Planned, ...]:
+        """Runs that cannot be carried out, or whose record cannot be used."""
+        return tuple(one for one in self.runs if one.fault)
 
     @property
     def shared(self) -> int:
@@ -109,8 +129,18 @@ class Plan:
 
     @property
     def disk(self) -> int:
-        """Bytes that the missing runs' checkpoints will take while they train."""
-        return sum(one.checkpoint * one.run.bookkeeping["trainer.max_to_keep"] for one in self.missing)
+        """Bytes of checkpoints at most while it trains: the run that trains, and what those done by then leave."""
+        left, most = 0, 0
+        for one in self.missing:
+            if not one.done:
+                most = max(most, left + one.peak + one.weights)
+                left += one.weights
+        return most
+
+    @property
+    def kept(self) -> int:
+        """Bytes of weights that are left in the end."""
+        return sum(one.weights for one in self.missing if not one.done)
 
     @property
     def tpu_v3_core_hours(self) -> float:
@@ -118,11 +148,26 @@ class Plan:
         return 2 * sum(one.work for one in self.missing) / TPU_V3_CORE_PEAK / 3600
 
 
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What is known of a run before it is planned.
+
+    Attributes:
+      protocols: names of the protocols its record holds; None where there is no record.
+      state: where it stands.
+      fault: why it cannot be carried out, or its record not be used.
+    """
+
+    protocols: frozenset[str] | None = None
+    state: State = State("waiting")
+    fault: str = ""
+
+
 def plan(
     study: Study,
     seeds: Sequence[int],
     complete: Callable[[Cell], Run],
-    protocols: Callable[[str], frozenset[str] | None],
+    known: Callable[[Run], Known] = lambda _: Known(),
 ) -> Plan:
     """The plan of a study.
 
@@ -130,7 +175,7 @@ def plan(
       study: the study.
       seeds: each row is trained once with each.
       complete: cell -> run with its settings.
-      protocols: id of a run -> names of the protocols its record holds, None where there is no record.
+      known: run -> what is known of it.
     """
     runs: dict[str, Run] = {}
     rows: dict[str, list[int]] = {}
@@ -141,11 +186,13 @@ def plan(
         for run in own:
             runs.setdefault(run.id, run)
             rows.setdefault(run.id, []).append(row.number)
-    planned = []
-    for run_id, run in runs.items():
-        held = protocols(run_id)
-        planned.append(Planned(run, tuple(rows[run_id]), held is not None, run.protocol.name in (held or frozenset())))
-    return Plan(study, tuple(planned), wanted)
+    planned = tuple(_planned(run, tuple(rows[run_id]), known(run)) for run_id, run in runs.items())
+    return Plan(study, planned, wanted)
+
+
+def _planned(run: Run, rows: tuple[int, ...], known: Known) -> Planned:
+    evaluated = run.protocol.name in (known.protocols or frozenset())
+    return Planned(run, rows, known.protocols is not None, evaluated, known.state, known.fault)
 
 
 def rate(seconds: Sequence[float], work: Sequence[float]) -> float | None:

@@ -15,12 +15,13 @@ from harness.experiment import (
     Protocol,
     Run,
     applied_as_data,
+    content_hash,
     garden_version,
     identity_content,
 )
 from harness.studies import Cell
 
-SCHEMA = 1
+SCHEMA = 2
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -170,13 +171,17 @@ def run_of(record: RunRecord, protocol: Protocol, evaluation_batch: int) -> Run:
 
 
 def to_json(record: RunRecord) -> dict[str, Any]:
-    """Plain data for a file."""
-    return {"schema": SCHEMA, **dataclasses.asdict(record)}
+    """Plain data for a file, with a hash of its own, so that a change by hand is seen."""
+    return _sealed(dataclasses.asdict(record))
 
 
 def evaluation_to_json(identity: str, evaluation: Evaluation) -> dict[str, Any]:
     """Plain data for the file of a further evaluation of a run."""
-    return {"schema": SCHEMA, "identity": identity, **dataclasses.asdict(evaluation)}
+    return _sealed({"identity": identity, **dataclasses.asdict(evaluation)})
+
+
+def _sealed(content: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": SCHEMA, "sha256": content_hash(content), **content}
 
 
 def from_json(content: Any, where: str) -> RunRecord:
@@ -232,9 +237,14 @@ def _fields(content: Any, kind: type, where: str, versioned: bool = True, also: 
         schema = fields.pop("schema", None)
         if schema != SCHEMA:
             raise RecordError(f"{where}: schema {schema!r}: this version of the harness reads {SCHEMA}")
+        seal = fields.pop("sha256", None)
     expected = {*also, *(field.name for field in dataclasses.fields(kind))}
     for missing in sorted(expected - set(fields)):
         raise RecordError(f"{where}: field {missing!r} is missing")
     for extra in sorted(set(fields) - expected):
         raise RecordError(f"{where}: unknown field {extra!r}")
+    if versioned and seal != content_hash(fields):
+        raise RecordError(
+            f"{where}: changed since it was written, its sha256 does not hold; remove the folder to train anew"
+        )
     return fields

@@ -7,28 +7,38 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
+import math
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
+import orbit
 import tensorflow as tf
 import tf_keras
 from official.common import distribute_utils
 from official.core import base_trainer, config_definitions, train_lib, train_utils
-from official.modeling import performance
+from official.modeling import optimization, performance
 
 from harness import garden
+from harness.attempts import Interrupted, RunError
 from harness.data import reader
 from harness.data.manifest import Manifest
+from harness.devices import MULTI_WORKER, Devices
 from harness.experiment import Protocol, Run, SettingsError, for_protocol
 from harness.task import Predictions, VideoTask
 
 Report = Callable[[Mapping[str, Any]], None]
+Stop = Callable[[], str | None]
 _CHECKPOINT = re.compile(r"ckpt-(\d+)$")
+
+
+def _never() -> None:
+    """Nobody asks to stop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,25 +48,24 @@ class Place:
     Attributes:
       data: folder of the prepared data set.
       checkpoints: folder of the run's checkpoints.
-      strategy: name of the distribution strategy, as the Garden's distribution utility knows it.
-      tpu: name or address of the TPU, None without one.
-      parent: folder of the checkpoints that the run starts from, None where it starts from its seed.
+      devices: on which devices.
+      parent: path of the weights that the run starts from, None where it starts from its seed.
     """
 
     data: str
     checkpoints: str
-    strategy: str = "one_device"
-    tpu: str | None = None
+    devices: Devices = Devices()
     parent: str | None = None
 
     def bookkeeping(self) -> dict[str, Any]:
         """The Garden's fields that say the same."""
-        most = {"tpu": 0, "one_device": 1}.get(self.strategy)
-        gpus = len(tf.config.list_physical_devices("GPU")[:most])
+        most = {"tpu": 0, "one_device": 1}.get(self.devices.strategy)
         return {
-            "runtime.distribution_strategy": self.strategy,
-            "runtime.tpu": self.tpu,
-            "runtime.num_gpus": gpus,
+            "runtime.distribution_strategy": self.devices.strategy,
+            "runtime.tpu": self.devices.tpu,
+            "runtime.num_gpus": len(tf.config.list_physical_devices("GPU")[:most]),
+            "runtime.worker_hosts": ",".join(self.devices.worker_hosts) or None,
+            "runtime.task_index": self.devices.task_index if self.devices.worker_hosts else -1,
             "task.init_checkpoint": self.parent,
             "task.train_data.input_path": f"{self.data}/train-*",
             "task.validation_data.input_path": f"{self.data}/validation-*",
@@ -64,10 +73,42 @@ class Place:
 
 
 def last_checkpoint(folder: str) -> tuple[str, int] | None:
-    """Path and step of the last whole checkpoint in a folder, None where there is none."""
+    """Path and step of the last whole training checkpoint in a folder, None where there is none."""
     path = tf.train.latest_checkpoint(folder)
+    if path is None and (lost := sorted(Path(folder).glob("ckpt-*.index"), key=lambda file: int(file.stem[5:]))):
+        # TensorFlow goes by a file that names the checkpoints; without it, training would begin anew beside them.
+        path = str(lost[-1].with_suffix(""))
+        tf.compat.v1.train.update_checkpoint_state(folder, path, [str(file.with_suffix("")) for file in lost])
     match = _CHECKPOINT.search(path) if path else None
     return (path, int(match[1])) if match else None
+
+
+def weights(folder: str, step: int) -> str:
+    """Path of what is kept of a training that reached its last step: the network's weights alone."""
+    return f"{folder}/weights-{step}"
+
+
+def has_weights(run: Run, place: Place) -> bool:
+    """Whether the run was trained to its last step."""
+    return Path(weights(place.checkpoints, run.settings["trainer.train_steps"]) + ".index").is_file()
+
+
+def _readable(path: str) -> str:
+    """The path of a checkpoint, every byte of which was held against its checksum.
+
+    Raises:
+      RunError: it is damaged.
+    """
+    try:
+        found = tf.train.load_checkpoint(path)
+        for name in found.get_variable_to_shape_map():
+            found.get_tensor(name)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"{path}: damaged checkpoint, its checksums or its index do not hold; remove its files to go on from the "
+            "one before, where there is one, or to train from the first step"
+        ) from error
+    return path
 
 
 def seeded(seed: int, step: int = 0) -> None:
@@ -81,13 +122,28 @@ def seeded(seed: int, step: int = 0) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def strategy_for(place: Place) -> tf.distribute.Strategy:
-    """The distribution strategy, by the Garden's distribution utility."""
-    runtime = place.bookkeeping()
-    strategy = distribute_utils.get_distribution_strategy(
-        distribution_strategy=place.strategy, num_gpus=runtime["runtime.num_gpus"], tpu_address=place.tpu
-    )
-    return strategy or tf.distribute.get_strategy()
+@functools.cache
+def strategy_for(devices: Devices) -> tf.distribute.Strategy:
+    """The distribution strategy, by the Garden's distribution utility; once a process, as TPUs and workers need it.
+
+    Raises:
+      SettingsError: this machine cannot give it.
+    """
+    runtime = Place("", "", devices).bookkeeping()
+    try:
+        if devices.strategy == MULTI_WORKER:
+            os.environ.pop("TF_CONFIG", None)  # the Garden would prefer it; the flags were read from it already
+            distribute_utils.configure_cluster(runtime["runtime.worker_hosts"], devices.task_index)
+        strategy = distribute_utils.get_distribution_strategy(
+            distribution_strategy=devices.strategy,
+            num_gpus=runtime["runtime.num_gpus"],
+            tpu_address=devices.tpu,
+        )
+    except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
+        asked = f"{devices.strategy} {devices.tpu}" if devices.tpu else devices.strategy
+        reason = " ".join(str(error).split())[:200]
+        raise SettingsError(f"strategy {asked}: this machine does not give it ({reason})") from error
+    return strategy
 
 
 def _refuse_other_replicas(strategy: tf.distribute.Strategy, run: Run, place: Place) -> None:
@@ -95,29 +151,41 @@ def _refuse_other_replicas(strategy: tf.distribute.Strategy, run: Run, place: Pl
     replicas = strategy.num_replicas_in_sync
     if replicas != run.replicas:
         raise SettingsError(
-            f"strategy {place.strategy} gives {replicas} replicas here, the run was planned for {run.replicas}: "
-            f"say --replicas {replicas}"
+            f"strategy {place.devices.strategy} gives {replicas} replicas here, the run was planned for "
+            f"{run.replicas}: say --replicas {replicas}"
         )
 
 
-def train(run: Run, manifest: Manifest, place: Place, report: Report) -> str:
-    """Trains a run to its last step, from its last checkpoint where there is one, and leaves the last checkpoint.
+def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop = _never) -> str:
+    """Trains a run to its last step, from its last checkpoint where there is one, and leaves its weights.
+
+    Args:
+      run: the run.
+      manifest: of the data set.
+      place: where.
+      report: gets the events.
+      stop: asked after each inner loop and each batch of a validation; a text, the reason, to stop.
 
     Returns:
       The device that trained, in words.
 
     Raises:
       SettingsError: settings that the Garden or this machine cannot carry out.
-      RuntimeError: from the Garden, when the loss is not finite.
+      RunError: damaged data or checkpoints, or a loss that is no number any more.
+      Interrupted: it was asked to stop; the checkpoint of the step it reached was saved.
     """
+    strategy = strategy_for(place.devices)
     found = last_checkpoint(place.checkpoints)
     start = found[1] if found else 0
+    if found:
+        _readable(found[0])
     with _session(run, start):
-        strategy = strategy_for(place)
         _refuse_other_replicas(strategy, run, place)
         config = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
-        task = _task(config, run, manifest, place, start)
+        stopper = _Stopper(stop, place.devices)
+        task = _task(config, run, manifest, place, start, stopper.during_validation)
         curve = _Curve(config.trainer.train_steps, report)
+        finite = _Finite(config.trainer.loss_upper_bound, start)
         runner = train_lib.OrbitExperimentRunner(
             strategy,
             task,
@@ -125,55 +193,124 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report) -> str:
             config,
             place.checkpoints,
             save_summary=False,
-            train_actions=[curve.trained],
+            train_actions=[finite, curve.trained, stopper.after_loop],
             eval_actions=[curve.validated],
+            controller_cls=_Controller,
         )
-        curve.step = runner.trainer.global_step
+        curve.step = finite.step = runner.trainer.global_step
+        stopper.controller = runner.controller
         report({"event": "attempt", "step": start})
-        with strategy.scope():
+        with strategy.scope(), _faults_named(task, True, lambda: finite.last):
             runner.controller.train_and_evaluate(
                 config.trainer.train_steps, config.trainer.validation_steps, config.trainer.validation_interval
             )
+        with strategy.scope():
+            _write_weights(runner.trainer, weights(place.checkpoints, config.trainer.train_steps))
         return _device(strategy, place)
 
 
-def evaluate(
-    run: Run, protocol: Protocol, manifest: Manifest, place: Place, report: Report
-) -> tuple[Predictions, str, float, str]:
-    """Evaluates the last checkpoint of a run under a protocol.
+def shrink(run: Run, checkpoint: str, place: Place) -> str:
+    """Writes, of a training checkpoint, what evaluation and fine-tuning need.
+
+    Args:
+      run: the run it belongs to.
+      checkpoint: path of the checkpoint: "folder/ckpt-208".
+      place: where; the weights are written into its folder of checkpoints.
 
     Returns:
-      The predictions, the checkpoint's name, the seconds it took and the device in words.
+      The path of the weights.
 
     Raises:
-      SettingsError: there is no checkpoint of the run's last step.
+      RunError: the checkpoint is damaged.
+      AssertionError: it holds another network.
     """
+    strategy = strategy_for(place.devices)
+    with _session(run), strategy.scope():
+        config = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
+        trainer = _evaluator(config, VideoTask(config.task, None, reader.Source((), (), 1)), evaluate=False)
+        trainer.checkpoint.restore(_readable(checkpoint)).assert_existing_objects_matched().expect_partial()
+        path = weights(place.checkpoints, config.trainer.train_steps)
+        _write_weights(trainer, path)
+    return path
+
+
+def _write_weights(trainer: base_trainer.Trainer, path: str) -> None:
+    """Writes the weights that are evaluated: averaged where the optimizer averages them; ends the trainer's use.
+
+    They are assigned, not swapped as for a validation, which costs the last digits.
+    """
+    averaging = trainer.optimizer
+    if isinstance(averaging, optimization.ExponentialMovingAverage):
+        for variable in trainer.model.variables:
+            with contextlib.suppress(KeyError):  # no average: only trainable variables are averaged
+                variable.assign(averaging.get_slot(variable, "average"))
+    tf.train.Checkpoint(model=trainer.model, **trainer.model.checkpoint_items).write(path)
+
+
+def evaluate(
+    run: Run, protocol: Protocol, manifest: Manifest, place: Place, report: Report, stop: Stop = _never
+) -> tuple[Predictions, str, float, str]:
+    """Evaluates the weights that a run's training left, under a protocol.
+
+    Returns:
+      The predictions, the name of the weights, the seconds it took and the device in words.
+
+    Raises:
+      SettingsError: the run was not trained to its last step.
+      RunError: damaged data or weights.
+      Interrupted: it was asked to stop.
+    """
+    strategy = strategy_for(place.devices)
     with _session(run):
-        strategy = strategy_for(place)
         settings, bookkeeping = for_protocol(run, protocol)
+        # The weights are the averaged ones already.
+        settings["trainer.optimizer_config.ema"] = None
         config = garden.build(settings, {**bookkeeping, **place.bookkeeping()})
         data = config.task.validation_data
         data.global_batch_size = run.evaluation_batch * strategy.num_replicas_in_sync
-        found = last_checkpoint(place.checkpoints)
-        if found is None or found[1] != config.trainer.train_steps:
-            raise SettingsError(f"{place.checkpoints}: no checkpoint of step {config.trainer.train_steps} to evaluate")
-        task = _task(
-            config, run, manifest, place, 0, lambda done: report(_progress("evaluate", done, data.num_examples))
-        )
+        path = weights(place.checkpoints, config.trainer.train_steps)
+        if not has_weights(run, place):
+            raise SettingsError(f"{path}: no weights of step {config.trainer.train_steps} to evaluate")
+        done = 0
+
+        def evaluated(videos: int) -> None:
+            nonlocal done
+            done = videos
+            report(_progress("evaluate", done, data.num_examples))
+            if reason := stop():
+                raise Interrupted(reason)
+
+        task = _task(config, run, manifest, place, None, evaluated)
         report(_progress("evaluate", 0, data.num_examples))
-        with strategy.scope():
+        with strategy.scope(), _faults_named(task, False, lambda: done):
             trainer = _evaluator(config, task)
-            trainer.checkpoint.restore(found[0]).assert_existing_objects_matched().expect_partial()
+            _restore(trainer.model, _readable(path))
             began = time.monotonic()
             trainer.evaluate(tf.constant(-1))
         if task.predictions is None:
             raise SettingsError(f"{run.data.name}: the validation split is empty")
-        return task.predictions, PurePath(found[0]).name, time.monotonic() - began, _device(strategy, place)
+        return task.predictions, PurePath(path).name, time.monotonic() - began, _device(strategy, place)
 
 
-def _evaluator(config: config_definitions.ExperimentConfig, task: VideoTask) -> base_trainer.Trainer:
-    """The Garden's trainer for evaluation alone; with its optimizer, whose averaged weights evaluation may use."""
-    return train_utils.create_trainer(config, task, train=False, evaluate=True)
+def _restore(model: tf_keras.Model, path: str) -> None:
+    """Reads weights into a network.
+
+    Raises:
+      RunError: they are another network's.
+    """
+    try:
+        tf.train.Checkpoint(model=model).read(path).assert_existing_objects_matched().expect_partial()
+    except (AssertionError, ValueError) as error:
+        raise RunError(
+            f"{path}: weights of another network than the run's ({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+def _evaluator(
+    config: config_definitions.ExperimentConfig, task: VideoTask, evaluate: bool = True
+) -> base_trainer.Trainer:
+    """The Garden's trainer for evaluation alone."""
+    return train_utils.create_trainer(config, task, train=False, evaluate=evaluate)
 
 
 def _task(
@@ -181,13 +318,14 @@ def _task(
     run: Run,
     manifest: Manifest,
     place: Place,
-    start_step: int,
+    start_step: int | None,
     evaluated: Callable[[int], None] | None = None,
 ) -> VideoTask:
+    """The task; without training data where no step is named at which they begin."""
     train, validation = (
         reader.Source.of(place.data, manifest.splits[split], len(manifest.classes)) for split in ("train", "validation")
     )
-    return VideoTask(config.task, train, validation, start_step, evaluated)
+    return VideoTask(config.task, None if start_step is None else train, validation, start_step or 0, evaluated)
 
 
 @contextlib.contextmanager
@@ -204,12 +342,98 @@ def _session(run: Run, step: int = 0) -> Iterator[None]:
 
 
 def _device(strategy: tf.distribute.Strategy, place: Place) -> str:
-    kind = "TPU" if place.tpu else "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-    return f"{strategy.num_replicas_in_sync} x {kind}, {os.cpu_count()} CPU cores, {place.strategy}"
+    kind = "TPU" if place.devices.tpu else "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    return f"{strategy.num_replicas_in_sync} x {kind}, {os.cpu_count()} CPU cores, {place.devices.strategy}"
 
 
 def _progress(event: str, done: int, total: int) -> dict[str, Any]:
     return {"event": event, "done": done, "total": total}
+
+
+class _Stopper:
+    """Saves a checkpoint and raises :class:`Interrupted` once training is asked to stop.
+
+    A preempted TPU asks too: TensorFlow's PreemptionWatcher hears of it from the TPU's coordination service.
+    """
+
+    def __init__(self, stop: Stop, devices: Devices) -> None:
+        self.controller: Any = None
+        self._stop, self._several = stop, devices.workers > 1
+        self._watcher = tf.distribute.experimental.PreemptionWatcher() if devices.strategy == "tpu" else None
+
+    def after_loop(self, _: Mapping[str, Any]) -> None:
+        """After each inner loop of training; all workers stop where one is asked to, since saving takes them all."""
+        reason = self._reason()
+        if self._several and not reason and _anyone(False):
+            reason = "another worker was asked to stop"
+        elif self._several and reason:
+            _anyone(True)
+        if reason:
+            self._leave(reason)
+
+    def during_validation(self, _: int) -> None:
+        """After each batch of a validation; several workers finish it, to stay together."""
+        if not self._several and (reason := self._reason()):
+            self._leave(reason)
+
+    def _reason(self) -> str | None:
+        if self._watcher is not None and self._watcher.preemption_message:
+            return "the TPU is being preempted"
+        return self._stop()
+
+    def _leave(self, reason: str) -> None:
+        self.controller.save_checkpoint()
+        raise Interrupted(reason)
+
+
+def _anyone(asked: bool) -> bool:
+    """Whether any worker says so; every worker has to ask at the same point."""
+    strategy = tf.distribute.get_strategy()
+    votes = strategy.run(lambda: tf.constant(float(asked)))
+    return float(strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None)) > 0
+
+
+class _Controller(orbit.Controller):
+    """Orbit's, with faults of the validation data named."""
+
+    def evaluate(self, steps: int = -1) -> Any:
+        """See :class:`orbit.Controller`."""
+        with _faults_named(self.evaluator.task, False, lambda: 0):
+            return super().evaluate(steps)
+
+
+class _Finite:
+    """Ends a training whose loss is no number any more, or beyond the Garden's bound, before it is saved."""
+
+    def __init__(self, bound: float, start: int) -> None:
+        self.step: tf.Variable | None = None
+        self.last = start
+        self._bound, self._loss = bound, math.nan
+
+    def __call__(self, output: Mapping[str, Any]) -> None:
+        """After each inner loop of training."""
+        loss, step = float(output["training_loss"]), int(self.step.numpy()) if self.step is not None else 0
+        if not math.isfinite(loss) or loss > self._bound:
+            before = "the first" if math.isnan(self._loss) else f"after {self._loss:.3g}"
+            raise RunError(
+                f"the training loss of steps {self.last} to {step} is {loss:.3g}, {before}; expected a number of at "
+                f"most {self._bound:.0e}: a lower learning rate or a longer warm-up may help"
+            )
+        self.last, self._loss = step, loss
+
+
+@contextlib.contextmanager
+def _faults_named(task: VideoTask, training: bool, at: Callable[[], int]) -> Iterator[None]:
+    """Says what is wrong with the data or the disk where TensorFlow says where in its graph it failed."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        line = task.explain(error, training, at())
+        if line is None and "No space left on device" in str(error):
+            line = "no space left on device while a checkpoint was written"
+        if line is None:
+            raise
+        raise RunError(line) from error
 
 
 class _Curve:

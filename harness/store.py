@@ -3,7 +3,8 @@
 results/runs/<id>/record.json                     the record, written last
 results/runs/<id>/predictions-<protocol>.parquet  per-video predictions, hashed in the record
 results/runs/<id>/evaluation-<protocol>.json      an evaluation added later
-results/runs/<id>/checkpoints/                    the last checkpoint
+results/runs/<id>/checkpoints/                    while it trains its last checkpoints, then its weights
+results/runs/<id>/curve.jsonl, failure.json       while it has no record: see harness/attempts.py
 results/runs/<id>/log.txt                         what the libraries said while it trained
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 import pandas as pd
 
 from harness import files, records
+from harness.attempts import Attempts, State
 from harness.records import Evaluation, RecordError, RunRecord
 
 RECORD = "record.json"
@@ -54,9 +56,23 @@ class Store:
         """Folder of a run's checkpoints."""
         return self.folder(run_id) / "checkpoints"
 
-    def log(self, run_id: str) -> Path:
-        """File of what the libraries said while the run was carried out."""
-        return self.folder(run_id) / "log.txt"
+    def drop_training_checkpoints(self, run_id: str) -> None:
+        """Removes what only going on with the training needs; the weights stay."""
+        folder = self.checkpoints(run_id)
+        for path in (*folder.glob("ckpt-*"), folder / "checkpoint"):
+            path.unlink(missing_ok=True)
+
+    def attempts(self, run_id: str) -> Attempts:
+        """What is kept of a run while it has no record."""
+        return Attempts(self.folder(run_id))
+
+    def state(self, run_id: str) -> State:
+        """Where a run stands."""
+        return State("done") if self.has(run_id) else self.attempts(run_id).state()
+
+    def log(self, run_id: str, task_index: int = 0) -> Path:
+        """File of what the libraries said while the run was carried out; one for each of several workers."""
+        return self.folder(run_id) / (f"log-{task_index}.txt" if task_index else "log.txt")
 
     def has(self, run_id: str) -> bool:
         """Whether the run has a record."""
@@ -132,6 +148,17 @@ class Store:
             evaluations.setdefault(evaluation.protocol, evaluation)
         return dataclasses.replace(record, evaluations=evaluations)
 
+    def checked(self, run_id: str) -> RunRecord:
+        """The record of a run, its predictions files held against it.
+
+        Raises:
+          RecordError: one of them is missing or damaged.
+        """
+        record = self.read(run_id)
+        for protocol in record.evaluations:
+            self._predictions_file(record, protocol)
+        return record
+
     def ids(self) -> list[str]:
         """Ids of the runs that have a record, sorted."""
         return sorted(path.parent.name for path in self.runs.glob(f"*/{RECORD}"))
@@ -155,6 +182,9 @@ class Store:
         Raises:
           RecordError: the run was not evaluated under it, or the file is missing or not the one recorded.
         """
+        return pd.read_parquet(self._predictions_file(record, protocol))
+
+    def _predictions_file(self, record: RunRecord, protocol: str) -> Path:
         evaluation = record.evaluations.get(protocol)
         if evaluation is None:
             known = ", ".join(record.evaluations)
@@ -164,7 +194,7 @@ class Store:
             raise RecordError(f"{path}: missing, though the record names it")
         if file_hash(path) != evaluation.predictions_sha256:
             raise RecordError(f"{path}: changed since the record was written (SHA-256 differs)")
-        return pd.read_parquet(path)
+        return path
 
 
 def frame(found: Sequence[RunRecord]) -> pd.DataFrame:

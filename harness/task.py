@@ -16,7 +16,7 @@ import tf_keras
 from official.vision.configs import video_classification as exp_cfg
 from official.vision.tasks import video_classification
 
-from harness.data import reader
+from harness.data import faults, reader
 
 # Classes kept of each video's probabilities.
 TOP = 5
@@ -84,6 +84,18 @@ class VideoTask(video_classification.VideoClassificationTask):
         if self._train is None:
             raise ValueError("a task without a training split cannot train")
         return reader.training(params, self._train, self._start_step, input_context)
+
+    def explain(self, error: Exception, training: bool, at: int) -> str | None:
+        """What is wrong with the data, in a line, where they made training or evaluation fail; None where they did not.
+
+        Args:
+          error: what TensorFlow raised.
+          training: whether it was the training data that were read.
+          at: the optimizer step, or in an evaluation the number of videos, up to which all was well.
+        """
+        if training and self._train:
+            return faults.explain(error, self.task_config.train_data, self._train, at)
+        return faults.explain(error, self.task_config.validation_data, self._validation, at)
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
         """The Garden's streaming metrics in training; none in evaluation, where predictions are collected instead."""

@@ -78,7 +78,7 @@ def main(
         for field, (before, after) in experiment.difference(baseline.settings, plan.runs[0].run.settings).items():
             click.echo(f"  {field}: {before} -> {after}")
         return
-    failures = conducting.conduct(workspace, plan, console)
+    failures = conducting.faults(plan) + conducting.conduct(workspace, plan, console)
     if failures:
         click.echo(f"FAILED {failures[0]}", err=True)
         raise SystemExit(1)

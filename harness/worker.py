@@ -1,7 +1,7 @@
 """A process of its own that trains: the command that started it stays free of TensorFlow, and outlives a crash of it.
 
 Jobs go in through a pipe, events come out: plain mappings with an "event". What TensorFlow and the Garden print goes to
-the run's log file.
+the run's log file. SIGTERM asks the process to save a checkpoint and stop; Ctrl-C is the parent's to answer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from harness.attempts import Interrupted
 from harness.data.embedded import EmbeddedSpec
+from harness.devices import Devices
 from harness.experiment import Run, SettingsError
 from harness.store import Store
 
 Event = Mapping[str, Any]
+# The last event of a job.
+ENDS = ("done", "failed", "interrupted")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Job:
       data: folder of the data set.
       spec: how to draw the data set first where it is not there; None for a prepared one.
       results: the results folder.
-      strategy, tpu, parent: as in :class:`harness.runner.Place`.
+      devices, parent: as in :class:`harness.runner.Place`.
     """
 
     kind: str
@@ -42,8 +47,7 @@ class Job:
     data: Path
     spec: EmbeddedSpec | None
     results: Path
-    strategy: str
-    tpu: str | None
+    devices: Devices = Devices()
     parent: str | None = None
 
 
@@ -53,18 +57,27 @@ class Worker:
     def __init__(self) -> None:
         self._process: Any = None
         self._pipe: Connection | None = None
+        self._asked = False
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+
+    def stop(self) -> None:
+        """Asks the process to save a checkpoint and end its job; safe in a signal handler."""
+        self._asked = True
         if self._process is not None and self._process.is_alive():
-            self._process.terminate()
-            self._process.join(timeout=10)
+            os.kill(self._process.pid, signal.SIGTERM)
 
     def events(self, job: Job) -> Iterator[Event]:
-        """Carries out a job; the last event is "done" or "failed"."""
+        """Carries out a job; the last event is one of :data:`ENDS`."""
         pipe = self._connected()
+        if self._asked:  # between two jobs
+            self.stop()
         sent = False
         while True:
             try:
@@ -74,11 +87,15 @@ class Worker:
                 event = pipe.recv()
             except (EOFError, ConnectionError):
                 self._process.join()
-                yield _died(self._process.exitcode, Store(job.results).log(job.run.id))
+                yield self._died(Store(job.results).log(job.run.id, job.devices.task_index))
                 self._process = None
                 return
+            if event["event"] in ENDS and job.devices.workers > 1:
+                # TensorFlow joins a cluster once in the life of a process.
+                self._process.join()
+                self._process = None
             yield event
-            if event["event"] in ("done", "failed"):
+            if event["event"] in ENDS:
                 return
 
     def _connected(self) -> Connection:
@@ -90,41 +107,63 @@ class Worker:
             other.close()
         return self._pipe
 
+    def _died(self, log: Path) -> Event:
+        if self._asked:
+            return {"event": "interrupted", "reason": "asked to stop before training had begun"}
+        code = self._process.exitcode
+        how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
+        hint = "; out of memory?" if code == -signal.SIGKILL else ""
+        return {"event": "failed", "error": f"the training process {how}{hint}", "traceback": f"see {log}"}
 
-def _died(code: int | None, log: Path) -> Event:
-    how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
-    hint = "; out of memory?" if code == -9 else ""
-    return {"event": "failed", "error": f"the training process {how}{hint}", "traceback": f"see {log}"}
+
+class _Asked:
+    """Remembers a SIGTERM."""
+
+    reason: str | None = None
+
+    def __call__(self, *_: object) -> None:
+        """Handles the signal."""
+        self.reason = "asked to stop"
 
 
 def serve(pipe: Connection) -> None:
-    """The worker's main loop: runs until the other end of the pipe is closed."""
+    """The worker's main loop: runs until the other end of the pipe is closed, or it was asked to stop."""
+    # Ctrl-C reaches every process of a terminal: the parent decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Read when TensorFlow is imported, which happens below.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
+    asked = _Asked()
+    with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             job = pipe.recv()
-            pipe.send(_carried_out(job, pipe))
+            event = _carried_out(job, pipe, asked)
+            pipe.send(event)
+            if event["event"] == "interrupted" or job.devices.workers > 1:
+                return
 
 
-def _carried_out(job: Job, pipe: Connection) -> Event:
-    log = Store(job.results).log(job.run.id)
+def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
+    log = Store(job.results).log(job.run.id, job.devices.task_index)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         _redirect_output(log)
-        return _do(job, pipe)
+        return _do(job, pipe, asked)
     except BrokenPipeError:
         raise
+    except Interrupted as stopped:
+        return {"event": "interrupted", "reason": str(stopped)}
     except Exception as error:
         traceback.print_exc()
         return {"event": "failed", "error": _one_line(error), "traceback": traceback.format_exc()}
 
 
-def _do(job: Job, pipe: Connection) -> Event:
+def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
     from harness import execution
     from harness.data import embedded, manifest
     from harness.runner import Place
 
+    # Until here, while TensorFlow was loading, there was nothing to save, and the signal ended the process.
+    signal.signal(signal.SIGTERM, asked)
     store = Store(job.results)
     if job.spec and not job.data.exists():
         pipe.send({"event": "data"})
@@ -133,13 +172,17 @@ def _do(job: Job, pipe: Connection) -> Event:
         raise SettingsError(f"{job.data}: its content changed since the study was planned (other fingerprint)")
     pipe.send({"event": "build"})
     checkpoints = store.checkpoints(job.run.id).absolute()
-    place = Place(str(job.data.absolute()), str(checkpoints), job.strategy, job.tpu, job.parent)
-    if job.kind == "train":
-        record = execution.execute(job.run, described, place, store, pipe.send)
-        evaluation = record.evaluations[job.run.protocol.name]
-    else:
-        evaluation = execution.evaluated(job.run, job.run.protocol, described, place, store, pipe.send)
+    place = Place(str(job.data.absolute()), str(checkpoints), job.devices, job.parent)
+    if job.kind == "evaluate":
+        evaluation = execution.evaluated(
+            job.run, job.run.protocol, described, place, store, pipe.send, lambda: asked.reason
+        )
         store.write_evaluation(store.read(job.run.id), evaluation)
+    else:
+        record = execution.execute(job.run, described, place, store, pipe.send, lambda: asked.reason)
+        if record is None:
+            return {"event": "done"}
+        evaluation = record.evaluations[job.run.protocol.name]
     return {"event": "done", "top1": evaluation.top1, "top5": evaluation.top5, "videos": evaluation.videos}
 
 
@@ -155,5 +198,8 @@ def _redirect_output(log: Path) -> None:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    ours = type(error).__module__.startswith("harness.")
-    return text if ours else f"{type(error).__name__}: {text[:300]}"
+    if type(error).__module__.startswith("harness."):
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'file system'}: {error.strerror.lower()}"
+    return f"{type(error).__name__}: {text[:300]}"

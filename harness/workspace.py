@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from harness.data import embedded
 from harness.data import manifest as manifests
 from harness.data.embedded import EmbeddedSpec
 from harness.data.manifest import Manifest
+from harness.devices import Devices
 from harness.experiment import Cut, DataFacts, Profile, Run, SettingsError
+from harness.planning import Known
 from harness.records import RecordError, RunRecord
 from harness.store import Store
 from harness.studies import Cell, Study
@@ -33,12 +36,14 @@ class DataSet:
       folder: where its shards are, or will be.
       spec: how to draw it, for the embedded data set; None for a prepared one.
       ready: whether the shards are there.
+      shortest: split -> frames of its shortest video; empty where it is not known.
     """
 
     facts: DataFacts
     folder: Path | None
     spec: EmbeddedSpec | None
     ready: bool
+    shortest: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +56,10 @@ class Workspace:
       cut: departures from the profile.
       replicas: over how many replicas a batch is split.
       store: the records.
-      strategy: name of the distribution strategy.
-      tpu: name or address of the TPU, None without one.
+      devices: on which devices to train.
       parent: identity of the run to start from, None to start from the seed.
+      keep: how many training checkpoints are kept of a run while it trains.
+      repeat_short: whether a video shorter than a clip is played again from its start, or refused.
     """
 
     profile: Profile
@@ -61,21 +67,43 @@ class Workspace:
     cut: Cut
     replicas: int
     store: Store
-    strategy: str
-    tpu: str | None
+    devices: Devices
     parent: str | None = None
+    keep: int = 2
+    repeat_short: bool = False
 
     def complete(self, cell: Cell) -> Run:
         """The run of a cell."""
-        return experiment.complete(cell, self.profile, self.data.facts, self.cut, self.replicas, self.parent)
+        run = experiment.complete(cell, self.profile, self.data.facts, self.cut, self.replicas, self.parent)
+        return dataclasses.replace(run, bookkeeping={**run.bookkeeping, "trainer.max_to_keep": self.keep})
 
     def plan(self, study: Study, seeds: Sequence[int]) -> planning.Plan:
         """The plan of a study, each row with each of the seeds."""
-        return planning.plan(study, seeds, self.complete, self._protocols)
+        return planning.plan(study, seeds, self.complete, self._known)
 
-    def _protocols(self, run_id: str) -> frozenset[str] | None:
-        return frozenset(self.store.read(run_id).evaluations) if self.store.has(run_id) else None
+    def _known(self, run: Run) -> Known:
+        state = self.store.state(run.id)
+        try:
+            protocols = frozenset(self.store.checked(run.id).evaluations) if state.name == "done" else None
+        except RecordError as error:
+            return Known(frozenset(), state, str(error))
+        return Known(protocols, state, "" if protocols or self.repeat_short else self._too_short(run))
 
+    def _too_short(self, run: Run) -> str:
+        """What keeps a run from training on videos shorter than its clips; empty where there are none."""
+        for split, shortest in self.data.shortest.items():
+            frames, stride = (
+                run.settings[f"task.{split}_data.{name}"] for name in ("feature_shape[0]", "temporal_stride")
+            )
+            span = (frames - 1) * stride + 1
+            if shortest < span:
+                return (
+                    f"{self.data.facts.name}: the shortest {split} video has {shortest} frames, a clip of {frames} "
+                    f"frames, {stride} apart, spans {span}: leave such videos out, or say --repeat-short-videos"
+                )
+        return ""
+
+    @functools.cached_property
     def rate(self) -> float | None:
         """Multiply-adds per second of trainings recorded here under this profile, None where there are none."""
         costs = [record.cost for record in self._readable() if record.profile == self.profile.name]
@@ -87,10 +115,6 @@ class Workspace:
         for run_id in self.store.ids():
             with contextlib.suppress(RecordError):  # a damaged record elsewhere must not keep a study from its estimate
                 yield self.store.read(run_id)
-
-    def records(self) -> list[RunRecord]:
-        """All records of the results folder."""
-        return [self.store.read(run_id) for run_id in self.store.ids()]
 
 
 def profile(name: str) -> Profile:
@@ -127,16 +151,23 @@ def data_set(chosen: str | None, profile_: Profile, results: Path, planning_only
             "(or --data embedded, to try it on the generated clips)"
         )
     folder = Path(chosen)
-    return DataSet(facts(manifests.load(folder)), folder, None, ready=True)
+    manifest = manifests.load(folder)
+    return DataSet(facts(manifest), folder, None, ready=True, shortest=_shortest(manifest))
 
 
 def _embedded(root: Path) -> DataSet:
     spec = EmbeddedSpec()
     folder = embedded.folder(spec, root)
     if (folder / manifests.FILE_NAME).is_file():
-        return DataSet(facts(manifests.load(folder)), folder, spec, ready=True)
+        manifest = manifests.load(folder)
+        return DataSet(facts(manifest), folder, spec, ready=True, shortest=_shortest(manifest))
     counts = (len(embedded.CLASSES), spec.train_videos, spec.validation_videos)
-    return DataSet(DataFacts(spec.name, *counts, embedded.content_fingerprint(spec)), folder, spec, ready=False)
+    planned = DataFacts(spec.name, *counts, embedded.content_fingerprint(spec))
+    return DataSet(planned, folder, spec, ready=False, shortest=dict.fromkeys(manifests.SPLITS, spec.frames))
+
+
+def _shortest(manifest: Manifest) -> dict[str, int]:
+    return {name: split.frames_min for name, split in manifest.splits.items()}
 
 
 def facts(manifest: Manifest) -> DataFacts:
@@ -171,7 +202,7 @@ def recorded(
             made_on = DataSet(DataFacts(**record.data), None, None, ready=False)
             flags = {"data": record.data["fingerprint"][:8], **made}
             key = " ".join(f"--{name} {value}" for name, value in flags.items() if value is not None)
-            found[key] = Workspace(profile_, made_on, cut, record.replicas, store, "one_device", None)
+            found[key] = Workspace(profile_, made_on, cut, record.replicas, store, Devices())
     if len(found) == 1:
         return next(iter(found.values()))
     if not found:

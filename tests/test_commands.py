@@ -78,7 +78,7 @@ def test_plan_says_what_would_run_and_writes_nothing(tmp_path):
 
 
 def test_plan_of_the_papers_training_needs_no_data(tmp_path):
-    result = call("additive_study", "--profile", "paper", "--plan", "--results", tmp_path, "--strategy", "tpu")
+    result = call("additive_study", "--profile", "paper", "--plan", "--results", tmp_path, "--tpu", "local")
     assert result.exit_code == 0
     assert "Kinetics-400, 215,570 training" in result.output
     assert "73,682 steps of 1024 clips" in result.output

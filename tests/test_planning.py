@@ -1,5 +1,7 @@
 """Plans: what is wanted, shared, done and still to do, and what it costs; without TensorFlow."""
 
+import dataclasses
+
 import pytest
 
 from ablations.profiles import PAPER, QUICK
@@ -14,10 +16,10 @@ DATA = DataFacts("embedded", 8, 512, 240, "ab" * 32)
 
 
 def plan(study=STUDY, seeds=(0,), held=(), profile=QUICK, cut=NO_CUT):
-    def protocols(run_id):
-        return dict(held).get(run_id)
+    def known(run):
+        return planning.Known(dict(held).get(run.id))
 
-    return planning.plan(study, seeds, lambda cell: experiment.complete(cell, profile, DATA, cut, 1), protocols)
+    return planning.plan(study, seeds, lambda cell: experiment.complete(cell, profile, DATA, cut, 1), known)
 
 
 def test_ten_rows_are_ten_runs():
@@ -56,14 +58,37 @@ def test_rows_under_different_protocols_are_refused():
 
 def test_the_papers_cost_is_of_the_right_order():
     kinetics = DataFacts("k400", 400, 215_570, 17_706)
-    found = planning.plan(
-        STUDY, [0], lambda cell: experiment.complete(cell, PAPER, kinetics, replicas=128), lambda _: None
-    )
+    found = planning.plan(STUDY, [0], lambda cell: experiment.complete(cell, PAPER, kinetics, replicas=128))
     # By hand for row 1: 3 x 45.5e9 multiply-adds a clip at 224 pixels, 1024 clips, 42,104 steps.
     training = 3 * 45.5e9 * 1024 * 42_104
     evaluation = 30 * 17_706 * 59.456e9
     assert found.runs[0].work == pytest.approx(training + evaluation, rel=0.01)
     assert found.tpu_v3_core_hours == pytest.approx(sum(one.work for one in found.runs) * 2 / 61.5e12 / 3600)
+
+
+def test_disk_is_that_of_one_training_and_what_the_others_leave():
+    one, two = (row.run for row in plan().runs[:2])
+    found = planning.plan(
+        dataclasses.replace(STUDY, rows=STUDY.rows[:2]), [0], lambda cell: {0: one, 1: two}[len(cell.applied)]
+    )
+    params = counting.count(one.settings).params
+    # Two checkpoints are kept and a third written before the first goes: weights and momentum, four bytes each.
+    training = 3 * 2 * 4 * params
+    assert found.disk == training + 2 * 4 * params
+    assert found.kept == 2 * 4 * params
+
+
+def test_a_run_that_cannot_be_carried_out_is_not_missing():
+    bad = plan().runs[2].run.id
+    found = planning.plan(
+        STUDY,
+        [0],
+        lambda cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1),
+        lambda run: planning.Known(fault="broken" if run.id == bad else ""),
+    )
+    assert [one.run.id for one in found.faulty] == [bad]
+    assert bad not in {one.run.id for one in found.missing}
+    assert len(found.missing) == 9
 
 
 def test_rate_is_none_before_anything_was_measured():

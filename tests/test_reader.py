@@ -14,8 +14,26 @@ from harness import experiment, garden
 from harness.data import draws, embedded, reader
 from harness.experiment import Protocol
 from harness.studies import Cell
+from harness.toggles import VALUE, Toggle
 from harness.workspace import facts
 
+MIXUP = Toggle(
+    "mixup",
+    "MX",
+    "",
+    "mixup",
+    {
+        "task.train_data.one_hot": False,
+        "task.train_data.mixup_and_cutmix": {
+            "mixup_alpha": VALUE,
+            "cutmix_alpha": 0.5,
+            "prob": 1.0,
+            "switch_prob": 0.5,
+            "label_smoothing": 0.0,
+        },
+    },
+    default=0.2,
+)
 SPEC = embedded.EmbeddedSpec(train_videos=40, validation_videos=21)
 
 
@@ -78,7 +96,8 @@ def test_randaugment_is_a_function_of_the_seed_too(prepared):
 
 def test_an_epoch_holds_each_video_once_and_epochs_differ(prepared):
     params = training_params(prepared)
-    ordered = reader._ordered(params, source(prepared, "train"), reader._Pipeline(0, 1, False), 0)
+    train = source(prepared, "train")
+    ordered = reader._ordered(params, train, reader._Pipeline.of(params, train), 0, reader._records(train))
     decoder = video_input.Decoder()
     decoder.add_context(reader.MEDIA_ID, tf.io.FixedLenFeature((), tf.string))
     ids = [decoder.decode(record)[reader.MEDIA_ID].numpy() for record in ordered.take(80)]
@@ -89,12 +108,68 @@ def test_an_epoch_holds_each_video_once_and_epochs_differ(prepared):
 
 @pytest.mark.parametrize("by_shard", [False, True])
 def test_pipelines_share_an_epoch_out_between_them(prepared, by_shard):
-    params = training_params(prepared)
+    params, train = training_params(prepared), source(prepared, "train")
     records = []
     for index in range(2):
-        pipeline = reader._Pipeline(index, 2, by_shard)
-        records += list(reader._ordered(params, source(prepared, "train"), pipeline, 0).take(20).as_numpy_iterator())
+        pipeline = reader._Pipeline(index, 2, replicas=1, batch=4, by_shard=by_shard)
+        ordered = reader._ordered(params, train, pipeline, 0, reader._records(train))
+        records += list(ordered.take(20).as_numpy_iterator())
     assert len(set(records)) == 40
+
+
+def stream(prepared, params, pipelines, replicas, steps, start_step=0):
+    """What each replica is fed, [step][replica]; each pipeline deals its batches out to its replicas in turn."""
+    found = [[] for _ in range(steps)]
+    own = replicas // pipelines
+    for index in range(pipelines):
+        context = tf.distribute.InputContext(pipelines, index, replicas)
+        dataset = reader.training(params, source(prepared, "train"), start_step, context).take(steps * own)
+        for number, (features, labels) in enumerate(dataset):
+            found[number // own].append((features["image"].numpy(), labels.numpy()))
+    return found
+
+
+@pytest.mark.parametrize(("pipelines", "replicas"), [(2, 2), (3, 6)])
+def test_what_a_replica_is_fed_does_not_depend_on_the_number_of_pipelines(prepared, pipelines, replicas):
+    # Four steps of twelve: the first epoch of 40 videos ends within the fourth.
+    params = training_params(prepared, RA.at(), MIXUP.at(), batch=12)
+    one = stream(prepared, params, 1, replicas, 5)
+    several = stream(prepared, params, pipelines, replicas, 5)
+    assert all(same(*pair) for pair in zip(one, several, strict=True))
+    resumed = stream(prepared, params, pipelines, replicas, 2, start_step=3)
+    assert all(same(*pair) for pair in zip(one[3:], resumed, strict=True))
+
+
+def test_the_replicas_batches_are_the_parts_of_the_one_batch(prepared):
+    params = training_params(prepared, batch=12)
+    whole = stream(prepared, params, 1, 1, 4)
+    parts = stream(prepared, params, 2, 2, 4)
+    for ((images, labels),), replicas in zip(whole, parts, strict=True):
+        assert np.array_equal(images, np.concatenate([own for own, _ in replicas]))
+        assert np.array_equal(labels, np.concatenate([own for _, own in replicas]))
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_no_two_pipelines_have_a_place_in_common(each):
+    pipelines = [reader._Pipeline(index, 3, replicas=1, batch=each, by_shard=True) for index in range(3)]
+    places = [pipeline.place(number, each) for pipeline in pipelines for number in range(4 * each)]
+    assert sorted(places) == list(range(12 * each))
+
+
+@pytest.mark.parametrize("pipelines", [1, 2])
+@pytest.mark.parametrize("by_shard", [False, True])
+def test_places_say_where_the_records_stand(prepared, monkeypatch, pipelines, by_shard):
+    params, train = training_params(prepared), source(prepared, "train")
+    shards = [list(tf.data.TFRecordDataset(path).as_numpy_iterator()) for path in train.paths]
+    monkeypatch.setattr(reader, "_SHARDS_PER_PIPELINE", 1 if by_shard else 32)
+    context = tf.distribute.InputContext(pipelines, pipelines - 1, pipelines)
+    pipeline = reader._Pipeline.of(params, train, context)
+    assert pipeline.by_shard == by_shard
+    records = reader._ordered(params, train, pipeline, 4, reader._records(train)).take(30)
+    found = [
+        shards[shard][record] for shard, record in reader.places(params, train, 4, context).take(30).as_numpy_iterator()
+    ]
+    assert found == list(records.as_numpy_iterator())
 
 
 def test_no_draw_of_the_training_pipeline_is_left_to_chance(prepared):
@@ -143,17 +218,16 @@ def test_every_video_is_evaluated_once_in_batches_of_one_shape(prepared, batch, 
 
 
 @pytest.mark.parametrize(("replicas", "pipelines"), [(1, 1), (2, 1), (4, 2), (3, 3)])
-def test_pipelines_evaluate_each_video_once_in_equally_many_batches(prepared, replicas, pipelines):
+def test_pipelines_evaluate_each_video_once_in_the_order_of_one(prepared, replicas, pipelines):
     params = evaluation_params(prepared, Protocol(1, 1, 32), 12)
-    ids, counts = [], set()
+    own, steps = replicas // pipelines, [[], []]
     for index in range(pipelines):
         context = tf.distribute.InputContext(pipelines, index, replicas)
         labels = [label for _, label in reader.evaluation(params, source(prepared, "validation"), context)]
-        counts.add(len(labels) / (replicas // pipelines))
-        for label in labels:
-            ids += list(reader.media_ids(label["media_id"].numpy()[label["valid"].numpy()]))
-    assert len(ids) == len(set(ids)) == 21
-    assert counts == {2}
+        assert len(labels) == 2 * own
+        for number, label in enumerate(labels):
+            steps[number // own] += list(reader.media_ids(label["media_id"].numpy()[label["valid"].numpy()]))
+    assert steps[0] + steps[1] == [f"embedded-validation-{number:05d}" for number in range(21)]
 
 
 def test_a_label_outside_the_classes_is_named(prepared):

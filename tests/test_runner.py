@@ -14,6 +14,7 @@ from official.core import train_utils
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DSTEM, EMA, SE
 from harness import execution, experiment, garden, records, runner
+from harness.attempts import Interrupted, RunError
 from harness.data import embedded
 from harness.experiment import Cut, Protocol, SettingsError
 from harness.runner import Place
@@ -68,7 +69,15 @@ def test_a_run_leaves_a_record_whose_numbers_come_from_its_predictions(prepared,
     assert evaluation.top1 == np.mean(best[:, 0] == labels)
     assert evaluation.top5 == np.mean([label in row for label, row in zip(labels, best, strict=True)])
     assert [point["step"] for point in record.curve if point["split"] == "train"] == [1, 2]
-    assert evaluation.checkpoint == "ckpt-2"
+    assert evaluation.checkpoint == "weights-2"
+    left = sorted(path.name for path in store.checkpoints(run.id).iterdir())
+    assert left == ["weights-2.data-00000-of-00001", "weights-2.index"], "momentum and older steps are gone"
+    assert sorted(path.name for path in store.folder(run.id).iterdir()) == [
+        "checkpoints",
+        "predictions-10x3@32.parquet",
+        "record.json",
+        "recorded",
+    ]
     assert record.provenance["resumed_at"] == []
     assert record.cut == {"steps": 2}
     assert execute(prepared, store, run, None) == record, "a run that is recorded is not trained again"
@@ -104,6 +113,118 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(prepared, store):
     assert [point["step"] for point in record.curve if point["split"] == "train"] == [1, 2, 3, 4]
 
 
+def interrupted_at(prepared, store, run, step):
+    """Asks to stop after the loop that ends at a step, as SIGTERM does."""
+    reached = []
+
+    def report(event):
+        if event["event"] == "train":
+            reached.append(event["step"])
+
+    with pytest.raises(Interrupted, match="asked"):
+        execution.execute(
+            run,
+            prepared[0],
+            place_of(prepared, store, run),
+            store,
+            report,
+            lambda: "asked to stop" if reached and reached[-1] == step else None,
+        )
+
+
+def test_a_run_that_is_asked_to_stop_saves_the_step_it_reached(prepared, store):
+    run = run_of(prepared, steps=5)
+    seldom = {"trainer.checkpoint_interval": 100, "trainer.validation_interval": 100}
+    run = dataclasses.replace(run, bookkeeping={**run.bookkeeping, **seldom})
+    interrupted_at(prepared, store, run, 3)
+    assert str(store.state(run.id)) == "interrupted at step 3"
+    record = execute(prepared, store, run)
+    assert record.provenance["resumed_at"] == [3]
+    assert [point["step"] for point in record.curve if point["split"] == "train"] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_stopped_after_its_last_step_is_only_evaluated(prepared, store):
+    run = run_of(prepared)
+
+    def last_straw(event):
+        if event["event"] == "evaluate" and event["done"]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(prepared, store, run, last_straw)
+    seen = []
+    record = execute(prepared, store, run, seen.append)
+    assert {event["event"] for event in seen} == {"evaluate"}
+    assert [point["step"] for point in record.curve if point["split"] == "train"] == [1, 2]
+
+
+def test_a_checkpoint_that_tensorflow_lost_sight_of_is_found(prepared, store):
+    run = run_of(prepared, steps=4)
+    interrupted_at(prepared, store, run, 2)
+    (store.checkpoints(run.id) / "checkpoint").write_text("damaged by hand")
+    assert execute(prepared, store, run).provenance["resumed_at"] == [2]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(prepared, store):
+    run = run_of(prepared, steps=4)
+    interrupted_at(prepared, store, run, 3)
+    data = store.checkpoints(run.id) / "ckpt-3.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 255
+    data.write_bytes(content)
+    with pytest.raises(RunError, match=r"checkpoints/ckpt-3: damaged checkpoint, its checksums or its index do not"):
+        execute(prepared, store, run)
+    for path in store.checkpoints(run.id).glob("ckpt-3.*"):
+        path.unlink()
+    assert execute(prepared, store, run).provenance["resumed_at"] == [2]
+
+
+def test_damaged_weights_are_named(prepared, store):
+    run = run_of(prepared)
+    record = execute(prepared, store, run)
+    index = store.checkpoints(run.id) / "weights-2.index"
+    index.write_bytes(index.read_bytes()[:100])
+    again = records.run_of(record, Protocol(1, 1, 32), evaluation_batch=8)
+    with pytest.raises(RunError, match="weights-2: damaged checkpoint"):
+        execution.evaluated(again, again.protocol, prepared[0], place_of(prepared, store, run), store, silent)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_its_checkpoint_good(prepared, store):
+    rate = "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate"
+    run = run_of(prepared, steps=6)
+    run = dataclasses.replace(
+        run,
+        settings={**run.settings, rate: 1e30, "trainer.optimizer_config.warmup.linear.warmup_steps": 1},
+    )
+    with pytest.raises(
+        RunError, match=r"the training loss of steps \d to \d is (nan|inf|[\d.e+]+), .* expected a number"
+    ):
+        execute(prepared, store, run)
+    path, step = runner.last_checkpoint(store.checkpoints(run.id))
+    values = tf.train.load_checkpoint(path)
+    assert step < 6
+    assert all(
+        np.isfinite(values.get_tensor(name)).all()
+        for name in values.get_variable_to_shape_map()
+        if name.startswith("model") and "VARIABLE_VALUE" in name
+    )
+
+
+def test_what_is_kept_of_a_training_checkpoint_is_its_network(prepared, store, tmp_path):
+    run = run_of(prepared, EMA.at(0.5), steps=4)
+    interrupted_at(prepared, store, run, 3)
+    place = dataclasses.replace(place_of(prepared, store, run), checkpoints=str(tmp_path))
+    checkpoint = store.checkpoints(run.id) / "ckpt-3"
+    kept = tf.train.load_checkpoint(runner.shrink(run, str(checkpoint), place))
+    whole = tf.train.load_checkpoint(str(checkpoint))
+    assert not any("OPTIMIZER_SLOT" in name for name in kept.get_variable_to_shape_map())
+    found = [name for name in whole.get_variable_to_shape_map() if name.endswith("average/.ATTRIBUTES/VARIABLE_VALUE")]
+    assert found
+    for name in found:
+        plain = name.split("/.OPTIMIZER_SLOT")[0] + "/.ATTRIBUTES/VARIABLE_VALUE"
+        assert np.array_equal(kept.get_tensor(plain), whole.get_tensor(name))
+
+
 def test_a_run_whose_record_was_removed_is_trained_from_its_first_step(prepared, store):
     run = run_of(prepared)
     execute(prepared, store, run)
@@ -129,7 +250,7 @@ def test_a_further_protocol_is_added_without_training(prepared, store):
 
 def test_evaluation_needs_the_last_checkpoint(prepared, store):
     run = run_of(prepared)
-    with pytest.raises(SettingsError, match="no checkpoint of step 2"):
+    with pytest.raises(SettingsError, match="no weights of step 2"):
         runner.evaluate(run, run.protocol, prepared[0], place_of(prepared, store, run), silent)
 
 
@@ -172,7 +293,9 @@ def test_another_number_of_replicas_than_planned_is_refused(prepared, store):
 def test_a_run_can_start_from_another_runs_checkpoint(prepared, store):
     parent = execute(prepared, store, run_of(prepared))
     child = dataclasses.replace(run_of(prepared, steps=1), parent=parent.identity)
-    place = dataclasses.replace(place_of(prepared, store, child), parent=str(store.checkpoints(parent.id)))
+    place = dataclasses.replace(
+        place_of(prepared, store, child), parent=runner.weights(store.checkpoints(parent.id), 2)
+    )
     record = execution.execute(child, prepared[0], place, store, silent)
     fresh = execute(prepared, store, run_of(prepared, steps=1))
     assert record.parent == parent.identity

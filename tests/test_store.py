@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from harness import records, store
+from harness.experiment import content_hash
 from harness.records import Evaluation, RecordError, RunRecord
 from harness.store import Store
 
@@ -105,9 +106,12 @@ def test_a_predictions_name_cannot_leave_the_folder(runs, tmp_path):
         runs.predictions(kept, "10x3@32")
 
 
-def damage(content, change):
+def damage(content, change, seal=True):
+    """A record changed by hand, by someone who knows of its hash."""
     loaded = json.loads(content)
     change(loaded)
+    if seal:
+        loaded["sha256"] = content_hash({key: loaded[key] for key in loaded if key not in ("schema", "sha256")})
     return json.dumps(loaded)
 
 
@@ -116,7 +120,11 @@ def damage(content, change):
     [
         (lambda text: text[: len(text) // 2], "damaged, not JSON"),
         (lambda text: "[]", "expected a JSON object"),
-        (lambda text: damage(text, lambda r: r.update(schema=99)), "schema 99: this version of the harness reads 1"),
+        (lambda text: damage(text, lambda r: r.update(schema=99)), "schema 99: this version of the harness reads 2"),
+        (
+            lambda text: damage(text, lambda r: r.update(seed=1), seal=False),
+            "changed since it was written, its sha256 does not hold",
+        ),
         (lambda text: damage(text, lambda r: r.pop("seed")), "field 'seed' is missing"),
         (lambda text: damage(text, lambda r: r.update(extra=1)), "unknown field 'extra'"),
         (lambda text: damage(text, lambda r: r.update(identity="x")), "identity 'x': expected 64 hexadecimal digits"),

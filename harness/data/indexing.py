@@ -56,6 +56,8 @@ def index(folder: Path, name: str, classes: Sequence[str], source: str, progress
             shards.append(Shard(path.name, len(found), path.stat().st_size))
             examples += found
             progress(path.stat().st_size)
+        if not examples:
+            raise ManifestError(f"{folder}: the shards of {split} hold no video; expected at least one")
         digests += [(split, example.media_id, example.digest) for example in examples]
         sizes |= {(example.height, example.width) for example in examples}
         splits[split] = _split(shards, examples, len(classes))

@@ -56,24 +56,51 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class _Pipeline:
-    """Which of how many input pipelines (hosts) this one is, and whether they share out shards or records."""
+    """One input pipeline (host).
+
+    Attributes:
+      index, count: which of how many it is.
+      replicas: how many it feeds; they take its batches in turn.
+      batch: clips of one replica and step.
+      by_shard: whether pipelines share out the shards; otherwise each reads all, and they share out the records.
+    """
 
     index: int
     count: int
+    replicas: int
+    batch: int
     by_shard: bool
 
     @classmethod
-    def of(cls, context: tf.distribute.InputContext | None, source: Source) -> _Pipeline:
-        index, count = (context.input_pipeline_id, context.num_input_pipelines) if context else (0, 1)
-        return cls(index, count, len(source.paths) >= _SHARDS_PER_PIPELINE * count)
+    def of(
+        cls, params: exp_cfg.DataConfig, source: Source, context: tf.distribute.InputContext | None = None
+    ) -> _Pipeline:
+        batch = int(params.global_batch_size)
+        if context is None:
+            return cls(0, 1, 1, batch, by_shard=len(source.paths) >= _SHARDS_PER_PIPELINE)
+        count = context.num_input_pipelines
+        return cls(
+            context.input_pipeline_id,
+            count,
+            context.num_replicas_in_sync // count,
+            context.get_per_replica_batch_size(batch),
+            by_shard=len(source.paths) >= _SHARDS_PER_PIPELINE * count,
+        )
 
-    def records(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        return dataset if self.by_shard else dataset.shard(self.count, self.index)
+    @property
+    def share(self) -> int:
+        """Clips of one step."""
+        return self.replicas * self.batch
 
+    def own(self, records: tf.data.Dataset) -> tf.data.Dataset:
+        """Its share of each step's records: neighbours, so that a replica's clips depend on no other pipeline."""
+        if self.by_shard or self.count == 1:
+            return records
+        return records.batch(self.share).shard(self.count, self.index).unbatch()
 
-def _batch_size(params: exp_cfg.DataConfig, context: tf.distribute.InputContext | None) -> int:
-    size = params.global_batch_size
-    return int(context.get_per_replica_batch_size(size)) if context else int(size)
+    def place(self, number: Any, each: int) -> Any:
+        """Where its `number`-th clip or batch stands among those of all pipelines, which take `each` in turn."""
+        return (number // each * self.count + self.index) * each + number % each
 
 
 def training(
@@ -93,33 +120,62 @@ def training(
     Returns:
       Dataset of ({"image": [batch, frames, height, width, 3]}, one-hot labels [batch, classes]).
     """
-    pipeline = _Pipeline.of(context, source)
-    replicas = (context.num_replicas_in_sync // context.num_input_pipelines) if context else 1
-    # Of this pipeline: its replicas take turns with what it reads.
-    start = start_step * _batch_size(params, context) * replicas
-    seed = int(params.seed)
-
-    def augmented(place: tf.Tensor, record: tf.Tensor) -> Element:
-        # The place among all pipelines: where they share records, their number does not change a clip's draws, and
-        # where they share shards, no two of them draw alike.
-        place = place * pipeline.count + pipeline.index
-        with draws.fixed_by(tf.stack([tf.constant(seed, tf.int64), place])):
-            features, target, _, _ = _parser(params, source)(record)
-        return features, target
-
-    dataset = _ordered(params, source, pipeline, start).enumerate(start)
-    dataset = dataset.map(augmented, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(_batch_size(params, context), drop_remainder=True)
+    pipeline = _Pipeline.of(params, source, context)
+    dataset = clips(params, source, start_step, context).batch(pipeline.batch, drop_remainder=True)
     if params.mixup_and_cutmix is not None:
-        dataset = dataset.enumerate(start_step * replicas).map(
+        dataset = dataset.enumerate(start_step * pipeline.replicas).map(
             _mixed(params, source.classes, pipeline), num_parallel_calls=tf.data.AUTOTUNE
         )
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def _ordered(params: exp_cfg.DataConfig, source: Source, pipeline: _Pipeline, start: int) -> tf.data.Dataset:
-    """Serialized videos, epoch after epoch, from the pipeline's `start`-th on."""
+def clips(
+    params: exp_cfg.DataConfig, source: Source, start_step: int, context: tf.distribute.InputContext | None = None
+) -> tf.data.Dataset:
+    """The clips of :func:`training`, one by one and before they are mixed."""
+    pipeline = _Pipeline.of(params, source, context)
+    seed = int(params.seed)
+
+    def augmented(number: tf.Tensor, record: tf.Tensor) -> Element:
+        # The place among all pipelines: where they share records, their number does not change a clip's draws, and
+        # where they share shards, no two of them draw alike.
+        place = pipeline.place(number, pipeline.share)
+        with draws.fixed_by(tf.stack([tf.constant(seed, tf.int64), place])):
+            features, target, _, _ = _parser(params, source)(record)
+        return features, target
+
+    records = _ordered(params, source, pipeline, start_step, _records(source)).enumerate(start_step * pipeline.share)
+    return records.map(augmented, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def places(
+    params: exp_cfg.DataConfig, source: Source, start: int, context: tf.distribute.InputContext | None = None
+) -> tf.data.Dataset:
+    """Where the videos stand that :func:`clips` or :func:`videos` reads: (shard, record), from zero; reads no file."""
+    counts = tf.constant(source.counts, tf.int64)
+
+    def numbered(shard: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.range(counts[shard]).map(lambda record: tf.stack([tf.cast(shard, tf.int64), record]))
+
+    if params.is_training:
+        return _ordered(params, source, _Pipeline.of(params, source, context), start, numbered)
+    return tf.data.Dataset.range(len(source.paths)).flat_map(numbered).skip(start)
+
+
+def _records(source: Source) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """A shard's number -> its serialized videos."""
     paths = tf.constant(source.paths)
+    return lambda shard: tf.data.TFRecordDataset(tf.gather(paths, shard))
+
+
+def _ordered(
+    params: exp_cfg.DataConfig,
+    source: Source,
+    pipeline: _Pipeline,
+    start_step: int,
+    opened: Callable[[tf.Tensor], tf.data.Dataset],
+) -> tf.data.Dataset:
+    """What the pipeline reads from `start_step` on, epoch after epoch; `opened` gives what is in a shard."""
     seed = int(params.seed)
 
     def shards_of(epoch: tf.Tensor) -> tf.Tensor:
@@ -127,26 +183,28 @@ def _ordered(params: exp_cfg.DataConfig, source: Source, pipeline: _Pipeline, st
         return order[pipeline.index :: pipeline.count] if pipeline.by_shard else order
 
     def records_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        records = tf.data.Dataset.from_tensor_slices(tf.gather(paths, shards_of(epoch))).interleave(
-            tf.data.TFRecordDataset,
+        records = tf.data.Dataset.from_tensor_slices(shards_of(epoch)).interleave(
+            opened,
             cycle_length=params.cycle_length,
             block_length=params.block_length,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        return pipeline.records(_shuffled(records, params.shuffle_buffer_size, tf.stack([seed, epoch])))
+        return _shuffled(records, params.shuffle_buffer_size, tf.stack([seed, epoch]))
 
     def size_of(epoch: int) -> int:
         if pipeline.by_shard:
             return sum(source.counts[shard] for shard in shards_of(tf.constant(epoch, tf.int64)).numpy())
-        return len(range(pipeline.index, source.videos, pipeline.count))
+        return source.videos
 
+    # With shared records, each pipeline reads what all of them read and keeps its share.
+    start = start_step * pipeline.share * (1 if pipeline.by_shard else pipeline.count)
     epoch = 0
     while start >= size_of(epoch):
         start -= size_of(epoch)
         epoch += 1
     epochs = tf.data.Dataset.range(epoch, tf.int64.max)
-    return epochs.flat_map(records_of).skip(start)
+    return pipeline.own(epochs.flat_map(records_of).skip(start))
 
 
 def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data.Dataset:
@@ -172,19 +230,31 @@ def evaluation(
       Dataset of ({"image": [batch x views, frames, height, width, 3]}, labels), where labels holds "label" [batch],
       "media_id" [batch, 64] (bytes of the id as int32, zero padded) and "valid" [batch] (false for padding).
     """
-    pipeline = dataclasses.replace(_Pipeline.of(context, source), by_shard=False)
-    videos = min(int(params.num_examples), source.videos)
-    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(source.paths)).flat_map(tf.data.TFRecordDataset)
-    dataset = dataset.take(videos).apply(tf.data.experimental.assert_cardinality(videos))
-    dataset = pipeline.records(dataset)
-    dataset = dataset.map(_viewer(params, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    global_batch = int(params.global_batch_size)
-    own = len(range(pipeline.index, videos, pipeline.count))
-    rounds = -(-videos // global_batch)
-    missing = rounds * global_batch // pipeline.count - own
+    pipeline = _Pipeline.of(params, source, context)
+    dataset = videos(params, source, context=context)
+    rounds = -(-_evaluated(params, source) // (pipeline.share * pipeline.count))
+    numbers = range(rounds * pipeline.share)
+    missing = sum(pipeline.place(number, pipeline.share) >= _evaluated(params, source) for number in numbers)
     padding = tf.data.Dataset.from_tensors(tf.nest.map_structure(_zeros, dataset.element_spec)).repeat(missing)
-    dataset = dataset.concatenate(padding).batch(_batch_size(params, context), drop_remainder=True)
+    dataset = dataset.concatenate(padding).batch(pipeline.batch, drop_remainder=True)
     return dataset.map(_merge_views(params)).prefetch(2)
+
+
+def videos(
+    params: exp_cfg.DataConfig, source: Source, start: int = 0, context: tf.distribute.InputContext | None = None
+) -> tf.data.Dataset:
+    """The videos of :func:`evaluation` from the `start`-th on, one by one and without the padding."""
+    pipeline = dataclasses.replace(_Pipeline.of(params, source, context), by_shard=False)
+    count = _evaluated(params, source)
+    dataset = tf.data.Dataset.range(len(source.paths)).flat_map(_records(source))
+    dataset = dataset.take(count).apply(tf.data.experimental.assert_cardinality(count))
+    return pipeline.own(dataset.skip(start)).map(
+        _viewer(params, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _evaluated(params: exp_cfg.DataConfig, source: Source) -> int:
+    return min(int(params.num_examples), source.videos)
 
 
 def _zeros(spec: tf.TensorSpec) -> tf.Tensor:
@@ -249,10 +319,10 @@ def _mixed(params: exp_cfg.DataConfig, classes: int, pipeline: _Pipeline) -> Cal
     mix = params.mixup_and_cutmix
     seed = int(params.seed)
 
-    def mixed(place: tf.Tensor, batch: Element) -> Element:
+    def mixed(number: tf.Tensor, batch: Element) -> Element:
         features, labels = batch
         # A stream of its own: the clips' draws use seeds from zero up.
-        place = place * pipeline.count + pipeline.index
+        place = pipeline.place(number, pipeline.replicas)
         with draws.fixed_by(tf.stack([tf.constant(seed, tf.int64), -1 - place])):
             augmenter = augment.MixupAndCutmix(
                 mixup_alpha=mix.mixup_alpha,
