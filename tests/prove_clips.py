@@ -1,0 +1,127 @@
+"""Counts how often row 3 sees each training clip, whole and killed twice in mid-training; the counts must agree.
+
+    python -m tests.prove_clips                 the quick profile's row 3
+    python -m tests.prove_clips --steps 48      in short, as test_interruptions does
+
+What is counted is what the train step is handed, by step: of steps that a kill made to be done again, the later ones
+are those that made the weights.
+"""
+
+import argparse
+import collections
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from harness.data import embedded
+
+SPEC = embedded.EmbeddedSpec()
+
+
+def train(folder: Path, data: Path, log: Path, steps: int | None, die_at: int | None) -> None:
+    """Trains row 3 in this process, notes the clips of each step, and dies at a step."""
+    import tensorflow as tf
+
+    from ablations.profiles import QUICK
+    from ablations.table2 import STUDY
+    from harness import execution, experiment, task
+    from harness.data import reader
+    from harness.experiment import Cut
+    from harness.runner import Place
+    from harness.store import Store
+    from harness.workspace import facts
+
+    parser, train_step = reader._parser, task.VideoTask.train_step
+
+    def with_id(params, source):
+        parsed = parser(params, source)
+
+        def parse(record):
+            features, target, label, media_id = parsed(record)
+            return {**features, "id": media_id} if params.is_training else features, target, label, media_id
+
+        return parse
+
+    def noted(self, inputs, model, optimizer, metrics=None):
+        features, labels = inputs
+        tf.py_function(note, [optimizer.iterations, features["id"]], [])
+        return train_step(self, ({"image": features["image"]}, labels), model, optimizer, metrics)
+
+    def note(step, ids):
+        with log.open("a") as file:
+            file.write(json.dumps([int(step), [one.decode() for one in ids.numpy()]]) + "\n")
+
+    def report(event):
+        if die_at and event["event"] == "train" and event["step"] >= die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    reader._parser, task.VideoTask.train_step = with_id, noted
+    described = embedded.ensure(SPEC, data)
+    run = experiment.complete(STUDY.rows[2].cell(0), QUICK, facts(described), Cut(steps=steps), replicas=1)
+    often = {"trainer.checkpoint_interval": 16, "trainer.steps_per_loop": 8}
+    run = dataclasses.replace(run, bookkeeping={**run.bookkeeping, **often})
+    store = Store(folder)
+    place = Place(str(embedded.folder(SPEC, data)), str(store.checkpoints(run.id)))
+    record = execution.execute(run, described, place, store, report)
+    print(json.dumps(record.provenance["resumed_at"]))
+
+
+def counted(log: Path) -> tuple[collections.Counter, int]:
+    """How often each clip was seen on the way to the weights, and the number of steps."""
+    last = dict(json.loads(line) for line in log.read_text().splitlines())
+    return collections.Counter(one for ids in last.values() for one in ids), len(last)
+
+
+def attempt(folder: Path, data: Path, steps: int | None, die_at: int | None) -> list[int]:
+    """One attempt in a process of its own; the steps at which the run resumed, once it is done."""
+    words = [str(folder), str(data), str(folder / "clips.jsonl"), str(steps or 0), str(die_at or 0)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.prove_clips", "--child", *words], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == (-signal.SIGKILL if die_at else 0), done.stderr[-2000:]
+    return [] if die_at else json.loads(done.stdout.splitlines()[-1])
+
+
+def prove(steps: int | None, folder: Path) -> dict[str, object]:
+    """Trains whole, then killed after a quarter and after two thirds, and compares."""
+    total = steps or 256
+    whole, killed = folder / "whole", folder / "killed"
+    for one in (whole, killed):
+        one.mkdir()
+    attempt(whole, folder / "data", steps, None)
+    for die_at in (total // 4, 2 * total // 3):
+        attempt(killed, folder / "data", steps, die_at)
+    resumed = attempt(killed, folder / "data", steps, None)
+    (expected, steps_of_one), (found, steps_of_other) = counted(whole / "clips.jsonl"), counted(killed / "clips.jsonl")
+    assert found == expected, "clips were seen another number of times"
+    assert len(resumed) == 2, resumed
+    assert all(resumed), resumed
+    epochs = total * 16 / SPEC.train_videos
+    assert set(expected.values()) <= {int(epochs), int(-(-epochs // 1))}
+    return {
+        "steps": [steps_of_one, steps_of_other],
+        "clips": len(found),
+        "times each": sorted(set(found.values())),
+        "resumed at": resumed,
+    }
+
+
+def main() -> None:
+    """The command line."""
+    if sys.argv[1:2] == ["--child"]:
+        folder, data, log, steps, die_at = sys.argv[2:]
+        train(Path(folder), Path(data), Path(log), int(steps) or None, int(die_at) or None)
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int)
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(prove(parser.parse_args().steps, Path(folder))))
+
+
+if __name__ == "__main__":
+    main()

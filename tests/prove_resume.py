@@ -1,0 +1,143 @@
+"""Kills a quick study again and again at random moments, lets it finish, and checks what it left.
+
+    python -m tests.prove_resume                  twenty kills over the ten rows, about a quarter of an hour
+    python -m tests.prove_resume --kills 3 --rows 1,2 --steps 40
+
+Run by test_interruptions in its short form.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness.attempts import Attempts
+
+
+@dataclasses.dataclass
+class Seen:
+    """What a folder of runs held after a kill.
+
+    Attributes:
+      records: id -> content of the record.
+      began: id -> steps at which the attempts so far began.
+      checkpoint: id -> step of the last checkpoint.
+    """
+
+    records: dict[str, bytes]
+    began: dict[str, tuple[int, ...]]
+    checkpoint: dict[str, int]
+
+
+def look(runs: Path) -> Seen:
+    """Looks at a folder of runs."""
+    records = {path.parent.name: path.read_bytes() for path in runs.glob("*/record.json")}
+    begun = [path.parent for path in runs.glob("*/curve.jsonl")]
+    began = {folder.name: Attempts(folder).history().began for folder in begun}
+    return Seen(records, began, {folder.name: last_checkpoint(folder / "checkpoints") for folder in begun})
+
+
+def last_checkpoint(folder: Path) -> int:
+    """Step of the checkpoint that TensorFlow would go on from; 0 where there is none."""
+    named = folder / "checkpoint"
+    text = named.read_text() if named.exists() else ""
+    found = re.search(r'^model_checkpoint_path: "(?:.*/)?ckpt-(\d+)"', text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def killed(command: list[str], after: float, victim: str, log: Path) -> bool:
+    """Starts the study and kills it so many seconds later; whether it was still at it.
+
+    Args:
+      command: the study.
+      after: seconds.
+      victim: "all" (power goes) or "command" (the process that was started, alone).
+      log: where its output goes.
+    """
+    with log.open("a") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        try:
+            process.wait(after)
+            return False
+        except subprocess.TimeoutExpired:
+            (os.killpg if victim == "all" else os.kill)(process.pid, signal.SIGKILL)
+            process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                while True:  # the worker, left alone, ends when it next reports
+                    os.killpg(process.pid, 0)
+                    time.sleep(0.1)
+            return True
+
+
+def check(seen: list[Seen], runs: Path) -> dict[str, object]:
+    """Holds the records against what was seen after each kill."""
+    final = look(runs)
+    for one in seen:
+        for run_id, content in one.records.items():
+            assert final.records.get(run_id) == content, f"{run_id}: trained or written again after it was done"
+    summary: dict[str, object] = {}
+    for run_id, content in final.records.items():
+        made = json.loads(content)["provenance"]
+        history = [one for one in seen if run_id in one.began]
+        for before, after in itertools.pairwise(history):
+            fresh = after.began[run_id][len(before.began[run_id]) :]
+            assert set(fresh[:1]) <= {before.checkpoint[run_id]}, f"{run_id}: {fresh} after {before.checkpoint[run_id]}"
+        if history and made["attempts"] > len(history[-1].began[run_id]):
+            assert (made["resumed_at"] or [0])[-1] == history[-1].checkpoint[run_id], (
+                f"{run_id}: last attempt from zero"
+            )
+        zeros = made["attempts"] - len(made["resumed_at"])
+        summary[run_id] = {"attempts": made["attempts"], "from zero": zeros, "resumed at": made["resumed_at"]}
+    return summary
+
+
+def prove(kills: int, longest: float, seed: int, words: list[str], folder: Path) -> dict[str, object]:
+    """Kills a study so many times, lets it finish and checks it.
+
+    Returns:
+      What happened, for a reader.
+    """
+    draw = random.Random(seed)
+    command = [sys.executable, "-m", "harness.additive_study", *words]
+    command += ["--results", str(folder / "results"), "--plots", str(folder / "plots")]
+    runs, log = folder / "results" / "runs", folder / "log.txt"
+    seen = []
+    began = time.monotonic()
+    while len(seen) < kills:
+        after, victim = draw.uniform(0.0, longest), draw.choice(["all", "command"])
+        if not killed(command, after, victim, log):
+            break
+        seen.append(look(runs))
+        print(f"kill {len(seen)} ({victim}) after {after:.1f} s: {len(seen[-1].records)} records", flush=True)
+    with log.open("a") as out:
+        code = subprocess.run(command, stdout=out, stderr=out, check=False).returncode
+    assert code == 0, f"the study ended with exit code {code}, see {log}"
+    found = check(seen, runs)
+    return {"kills": len(seen), "seconds": round(time.monotonic() - began), "records": len(found), "runs": found}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument(
+        "--longest", type=float, default=45.0, help="seconds after which an attempt is killed at the latest"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    known, words = parser.parse_known_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(prove(known.kills, known.longest, known.seed, words, Path(folder)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

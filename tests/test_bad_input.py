@@ -1,0 +1,243 @@
+"""What a user can get wrong, or find broken: each a line that names it and what was expected; nothing is lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from harness import additive_study, conducting, evaluate, train
+from harness.data import embedded, indexing, manifest
+from harness.store import Store
+
+SPEC = embedded.EmbeddedSpec(train_videos=24, validation_videos=13)
+CUT = ["--steps", "2", "--validation-videos", "8"]
+DIVERGES = """
+from ablations.toggles import OPTIMIZER
+from harness.toggles import VALUE, Toggle
+
+_RATE = f"{OPTIMIZER}.learning_rate.cosine.initial_learning_rate"
+RATE = Toggle("rate", "LR", "", "learning rate", {_RATE: VALUE}, 1e30)
+WARMUP = Toggle("warmup", "WU", "", "warm-up steps", {f"{OPTIMIZER}.warmup.linear.warmup_steps": VALUE}, 1)
+"""
+SILENTLY_WRONG = """
+from harness.toggles import Toggle
+
+TRAIN = Toggle("sparse", "S", "", "labels as numbers in training", {"task.train_data.one_hot": False}, 1)
+LOSS = Toggle("loss", "L", "", "labels as numbers in the loss", {"task.losses.one_hot": False}, 1)
+CROP = Toggle("crop", "C", "", "smallest side in evaluation", {"task.validation_data.min_image_size": 20}, 1)
+FILES = Toggle("files", "F", "", "kind of files", {"task.train_data.file_type": "sstable"}, 1)
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A small prepared data set that nothing is wrong with."""
+    root = tmp_path_factory.mktemp("data")
+    embedded.ensure(SPEC, root)
+    return embedded.folder(SPEC, root)
+
+
+@pytest.fixture
+def data(whole, tmp_path):
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "data"))
+
+
+def call(command, tmp_path, *words):
+    return CliRunner().invoke(command, [*map(str, words), "--results", str(tmp_path / "results")])
+
+
+def said(result, code):
+    assert result.exit_code == code, result.output
+    assert "Traceback (most recent" not in result.output
+    return " ".join(result.output.split())
+
+
+def shard(folder, split):
+    return sorted(folder.glob(f"{split}-*"))[0]
+
+
+def rewrite(path, change):
+    """Writes a shard again, its first video changed."""
+    records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    example = tf.train.SequenceExample.FromString(records[0])
+    change(example)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in [example.SerializeToString(), *records[1:]]:
+            writer.write(record)
+
+
+def describe_again(folder):
+    """A manifest that fits the files, as someone would write who does not look into them."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    for split in content["splits"].values():
+        for one in split["shards"]:
+            one["bytes"] = (folder / one["file"]).stat().st_size
+    path.write_text(json.dumps(content))
+
+
+def bad_frame(example):
+    for frame in example.feature_lists.feature_list["image/encoded"].feature:
+        frame.bytes_list.value[0] = b"\xff\xd8no image"
+
+
+def bad_label(example):
+    example.context.feature["clip/label/index"].int64_list.value[0] = 99
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def test_a_shard_cut_short_is_refused_before_anything_is_trained(data, tmp_path):
+    path = shard(data, "train")
+    path.write_bytes(path.read_bytes()[:-100])
+    line = said(call(train.main, tmp_path, "--data", data, *CUT), 2)
+    assert f"shard {path.name!r} has {path.stat().st_size} bytes; expected {path.stat().st_size + 100}" in line
+
+
+@pytest.mark.parametrize(
+    ("split", "damage", "message"),
+    [
+        ("train", flipped, "does not match its checksum; expected"),
+        ("train", lambda path: rewrite(path, bad_frame), "frame 0 (10 bytes) cannot be decoded; expected a JPEG image"),
+        ("validation", lambda path: rewrite(path, bad_label), "has label 99; expected 0 to 7"),
+    ],
+    ids=["checksum", "frame", "label"],
+)
+def test_damaged_videos_are_named_in_training(data, tmp_path, split, damage, message):
+    path = shard(data, split)
+    damage(path)
+    describe_again(data)
+    line = said(call(train.main, tmp_path, "--data", data, *CUT), 1)
+    assert f"{path.name}: record" in line
+    assert message in line
+    assert "failure.json" in line
+
+
+def test_an_empty_split_is_named(data, tmp_path):
+    content = json.loads((data / "manifest.json").read_text())
+    content["splits"]["validation"]["shards"] = []
+    (data / "manifest.json").write_text(json.dumps(content))
+    line = said(call(train.main, tmp_path, "--data", data, *CUT), 2)
+    assert "splits.validation.shards is a list of 0; expected a list of at least one" in line
+
+
+def test_a_split_of_empty_shards_is_named_when_a_folder_is_indexed(data):
+    for path in data.glob("validation-*"):
+        with tf.io.TFRecordWriter(str(path)):
+            pass
+    with pytest.raises(
+        manifest.ManifestError, match=f"{data}: the shards of validation hold no video; expected at least"
+    ):
+        indexing.index(data, "mine", [str(number) for number in range(8)], "test", lambda _: None)
+
+
+def test_videos_shorter_than_a_clip_are_refused_unless_asked_for(data, tmp_path):
+    content = json.loads((data / "manifest.json").read_text())
+    content["splits"]["train"]["frames_min"] = 20
+    (data / "manifest.json").write_text(json.dumps(content))
+    words = ["--data", data, "--frames", "48", *CUT]
+    line = said(call(train.main, tmp_path, *words), 1)
+    assert "the shortest train video has 20 frames, a clip of 12 frames, 2 apart, spans 23" in line
+    assert "--repeat-short-videos" in line
+    assert "cannot run" not in said(call(train.main, tmp_path, *words, "--plan", "--repeat-short-videos"), 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sparse"], "task.train_data.one_hot=False: expected the same as task.losses.one_hot"),
+        (["loss"], "task.losses.one_hot and task.validation_data.one_hot differ: accuracy would be meaningless"),
+        (["crop"], "resolution=224 and crop=1 both set task.validation_data.min_image_size"),
+        (["files"], "task.train_data.file_type=sstable: the reader knows tfrecord only"),
+    ],
+)
+def test_settings_that_the_garden_gets_silently_wrong(tmp_path, words, message):
+    file = tmp_path / "mine.py"
+    file.write_text(SILENTLY_WRONG)
+    assert message in said(call(train.main, tmp_path, *words, "--toggles", file, *CUT), 2)
+
+
+def test_a_loss_that_diverges_is_said_with_its_steps(whole, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(DIVERGES)
+    words = ["rate", "warmup", "--toggles", file, "--data", whole, "--steps", "30", "--validation-videos", "8"]
+    line = said(call(train.main, tmp_path, *words), 1)
+    assert "the training loss of steps" in line
+    assert "a lower learning rate or a longer warm-up may help" in line
+    again = said(call(train.main, tmp_path, *words, "--plan"), 0)
+    assert "failed" in again
+    assert "the training loss of steps" in again
+
+
+def test_a_disk_that_cannot_hold_the_study_is_refused_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(conducting, "_free", lambda folder: 1_000_000)
+    line = said(call(additive_study.main, tmp_path, "--plots", tmp_path / "plots", *CUT), 2)
+    assert "checkpoints need 0.0" in line
+    assert "0.00 GB are free: free some" in line
+    assert not list((tmp_path / "results").rglob("record.json"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Two rows, trained; a function that calls the study again."""
+    folder = tmp_path_factory.mktemp("study")
+
+    def run(rows, *words):
+        flags = ["--rows", rows, *CUT, *words, "--plots", str(folder / "plots")]
+        return call(additive_study.main, folder, *flags)
+
+    said(run("1,2"), 0)
+    return run, Store(folder / "results")
+
+
+def of_row(store, number):
+    """The id of a row's run: the first has no toggle."""
+    return next(run_id for run_id in store.ids() if len(store.read(run_id).toggles) == number - 1)
+
+
+def test_damaged_records_and_predictions_are_named_and_the_other_rows_go_on(study):
+    run, store = study
+    first, second = of_row(store, 1), of_row(store, 2)
+    record, predictions = store.folder(first) / "record.json", next(store.folder(second).glob("*.parquet"))
+    kept = record.read_bytes(), predictions.read_bytes()
+    record.write_bytes(kept[0].replace(b'"seed": 0', b'"seed": 5'))
+    predictions.write_bytes(kept[1][:-1] + b"x")
+    try:
+        refused = said(run("1-3", "--fail-fast"), 1)
+        assert "row 3: ls sd: done" not in refused
+        line = said(run("1-3"), 1)
+        assert f"FAILED row 1: baseline: {record}: changed since it was written" in line
+        assert f"FAILED row 2: ls: {predictions}: changed since the record was written" in line
+        assert "row 3: ls sd: done" in line
+        assert len(store.ids()) == 3
+    finally:
+        record.write_bytes(kept[0])
+        predictions.write_bytes(kept[1])
+    assert "done 3, to do 0" in said(run("1-3"), 0)
+
+
+def test_damaged_weights_are_named(study):
+    _, store = study
+    first = of_row(store, 1)
+    data = next(store.checkpoints(first).glob("weights-2.data*"))
+    kept = data.read_bytes()
+    flipped(data)
+    line = said(call(evaluate.main, store.root.parent, first, "--views", "1x1"), 1)
+    assert "weights-2: damaged checkpoint, its checksums or its index do not hold" in line
+    data.write_bytes(kept)
+    assert "1x1@32: top-1" in said(call(evaluate.main, store.root.parent, first, "--views", "1x1"), 0)
+
+
+def test_two_processes_in_one_folder(study):
+    run, store = study
+    with store.locked():
+        line = said(run("1-4"), 2)
+    assert "another process is training into it; wait for it, or choose another --results" in line
