@@ -6,7 +6,6 @@ or that reads back differently, is an error, so an update of the Garden cannot s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,51 +13,8 @@ from official.core import config_definitions
 from official.vision.configs import video_classification
 from official.vision.modeling.backbones import resnet_3d
 
+from harness.dotted import nested
 from harness.experiment import SettingsError
-
-_INDEXED = re.compile(r"(.+)\[(\d+)\]$")
-
-
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat dotted names -> nested mappings and lists, as the Garden's configuration holds them."""
-    root: dict[str, Any] = {}
-    for field in sorted(settings, key=_natural):
-        place: Any = root
-        *parents, leaf = _steps(field)
-        for name, following in zip(parents, [*parents[1:], leaf], strict=True):
-            place = _child(place, name, [] if isinstance(following, int) else {})
-        _put(place, leaf, settings[field])
-    return root
-
-
-def _natural(field: str) -> tuple[tuple[bool, Any], ...]:
-    return tuple((isinstance(step, str), step) for step in _steps(field))
-
-
-def _steps(field: str) -> list[str | int]:
-    """Names and indices on the way to a leaf: ["a", "b", 2, "c"] for "a.b[2].c"."""
-    steps: list[str | int] = []
-    for part in field.split("."):
-        indexed = _INDEXED.match(part)
-        steps.extend([indexed[1], int(indexed[2])] if indexed else [part])
-    return steps
-
-
-def _child(place: Any, name: str | int, empty: Any) -> Any:
-    if isinstance(place, list):
-        if name == len(place):
-            place.append(empty)
-        return place[int(name)]
-    return place.setdefault(name, empty)
-
-
-def _put(place: Any, name: str | int, value: Any) -> None:
-    if isinstance(place, list):
-        if name != len(place):
-            raise SettingsError(f"element {name} of a list stated without the {len(place)} before it")
-        place.append(value)
-    else:
-        place[name] = value
 
 
 def build(settings: Mapping[str, Any], bookkeeping: Mapping[str, Any]) -> config_definitions.ExperimentConfig:

@@ -1,0 +1,144 @@
+"""python -m harness.export: a run as the Model Garden's own trainer takes it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from harness import options
+
+if TYPE_CHECKING:
+    from harness.data.manifest import Manifest
+    from harness.experiment import Run
+    from harness.workspace import DataSet, Workspace
+
+_EXAMPLES = """
+\b
+Examples:
+  python -m harness.export row3
+  python -m harness.export row10 --profile paper --data /data/k400 --tpu local --output r3d-rs-200
+  python -m harness.export 3f9c
+"""
+# What a recorded run was trained with stands in its record; only where and how the Garden will train is to be said.
+_OPEN = {"what", "output", "gpus", "results", "data", "strategy", "tpu", "worker_hosts", "task_index"}
+
+
+@click.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
+@click.argument("what", metavar="RUN|ROW")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder to write into.  [default: export/ID under --results]")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of a row.")
+@click.option("--gpus", type=click.IntRange(min=0), metavar="N",
+              help="GPUs of each machine that will train.  [default: as many as share the batch]")  # fmt: skip
+@options.training
+@options.folders
+@options.one_line_errors
+def main(what: str, output: Path | None, seed: int, gpus: int | None, **flags: Any) -> None:
+    """Writes Garden YAML that `official/vision/train.py` trains to the same configuration, and prints the command.
+
+    RUN is the id of a recorded run, or the start of it; ROW is a row of the additive study: row1 to row10.
+    """
+    from harness import exporting
+
+    row = re.fullmatch(r"row(\d{1,4})", what)
+    if row:
+        workspace = options.workspace(**flags, purpose="plan")
+        run, changes = _of_row(int(row[1]), workspace, seed)
+    else:
+        _refuse_others(what)
+        run, changes, workspace = _recorded(what, flags)
+    manifest = _manifest(workspace.data)
+    target = exporting.Target(
+        devices=workspace.devices,
+        gpus=exporting.gpus_for(run, workspace.devices, gpus),
+        data=workspace.data.folder.absolute() if workspace.data.folder else exporting.ELSEWHERE,
+        manifest=manifest,
+        parent=_parents_weights(run, workspace),
+    )
+    folder = output or workspace.store.root / "export" / run.id
+    command = exporting.write(run, target, changes, folder)
+    _say(folder, command, manifest, workspace)
+
+
+def _of_row(number: int, workspace: Workspace, seed: int) -> tuple[Run, dict[str, Any]]:
+    from ablations.table2 import STUDY
+    from harness.experiment import applied_as_data
+
+    run = workspace.complete(STUDY.only([number]).rows[0].cell(seed))
+    return run, {**applied_as_data(run.cell.toggles), **run.scale}
+
+
+def _recorded(what: str, flags: dict[str, Any]) -> tuple[Run, dict[str, Any], Workspace]:
+    """A recorded run, its toggles and axes, and a workspace with its data set."""
+    from harness import records
+    from harness.experiment import Protocol, SettingsError
+    from harness.store import Store
+
+    record = Store(flags["results"]).find(what)
+    workspace = options.workspace(**{**flags, "profile_name": record.profile}, purpose="plan")
+    named, made = workspace.data.facts, record.data
+    if workspace.data.folder and named.fingerprint != made["fingerprint"]:
+        raise SettingsError(
+            f"run {record.id} was trained on {made['name']} ({made['fingerprint'][:8]}), "
+            f"the data named are {named.name} ({named.fingerprint[:8]})"
+        )
+    first = next(iter(record.evaluations.values()))
+    run = records.run_of(record, Protocol(first.clips, first.crops, first.size), workspace.profile.evaluation_batch)
+    return run, {**record.toggles, **record.scale}, workspace
+
+
+def _refuse_others(what: str) -> None:
+    from harness.experiment import SettingsError
+
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if given and parameter.name not in _OPEN:
+            raise SettingsError(f"{parameter.opts[0]}: run {what!r} was trained already; the flag is for a row")
+
+
+def _manifest(data: DataSet) -> Manifest | None:
+    """The manifest of the data set, which is drawn first where it is the embedded one; None for one not at hand."""
+    from harness.data import embedded, manifest
+
+    if data.folder is None:
+        return None
+    if data.spec is None:
+        return manifest.load(data.folder)
+    if not data.ready:
+        click.echo("Drawing the embedded clips ...")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return embedded.ensure(data.spec, data.folder.parent)
+
+
+def _parents_weights(run: Run, workspace: Workspace) -> str | None:
+    from harness.experiment import TRAIN_STEPS
+
+    if run.parent is None:
+        return None
+    parent = workspace.store.read(run.parent[:16])
+    return str(workspace.store.checkpoints(parent.id).absolute() / f"weights-{parent.settings[TRAIN_STEPS]}")
+
+
+def _say(folder: Path, command: list[str], manifest: Manifest | None, workspace: Workspace) -> None:
+    from harness import exporting
+    from harness.devices import MULTI_WORKER
+
+    click.echo(f"Wrote {', '.join(sorted(str(path) for path in folder.glob('*') if path.is_file()))}.")
+    if manifest is None:
+        click.echo(f"Put the folder of {workspace.data.facts.name} in place of {exporting.ELSEWHERE} in it.")
+    where = "; on every worker, with TF_CONFIG set" if workspace.devices.strategy == MULTI_WORKER else ""
+    click.echo(f"To train it with the Model Garden alone{where}:\n  {exporting.typed(command)}")
+    taken = ["python", "-m", "harness.import_garden", str(folder / "model"), "--results", str(workspace.store.root)]
+    if manifest is None or workspace.data.spec is None:
+        taken += ["--data", str(workspace.data.folder or exporting.ELSEWHERE)]
+    click.echo(f"To take in what it trained:\n  {exporting.typed(taken)}")
+
+
+if __name__ == "__main__":
+    main()
