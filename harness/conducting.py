@@ -138,16 +138,9 @@ def _job(workspace: Workspace, planned: Planned) -> Job:
         spec=data.spec,
         results=workspace.store.root,
         devices=workspace.devices,
-        parent=_parents_weights(workspace),
+        parent=workspace.parents_weights,
+        garden=workspace.garden,
     )
-
-
-def _parents_weights(workspace: Workspace) -> str | None:
-    if workspace.parent is None:
-        return None
-    parent = workspace.parent[:16]
-    steps = workspace.store.read(parent).settings["trainer.train_steps"]
-    return str(workspace.store.checkpoints(parent).absolute() / f"weights-{steps}")
 
 
 def _free(folder: Path) -> int:
@@ -176,18 +169,18 @@ def _gigabytes(size: float) -> str:
     return f"{size / 1e9:,.2f} GB"
 
 
-def evaluation_plan(run: Run) -> Plan:
-    """The plan of evaluating one finished run under the protocol it carries."""
-    study = Study("evaluation", "Evaluation of one run", (), ())
-    return Plan(study, (Planned(run, (), done=True, evaluated=False),), {})
+def plan_of_one(run: Run, done: bool) -> Plan:
+    """The plan of one run under the protocol it carries: trained already, and to be evaluated only, or not."""
+    return Plan(Study("one", "One run", (), ()), (Planned(run, (), done, evaluated=False),), {})
 
 
 def describe_results(store: Store, run_id: str, console: Console) -> None:
     """Prints a finished run's numbers under each of its protocols, and where they are."""
     say = functools.partial(console_.say, console)
     record = store.read(run_id)
-    changes = " ".join(f"{key}={value}" for key, value in {**record.toggles, **record.scale}.items())
-    say(f"Run {record.id}: {changes} seed={record.seed}, profile {record.profile}")
+    changes = [f"{key}={value}" for key, value in {**record.toggles, **record.scale, "seed": record.seed}.items()]
+    by = f", trained by the {record.provenance['trained_by']}" if "trained_by" in record.provenance else ""
+    say(f"Run {record.id}: {' '.join(changes)}, profile {record.profile}{by}")
     for evaluation in record.evaluations.values():
         top1 = estimates.accuracy(round(evaluation.top1 * evaluation.videos), evaluation.videos)
         say(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import click
@@ -47,13 +46,11 @@ def main(
     from harness.store import Store
 
     chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ)
-    match = re.fullmatch(r"(\d{1,3})x([13])", views)
-    if not match or int(match[1]) < 1:
-        raise SettingsError(f"--views {views!r}: expected CLIPSxCROPS with 1 or 3 crops, such as 10x3 or 1x1")
+    clips, crops = options.views_of(views)
     store = Store(results)
     record = store.find(run)
     first = next(iter(record.evaluations.values()))
-    wanted = Protocol(int(match[1]), int(match[2]), first.size)
+    wanted = Protocol(clips, crops, first.size)
     console = Console()
     if wanted.name not in record.evaluations:
         profile = workspace.profile(record.profile)
@@ -65,7 +62,7 @@ def main(
             )
         again = records.run_of(record, wanted, profile.evaluation_batch)
         place = workspace.Workspace(profile, found, Cut(), again.replicas, store, chosen)
-        failures = conducting.conduct(place, conducting.evaluation_plan(again), console)
+        failures = conducting.conduct(place, conducting.plan_of_one(again, done=True), console)
         if failures:
             click.echo(f"FAILED {failures[0]}", err=True)
             raise SystemExit(1)

@@ -58,7 +58,7 @@ def main(what: str, output: Path | None, seed: int, gpus: int | None, **flags: A
         gpus=exporting.gpus_for(run, workspace.devices, gpus),
         data=workspace.data.folder.absolute() if workspace.data.folder else exporting.ELSEWHERE,
         manifest=manifest,
-        parent=_parents_weights(run, workspace),
+        parent=str(workspace.store.weights(workspace.store.read(run.parent[:16]))) if run.parent else None,
     )
     folder = output or workspace.store.root / "export" / run.id
     command = exporting.write(run, target, changes, folder)
@@ -114,15 +114,6 @@ def _manifest(data: DataSet) -> Manifest | None:
         click.echo("Drawing the embedded clips ...")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return embedded.ensure(data.spec, data.folder.parent)
-
-
-def _parents_weights(run: Run, workspace: Workspace) -> str | None:
-    from harness.experiment import TRAIN_STEPS
-
-    if run.parent is None:
-        return None
-    parent = workspace.store.read(run.parent[:16])
-    return str(workspace.store.checkpoints(parent.id).absolute() / f"weights-{parent.settings[TRAIN_STEPS]}")
 
 
 def _say(folder: Path, command: list[str], manifest: Manifest | None, workspace: Workspace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from harness import devices as devices_
-from harness.experiment import Cut
+from harness.experiment import Cut, SettingsError
 
 if TYPE_CHECKING:
     from harness.workspace import Workspace
@@ -105,6 +106,18 @@ training = _decorated(
                  help="Play a video that is shorter than a clip again from its start, as the Garden does, instead of "
                       "refusing it."),
 )  # fmt: skip
+
+
+def views_of(text: str) -> tuple[int, int]:
+    """Clips and crops of --views.
+
+    Raises:
+      SettingsError: it is no such text.
+    """
+    match = re.fullmatch(r"(\d{1,3})x([13])", text)
+    if not match or int(match[1]) < 1:
+        raise SettingsError(f"--views {text!r}: expected CLIPSxCROPS with 1 or 3 crops, such as 10x3 or 1x1")
+    return int(match[1]), int(match[2])
 
 
 def workspace(

@@ -103,7 +103,7 @@ def _readable(path: str) -> str:
         found = tf.train.load_checkpoint(path)
         for name in found.get_variable_to_shape_map():
             found.get_tensor(name)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise RunError(
             f"{path}: damaged checkpoint, its checksums or its index do not hold; remove its files to go on from the "
             "one before, where there is one, or to train from the first step"

@@ -24,6 +24,7 @@ import pandas as pd
 
 from harness import files, records
 from harness.attempts import Attempts, State
+from harness.experiment import TRAIN_STEPS
 from harness.records import Evaluation, RecordError, RunRecord
 
 RECORD = "record.json"
@@ -55,6 +56,10 @@ class Store:
     def checkpoints(self, run_id: str) -> Path:
         """Folder of a run's checkpoints."""
         return self.folder(run_id) / "checkpoints"
+
+    def weights(self, record: RunRecord) -> Path:
+        """Path of what is left of a run's training: the network's weights, as TensorFlow names a checkpoint."""
+        return self.checkpoints(record.id).absolute() / f"weights-{record.settings[TRAIN_STEPS]}"
 
     def drop_training_checkpoints(self, run_id: str) -> None:
         """Removes what only going on with the training needs; the weights stay."""

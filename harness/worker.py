@@ -22,6 +22,8 @@ from harness.attempts import Interrupted
 from harness.data.embedded import EmbeddedSpec
 from harness.devices import Devices
 from harness.experiment import Run, SettingsError
+from harness.garden_folder import GardenFolder
+from harness.records import RunRecord
 from harness.store import Store
 
 Event = Mapping[str, Any]
@@ -34,12 +36,14 @@ class Job:
     """One thing for the worker to do.
 
     Attributes:
-      kind: "train" (and evaluate and record), or "evaluate" (a run that is recorded, under the run's protocol).
+      kind: "train" (and evaluate and record; with `garden`, record what the Garden trained alone), or "evaluate" (a run
+        that is recorded, under the run's protocol).
       run: the run.
       data: folder of the data set.
       spec: how to draw the data set first where it is not there; None for a prepared one.
       results: the results folder.
       devices, parent: as in :class:`harness.runner.Place`.
+      garden: the folder to take in.
     """
 
     kind: str
@@ -49,6 +53,7 @@ class Job:
     results: Path
     devices: Devices = Devices()
     parent: str | None = None
+    garden: GardenFolder | None = None
 
 
 class Worker:
@@ -158,31 +163,32 @@ def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
 
 
 def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
-    from harness import execution
+    from harness import execution, importing
     from harness.data import embedded, manifest
     from harness.runner import Place
 
     # Until here, while TensorFlow was loading, there was nothing to save, and the signal ended the process.
     signal.signal(signal.SIGTERM, asked)
-    store = Store(job.results)
+    run, store = job.run, Store(job.results)
     if job.spec and not job.data.exists():
         pipe.send({"event": "data"})
     described = embedded.ensure(job.spec, job.data.parent) if job.spec else manifest.load(job.data)
-    if described.fingerprint != job.run.data.fingerprint:
+    if described.fingerprint != run.data.fingerprint:
         raise SettingsError(f"{job.data}: its content changed since the study was planned (other fingerprint)")
     pipe.send({"event": "build"})
-    checkpoints = store.checkpoints(job.run.id).absolute()
-    place = Place(str(job.data.absolute()), str(checkpoints), job.devices, job.parent)
+    place = Place(str(job.data.absolute()), str(store.checkpoints(run.id).absolute()), job.devices, job.parent)
+    how = described, place, store, pipe.send, lambda: asked.reason
+    record: RunRecord | None
     if job.kind == "evaluate":
-        evaluation = execution.evaluated(
-            job.run, job.run.protocol, described, place, store, pipe.send, lambda: asked.reason
-        )
-        store.write_evaluation(store.read(job.run.id), evaluation)
+        store.write_evaluation(store.read(run.id), execution.evaluated(run, run.protocol, *how))
+        record = store.read(run.id)
+    elif job.garden is not None:
+        record = importing.take_in(run, job.garden, *how)
     else:
-        record = execution.execute(job.run, described, place, store, pipe.send, lambda: asked.reason)
-        if record is None:
-            return {"event": "done"}
-        evaluation = record.evaluations[job.run.protocol.name]
+        record = execution.execute(run, *how)
+    if record is None:
+        return {"event": "done"}
+    evaluation = record.evaluations[run.protocol.name]
     return {"event": "done", "top1": evaluation.top1, "top5": evaluation.top5, "videos": evaluation.videos}
 
 

@@ -16,6 +16,7 @@ from harness.data.embedded import EmbeddedSpec
 from harness.data.manifest import Manifest
 from harness.devices import Devices
 from harness.experiment import Cut, DataFacts, Profile, Run, SettingsError
+from harness.garden_folder import GardenFolder
 from harness.planning import Known
 from harness.records import RecordError, RunRecord
 from harness.store import Store
@@ -60,6 +61,7 @@ class Workspace:
       parent: identity of the run to start from, None to start from the seed.
       keep: how many training checkpoints are kept of a run while it trains.
       repeat_short: whether a video shorter than a clip is played again from its start, or refused.
+      garden: the folder to take in as a run, None to train.
     """
 
     profile: Profile
@@ -71,6 +73,12 @@ class Workspace:
     parent: str | None = None
     keep: int = 2
     repeat_short: bool = False
+    garden: GardenFolder | None = None
+
+    @property
+    def parents_weights(self) -> str | None:
+        """Path of the weights that training starts from, None where it starts from the seed."""
+        return str(self.store.weights(self.store.read(self.parent[:16]))) if self.parent else None
 
     def complete(self, cell: Cell) -> Run:
         """The run of a cell."""
@@ -194,6 +202,8 @@ def recorded(
     found: dict[str, Workspace] = {}
     for record in (store.read(run_id) for run_id in store.ids()):
         of_data = data is None or record.data["name"] == data or str(record.data["fingerprint"]).startswith(data)
+        if "trained_by" in record.identity_content:
+            continue  # taken in, no row of a study of ours
         made = {"replicas": record.replicas, "batch": record.cut.get("batch"), "steps": record.cut.get("steps")}
         if record.profile != profile_.name or not of_data:
             continue

@@ -7,7 +7,6 @@ Run by test_interruptions in its short form.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -72,11 +71,20 @@ def killed(command: list[str], after: float, victim: str, log: Path) -> bool:
         except subprocess.TimeoutExpired:
             (os.killpg if victim == "all" else os.kill)(process.pid, signal.SIGKILL)
             process.wait()
-            with contextlib.suppress(ProcessLookupError):
-                while True:  # the worker, left alone, ends when it next reports
-                    os.killpg(process.pid, 0)
-                    time.sleep(0.1)
+            assert gone(process.pid), "the worker, left alone, ends when it next reports"
             return True
+
+
+def gone(group: int, within: float = 120.0) -> bool:
+    """Whether every process of a group has ended, waited for."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def check(seen: list[Seen], runs: Path) -> dict[str, object]:

@@ -6,7 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from harness import additive_study, costs, evaluate, index_data, train
+from harness import additive_study, costs, evaluate, export, import_garden, index_data, train
 
 COMMANDS = {
     "additive_study": additive_study.main,
@@ -14,6 +14,8 @@ COMMANDS = {
     "evaluate": evaluate.main,
     "costs": costs.main,
     "index_data": index_data.main,
+    "export": export.main,
+    "import_garden": import_garden.main,
 }
 
 
