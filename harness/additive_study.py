@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -33,6 +34,7 @@ Examples:
 @click.option(
     "--draw", "draw_only", is_flag=True, help="Train nothing: draw table and figure from the records there are."
 )
+@options.wandb
 @click.option("--fail-fast", is_flag=True, help="Stop at the first row that fails.")
 @options.one_line_errors
 def main(
@@ -44,6 +46,7 @@ def main(
     plan_only: bool,
     draw_only: bool,
     fail_fast: bool,
+    wandb_mode: Literal["online", "offline", "off"],
     **flags: object,
 ) -> None:
     """Trains, evaluates and records the rows of the additive study, and draws its table beside the paper's.
@@ -53,7 +56,7 @@ def main(
     from rich.console import Console
 
     from ablations.table2 import STUDY
-    from harness import catalog, conducting, outputs, terminal
+    from harness import catalog, conducting, mirroring, outputs, terminal
     from harness.studies import parse_rows
     from harness.toggles import parse
 
@@ -70,13 +73,20 @@ def main(
         conducting.describe(workspace, chosen, console)
     if plan_only:
         return
-    failures = conducting.faults(whole)
-    if not draw_only and not (failures and fail_fast):
-        failures += conducting.conduct(workspace, chosen, console, fail_fast)
-    # The table is always the whole study's: a row that was not asked for is shown as not run.
-    numbers = outputs.summary(workspace, whole)
-    written = outputs.write(numbers, outputs.stem(workspace, study, seeds), workspace.store.root, plots)
-    terminal.show(numbers, written, failures, console)
+    failures, name = conducting.faults(whole), outputs.stem(workspace, study, seeds)
+    mode = wandb_mode if workspace.devices.chief and not draw_only else "off"
+    with mirroring.mirror(mode, name, workspace.store, console) as mirror:
+        mirror.catch_up(chosen)
+        if not draw_only and not (failures and fail_fast):
+            failures += conducting.conduct(workspace, chosen, console, mirror, fail_fast)
+        if not workspace.devices.chief:
+            return
+        # The table is always the whole study's: a row that was not asked for is shown as not run.
+        numbers = outputs.summary(workspace, whole)
+        terminal.show(numbers, failures, console)
+        written = outputs.write(numbers, name, workspace.store.root, plots)
+        mirror.drawn(numbers, written)
+        click.echo(f"Written: {', '.join(map(str, written))}")
     if failures:
         raise SystemExit(1)
 

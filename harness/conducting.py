@@ -15,7 +15,9 @@ from rich.console import Console
 from harness import console as console_
 from harness import estimates
 from harness.console import Board, View, duration, label, view
+from harness.devices import DevicesError
 from harness.experiment import Run, SettingsError
+from harness.mirroring import Mirror
 from harness.planning import Plan, Planned
 from harness.store import Store
 from harness.studies import Study
@@ -35,13 +37,14 @@ class Stopped(Exception):  # noqa: N818 - no error: the user, or the system, ask
         self.signal = by
 
 
-def conduct(workspace: Workspace, plan: Plan, console: Console, fail_fast: bool = False) -> list[str]:
+def conduct(workspace: Workspace, plan: Plan, console: Console, mirror: Mirror, fail_fast: bool = False) -> list[str]:
     """Trains and evaluates what is missing.
 
     Args:
       workspace: where and how.
       plan: what.
       console: where to show progress.
+      mirror: is told of each run.
       fail_fast: stop at the first run that fails.
 
     Returns:
@@ -49,6 +52,7 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, fail_fast: bool 
 
     Raises:
       SettingsError: the disk is too small for it.
+      DevicesError: this machine does not have the devices asked for.
       RecordError: another process trains into the same folder.
       Stopped: a signal asked to stop; the run that was training saved its checkpoint.
     """
@@ -59,9 +63,11 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, fail_fast: bool 
     board = Board(plan, workspace.rate or workspace.profile.measured_rate)
     with _alone(workspace), Worker() as worker, _asking(worker, console) as asked, view(board, console) as shown:
         for one in plan.missing:
-            event = _carried_out(workspace, one, worker, shown)
+            event = _carried_out(workspace, one, worker, shown, mirror)
             if event["event"] == "interrupted" or asked:
                 raise Stopped(_how_it_stopped(one, event), asked[0] if asked else signal.SIGTERM)
+            if event.get("every run"):
+                raise DevicesError(event["error"])
             if event["event"] == "failed":
                 failures.append(_failed(workspace, one, event))
                 if fail_fast:
@@ -79,11 +85,14 @@ def _alone(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
     return workspace.store.locked() if workspace.devices.chief else contextlib.nullcontext()
 
 
-def _carried_out(workspace: Workspace, one: Planned, worker: Worker, shown: View) -> Mapping[str, Any]:
-    """The last event of a run; those before it are shown."""
+def _carried_out(workspace: Workspace, one: Planned, worker: Worker, shown: View, mirror: Mirror) -> Mapping[str, Any]:
+    """The last event of a run; each is shown and mirrored."""
+    if not one.done:
+        mirror.begins(one)
     event: Mapping[str, Any] = {}
     for event in worker.events(_job(workspace, one)):
         shown.event(one.run.id, event)
+        mirror.event(one.run.id, event)
     return event
 
 

@@ -15,6 +15,10 @@ STRATEGIES = ("one_device", "mirrored", MULTI_WORKER, "tpu")
 _HOST = re.compile(r"[^\s,:]+:\d{1,5}")
 
 
+class DevicesError(SettingsError):
+    """Devices that this machine does not have; every run of a study would meet it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Devices:
     """Where a run is trained; nothing here but the number of replicas can change a result.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -24,6 +25,7 @@ Examples:
 @click.option("--data", metavar="DIR", help="Folder of the data set the run was trained on, or 'embedded'.")
 @options.devices
 @options.folders
+@options.wandb
 @options.one_line_errors
 def main(
     run: str,
@@ -34,6 +36,7 @@ def main(
     worker_hosts: str | None,
     task_index: int | None,
     results: Path,
+    wandb_mode: Literal["online", "offline", "off"],
 ) -> None:
     """Evaluates the last checkpoint of a finished run under another protocol and adds it to the run's record.
 
@@ -41,7 +44,7 @@ def main(
     """
     from rich.console import Console
 
-    from harness import conducting, records, workspace
+    from harness import conducting, mirroring, records, workspace
     from harness.experiment import Cut, Protocol, SettingsError
     from harness.store import Store
 
@@ -62,7 +65,8 @@ def main(
             )
         again = records.run_of(record, wanted, profile.evaluation_batch)
         place = workspace.Workspace(profile, found, Cut(), again.replicas, store, chosen)
-        failures = conducting.conduct(place, conducting.plan_of_one(again, done=True), console)
+        with mirroring.mirror(wandb_mode, f"evaluate-{record.profile}", store, console) as mirror:
+            failures = conducting.conduct(place, conducting.plan_of_one(again, done=True), console, mirror)
         if failures:
             click.echo(f"FAILED {failures[0]}", err=True)
             raise SystemExit(1)

@@ -37,7 +37,9 @@ def _written_beside(path: Path, content: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
             temporary.chmod(0o644)
-        except BaseException:
+        except BaseException as error:
             temporary.unlink()
+            if isinstance(error, OSError):
+                error.filename = str(path)  # a full disk does not say which file it was
             raise
     return temporary

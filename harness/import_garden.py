@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -27,6 +28,7 @@ Examples:
               help="Over how many devices the batch was split.  [default: as its configuration says]")  # fmt: skip
 @options.devices
 @options.folders
+@options.wandb
 @options.one_line_errors
 def main(
     model_dir: Path,
@@ -39,6 +41,7 @@ def main(
     worker_hosts: str | None,
     task_index: int | None,
     results: Path,
+    wandb_mode: Literal["online", "offline", "off"],
 ) -> None:
     """Takes MODEL_DIR in as a run: the --model_dir that the Model Garden's own train.py trained into.
 
@@ -48,7 +51,7 @@ def main(
     from rich.console import Console
 
     from ablations.profiles import PROFILES
-    from harness import conducting, garden_folder, workspace
+    from harness import conducting, garden_folder, mirroring, workspace
     from harness.experiment import Cut
     from harness.store import Store
 
@@ -62,7 +65,8 @@ def main(
     store, console = Store(results), Console()
     if not store.has(run.id):
         place = workspace.Workspace(profile, data_set, Cut(), run.replicas, store, chosen, garden=found)
-        failures = conducting.conduct(place, conducting.plan_of_one(run, done=False), console)
+        with mirroring.mirror(wandb_mode, f"import-{profile.name}", store, console) as mirror:
+            failures = conducting.conduct(place, conducting.plan_of_one(run, done=False), console, mirror)
         if failures:
             click.echo(f"FAILED {failures[0]}", err=True)
             raise SystemExit(1)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 EXIT_CODES = (
-    "Exit codes: 0 all done; 1 a run failed or a record cannot be used, the others are done; 2 wrong usage or "
-    "unusable input, nothing was begun; 130 stopped by Ctrl-C; 143 stopped by SIGTERM or a preempted TPU. After the "
-    "last two the same command goes on from the last checkpoint."
+    "Exit codes: 0 all done; 1 a run failed or a record cannot be used, the others are done; 2 wrong usage, unusable "
+    "input, or a folder that cannot be written; 130 stopped by Ctrl-C; 143 stopped by SIGTERM or a preempted TPU. "
+    "After the last two the same command goes on from the last checkpoint."
 )
 INTERRUPTED = 128 + signal.SIGINT
 _GO_ON = "Nothing that was finished is lost; the same command goes on from here."
@@ -105,6 +105,12 @@ training = _decorated(
     click.option("--repeat-short-videos", is_flag=True,
                  help="Play a video that is shorter than a clip again from its start, as the Garden does, instead of "
                       "refusing it."),
+)  # fmt: skip
+
+
+wandb = click.option(
+    "--wandb", "wandb_mode", type=click.Choice(["online", "offline", "off"]), default="offline", show_default=True,
+    help="Mirror to W&B: send it, keep it under --results to be sent later with 'wandb sync', or neither.",
 )  # fmt: skip
 
 

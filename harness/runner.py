@@ -28,7 +28,7 @@ from harness import garden
 from harness.attempts import Interrupted, RunError
 from harness.data import reader
 from harness.data.manifest import Manifest
-from harness.devices import MULTI_WORKER, Devices
+from harness.devices import MULTI_WORKER, Devices, DevicesError
 from harness.experiment import Protocol, Run, SettingsError, for_protocol
 from harness.task import Predictions, VideoTask
 
@@ -74,13 +74,15 @@ class Place:
 
 def last_checkpoint(folder: str) -> tuple[str, int] | None:
     """Path and step of the last whole training checkpoint in a folder, None where there is none."""
-    path = tf.train.latest_checkpoint(folder)
+    path: str | None = None
+    with contextlib.suppress(ValueError):  # the file that names the checkpoints is empty
+        path = tf.train.latest_checkpoint(folder)
     if path is None and (lost := sorted(Path(folder).glob("ckpt-*.index"), key=lambda file: int(file.stem[5:]))):
         # TensorFlow goes by a file that names the checkpoints; without it, training would begin anew beside them.
         path = str(lost[-1].with_suffix(""))
         tf.compat.v1.train.update_checkpoint_state(folder, path, [str(file.with_suffix("")) for file in lost])
     match = _CHECKPOINT.search(path) if path else None
-    return (path, int(match[1])) if match else None
+    return (path, int(match[1])) if path and match else None
 
 
 def weights(folder: str, step: int) -> str:
@@ -127,7 +129,7 @@ def strategy_for(devices: Devices) -> tf.distribute.Strategy:
     """The distribution strategy, by the Garden's distribution utility; once a process, as TPUs and workers need it.
 
     Raises:
-      SettingsError: this machine cannot give it.
+      DevicesError: this machine cannot give it.
     """
     runtime = Place("", "", devices).bookkeeping()
     try:
@@ -141,8 +143,8 @@ def strategy_for(devices: Devices) -> tf.distribute.Strategy:
         )
     except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
         asked = f"{devices.strategy} {devices.tpu}" if devices.tpu else devices.strategy
-        reason = " ".join(str(error).split())[:200]
-        raise SettingsError(f"strategy {asked}: this machine does not give it ({reason})") from error
+        reason = " ".join(str(error).split()).split(". ")[0][:200]
+        raise DevicesError(f"strategy {asked}: this machine does not give it ({reason})") from error
     return strategy
 
 
@@ -150,7 +152,7 @@ def _refuse_other_replicas(strategy: tf.distribute.Strategy, run: Run, place: Pl
     """Statistics of batch normalization are each replica's own, so another number of them is another run."""
     replicas = strategy.num_replicas_in_sync
     if replicas != run.replicas:
-        raise SettingsError(
+        raise DevicesError(
             f"strategy {place.devices.strategy} gives {replicas} replicas here, the run was planned for "
             f"{run.replicas}: say --replicas {replicas}"
         )

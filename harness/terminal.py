@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -14,8 +13,8 @@ from harness.aggregate import Summary
 from harness.console import say
 
 
-def show(numbers: Summary, written: Sequence[Path], failures: Sequence[str], console: Console) -> None:
-    """Prints the table, its caption, the files it was written to, and what failed."""
+def show(numbers: Summary, failures: Sequence[str], console: Console) -> None:
+    """Prints the table, its caption, and what failed."""
     table = tables.additive(numbers)
     if console.is_terminal:
         _draw(table, console)
@@ -23,7 +22,6 @@ def show(numbers: Summary, written: Sequence[Path], failures: Sequence[str], con
         say(console, tables.markdown(table))
     for failure in failures:
         say(console, f"FAILED {failure}", style="red")
-    say(console, f"Written: {', '.join(map(str, written))}")
 
 
 def _draw(table: tables.Table, console: Console) -> None:

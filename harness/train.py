@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -31,6 +32,7 @@ Examples:
 @click.option(
     "--plan", "plan_only", is_flag=True, help="Print the run, what differs from the baseline, and its cost, then stop."
 )
+@options.wandb
 @click.option("--list-toggles", is_flag=True, help="Print the toggles there are, then stop.")
 @options.one_line_errors
 def main(
@@ -43,6 +45,7 @@ def main(
     parent: str | None,
     plan_only: bool,
     list_toggles: bool,
+    wandb_mode: Literal["online", "offline", "off"],
     **flags: object,
 ) -> None:
     """Trains, evaluates and records one run: the baseline with the toggles CHANGES, each at its value.
@@ -51,7 +54,7 @@ def main(
     """
     from rich.console import Console
 
-    from harness import catalog, conducting, experiment
+    from harness import catalog, conducting, experiment, mirroring
     from harness.studies import Cell, Row, Study
     from harness.toggles import Applied, parse
 
@@ -78,10 +81,15 @@ def main(
         for field, (before, after) in experiment.difference(baseline.settings, plan.runs[0].run.settings).items():
             click.echo(f"  {field}: {before} -> {after}")
         return
-    failures = conducting.faults(plan) + conducting.conduct(workspace, plan, console)
+    mode = wandb_mode if workspace.devices.chief else "off"
+    with mirroring.mirror(mode, f"train-{workspace.profile.name}", workspace.store, console) as mirror:
+        mirror.catch_up(plan)
+        failures = conducting.faults(plan) + conducting.conduct(workspace, plan, console, mirror)
     if failures:
         click.echo(f"FAILED {failures[0]}", err=True)
         raise SystemExit(1)
+    if not workspace.devices.chief:
+        return
     conducting.describe_results(workspace.store, plan.runs[0].run.id, console)
 
 

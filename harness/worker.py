@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.attempts import Interrupted
 from harness.data.embedded import EmbeddedSpec
-from harness.devices import Devices
+from harness.devices import Devices, DevicesError
 from harness.experiment import Run, SettingsError
 from harness.garden_folder import GardenFolder
 from harness.records import RunRecord
@@ -159,7 +159,8 @@ def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
         return {"event": "interrupted", "reason": str(stopped)}
     except Exception as error:
         traceback.print_exc()
-        return {"event": "failed", "error": _one_line(error), "traceback": traceback.format_exc()}
+        every = isinstance(error, DevicesError)
+        return {"event": "failed", "error": _one_line(error), "traceback": traceback.format_exc(), "every run": every}
 
 
 def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:

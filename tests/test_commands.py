@@ -6,7 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from harness import additive_study, costs, evaluate, export, import_garden, index_data, train
+from harness import additive_study, costs, evaluate, export, import_garden, import_wandb, index_data, train
 
 COMMANDS = {
     "additive_study": additive_study.main,
@@ -16,6 +16,7 @@ COMMANDS = {
     "index_data": index_data.main,
     "export": export.main,
     "import_garden": import_garden.main,
+    "import_wandb": import_wandb.main,
 }
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from harness import additive_study, evaluate
+from harness import additive_study, evaluate, import_wandb, wandb_files
 from harness.store import Store
 
 CUT = ["--rows", "1,2", "--steps", "2", "--validation-videos", "8"]
@@ -17,7 +17,9 @@ def folder(tmp_path_factory):
 
 
 def call(command, folder, *words, plots=True):
-    flags = ["--results", f"{folder}/results", *(["--plots", f"{folder}/plots"] if plots else [])]
+    flags = (
+        [] if plots is None else ["--results", f"{folder}/results", *(["--plots", f"{folder}/plots"] if plots else [])]
+    )
     result = CliRunner().invoke(command, [*words, *flags])
     assert result.exit_code == 0, result.output
     return result.output
@@ -50,6 +52,16 @@ def test_a_study_from_nothing_and_again(folder):
     assert "done after" not in drawn
     assert (folder / "results/tables/table2-quick-cut.md").read_text() == table
 
+    mirrored = {one.run: one for one in wandb_files.read(folder / "results" / "wandb")}
+    assert {*store.ids()} < {*mirrored}, "and the study itself"
+    assert mirrored[removed].job_type == "row 2" or mirrored[store.ids()[1]].job_type == "row 2"
+    imported = Store(folder / "imported")
+    call(import_wandb.main, folder, f"{folder}/results/wandb", "--results", f"{imported.root}", plots=None)
+    for run_id in store.ids():
+        for path in store.folder(run_id).glob("[rp]*-*.parquet"):
+            assert (imported.folder(run_id) / path.name).read_bytes() == path.read_bytes()
+        assert imported.read(run_id) == store.read(run_id)
+
     added = call(evaluate.main, folder, removed[:8], "--views", "1x1", plots=False)
     assert "1x1@32: top-1" in added
     assert set(store.read(removed).evaluations) == {"10x3@32-first8", "1x1@32"}
@@ -67,4 +79,4 @@ def test_a_row_that_fails_is_named_and_the_others_go_on(folder, tmp_path):
     result = CliRunner().invoke(additive_study.main, [*words, *flags])
     assert result.exit_code == 1
     assert "FAILED row 11" in result.output
-    assert "log.txt" in result.output
+    assert "failure.json" in result.output
