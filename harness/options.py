@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from harness import devices as devices_
 from harness.experiment import Cut, SettingsError
 
 if TYPE_CHECKING:
+    from harness.toggles import Applied, Toggle
     from harness.workspace import Workspace
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -86,6 +87,14 @@ devices = _decorated(
                  help="Which of the workers this one is, from 0; the first writes the results."),
 )  # fmt: skip
 
+cell = _decorated(
+    click.argument("changes", nargs=-1, metavar="[KEY[=VALUE]]..."),
+    click.option("--depth", metavar="N", help="50, 101, 152, 200, 270 or 300 layers.  [default: 50]"),
+    click.option("--frames", metavar="N", help="32, 48 or 64 frames of a clip, 32x2, 48x2.  [default: 32]"),
+    click.option("--resolution", metavar="N", help="224, 256 or 288 pixels, training crop.  [default: 224]"),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+)  # fmt: skip
+
 training = _decorated(
     click.option("--profile", "profile_name", default="quick", show_default=True, metavar="NAME",
                  help="quick: small networks on generated clips, minutes on a laptop. paper: the paper's recipe."),
@@ -124,6 +133,20 @@ def views_of(text: str) -> tuple[int, int]:
     if not match or int(match[1]) < 1:
         raise SettingsError(f"--views {text!r}: expected CLIPSxCROPS with 1 or 3 crops, such as 10x3 or 1x1")
     return int(match[1]), int(match[2])
+
+
+def applied(
+    changes: tuple[str, ...], axes: Mapping[str, str | None], known: Mapping[str, Toggle]
+) -> tuple[Applied, ...]:
+    """Toggles and axes as the flags of :data:`cell` give them.
+
+    Raises:
+      ToggleError: an unknown one, or a value it cannot take.
+    """
+    from harness.toggles import parse
+
+    scale = [f"{key}={value}" for key, value in axes.items() if value is not None]
+    return tuple(parse(text, known) for text in (*changes, *scale))
 
 
 def workspace(

@@ -20,14 +20,10 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
-@click.argument("changes", nargs=-1, metavar="[KEY[=VALUE]]...")
+@options.cell
 @options.training
 @options.folders
 @options.toggle_files
-@click.option("--depth", metavar="N", help="50, 101, 152, 200, 270 or 300 layers.  [default: 50]")
-@click.option("--frames", metavar="N", help="32, 48 or 64 frames of a clip, 32x2, 48x2.  [default: 32]")
-@click.option("--resolution", metavar="N", help="224, 256 or 288 pixels, training crop.  [default: 224]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--parent", metavar="RUN", help="Start from the checkpoint of this run (its id, or the start of it).")
 @click.option(
     "--plan", "plan_only", is_flag=True, help="Print the run, what differs from the baseline, and its cost, then stop."
@@ -56,7 +52,6 @@ def main(
 
     from harness import catalog, conducting, experiment, mirroring
     from harness.studies import Cell, Row, Study
-    from harness.toggles import Applied, parse
 
     known = catalog.toggles(toggle_files)
     console = Console()
@@ -65,9 +60,7 @@ def main(
             default = "" if toggle.axis else f" [{toggle.default}]"
             click.echo(f"{toggle.key:12}{toggle.label:12}{toggle.meaning}{default}")
         return
-    axes = {"depth": depth, "frames": frames, "resolution": resolution}
-    scale = [parse(f"{key}={value}", known) for key, value in axes.items() if value is not None]
-    applied: tuple[Applied, ...] = (*(parse(text, known) for text in changes), *scale)
+    applied = options.applied(changes, {"depth": depth, "frames": frames, "resolution": resolution}, known)
     workspace = options.workspace(
         **flags,  # type: ignore[arg-type]
         purpose="plan" if plan_only else "train",

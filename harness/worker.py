@@ -151,7 +151,7 @@ def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
     log = Store(job.results).log(job.run.id, job.devices.task_index)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        _redirect_output(log)
+        redirect_output(log)
         return _do(job, pipe, asked)
     except BrokenPipeError:
         raise
@@ -193,7 +193,7 @@ def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
     return {"event": "done", "top1": evaluation.top1, "top5": evaluation.top5, "videos": evaluation.videos}
 
 
-def _redirect_output(log: Path) -> None:
+def redirect_output(log: Path) -> None:
     """Sends what this process and its libraries print, in C++ too, to the end of the run's log."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -6,12 +6,13 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from harness import additive_study, costs, evaluate, export, import_garden, import_wandb, index_data, train
+from harness import additive_study, benchmark, costs, evaluate, export, import_garden, import_wandb, index_data, train
 
 COMMANDS = {
     "additive_study": additive_study.main,
     "train": train.main,
     "evaluate": evaluate.main,
+    "benchmark": benchmark.main,
     "costs": costs.main,
     "index_data": index_data.main,
     "export": export.main,

@@ -1,0 +1,140 @@
+"""python -m harness.benchmark: what a choice of the harness costs in speed, as a ratio measured within one call."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import statistics
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness import options
+
+if TYPE_CHECKING:
+    from harness.data.manifest import Manifest
+    from harness.experiment import Run
+    from harness.workspace import Workspace
+
+_EXAMPLES = """
+\b
+Examples:
+  python -m harness.benchmark determinism                        the baseline of the quick profile
+  python -m harness.benchmark determinism ls ra --depth 200 --steps 200
+  python -m harness.benchmark determinism --profile paper --data /data/k400 --batch 8 --strategy mirrored
+"""
+
+
+@click.group(epilog=_EXAMPLES)
+def main() -> None:
+    """Measures what a choice costs in speed."""
+
+
+@main.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
+@options.cell
+@options.training
+@options.folders
+@options.toggle_files
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
+              help="Trainings of each kind, in turns.")  # fmt: skip
+@options.one_line_errors
+def determinism(
+    changes: tuple[str, ...],
+    toggle_files: tuple[Path, ...],
+    depth: str | None,
+    frames: str | None,
+    resolution: str | None,
+    seed: int,
+    repeats: int,
+    **flags: Any,
+) -> None:
+    """Trains a few steps with and without TensorFlow's deterministic operations and compares the time of a step.
+
+    The harness always trains with them: one seed is one result. Nothing is recorded.
+    """
+    from harness import catalog
+    from harness.experiment import SettingsError
+    from harness.studies import Cell
+
+    known = catalog.toggles(toggle_files)
+    applied = options.applied(changes, {"depth": depth, "frames": frames, "resolution": resolution}, known)
+    workspace = options.workspace(**{**flags, "steps": flags["steps"] or 120})
+    run = workspace.complete(Cell(applied, seed))
+    if run.settings["trainer.train_steps"] < 2 * run.bookkeeping["trainer.steps_per_loop"]:
+        raise SettingsError(f"--steps {run.settings['trainer.train_steps']}: expected two inner loops at least")
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(repeats):
+        for deterministic in (True, False) if turn % 2 else (False, True):
+            seconds[deterministic].append(_measured(workspace, run, deterministic))
+            kind = "deterministic" if deterministic else "not deterministic"
+            click.echo(f"{kind:18}{1000 * seconds[deterministic][-1]:8.1f} ms a step")
+    ratio = statistics.median(seconds[True]) / statistics.median(seconds[False])
+    click.echo(f"Deterministic operations take {ratio:.2f} times as long, by the medians of {repeats}.")
+
+
+def _measured(workspace: Workspace, run: Run, deterministic: bool) -> float:
+    """Seconds of one step, in a process of its own: TensorFlow cannot take determinism back."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(seconds_a_step, workspace, run, deterministic).result()
+
+
+def seconds_a_step(workspace: Workspace, run: Run, deterministic: bool) -> float:
+    """Trains a run, keeps nothing of it, and returns the seconds of a step after the first inner loop.
+
+    Args:
+      workspace: its data set and devices.
+      run: the run.
+      deterministic: whether with TensorFlow's deterministic operations.
+    """
+    from unittest import mock
+
+    from harness import worker
+
+    with tempfile.TemporaryDirectory() as folder:
+        # What TensorFlow and Orbit print is no result of a benchmark.
+        worker.redirect_output(Path(folder) / "log.txt")
+        import tensorflow as tf
+
+        from harness import runner
+
+        points: list[tuple[int, float]] = []
+
+        def report(event: Mapping[str, Any]) -> None:
+            if event["event"] == "train":
+                points.append((event["step"], event["seconds"]))
+
+        nothing = mock.patch.object(tf.config.experimental, "enable_op_determinism", lambda: None)
+        with contextlib.nullcontext() if deterministic else nothing:
+            described, data = _described(workspace)
+            runner.train(_without_pauses(run), described, runner.Place(data, folder, workspace.devices), report)
+    (first, began), (last, ended) = points[0], points[-1]
+    return (ended - began) / (last - first)
+
+
+def _described(workspace: Workspace) -> tuple[Manifest, str]:
+    """The data set's manifest and folder; the embedded one is drawn where it is not there."""
+    from harness.data import embedded, manifest
+    from harness.experiment import SettingsError
+
+    data = workspace.data
+    if data.folder is None:
+        raise SettingsError(f"{data.facts.name} was only planned with: training needs --data DIR")
+    described = embedded.ensure(data.spec, data.folder.parent) if data.spec else manifest.load(data.folder)
+    return described, str(data.folder.absolute())
+
+
+def _without_pauses(run: Run) -> Run:
+    """The run, validated and saved only in the end."""
+    steps = run.settings["trainer.train_steps"]
+    seldom = {f"trainer.{name}_interval": steps for name in ("validation", "checkpoint")}
+    return dataclasses.replace(run, bookkeeping={**run.bookkeeping, **seldom})
+
+
+if __name__ == "__main__":
+    main()
