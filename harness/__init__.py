@@ -3,13 +3,17 @@
 One line runs through it, and data only ever move to the right along it; each module stands at one place and imports
 only what stands to its left:
 
-    toggles, studies -> experiment, counting -> garden, data, task, runner -> records, store -> estimates, aggregate
-    -> tables, figures -> the commands
+    toggles, studies -> experiment, counting, devices -> garden, data, task, runner -> attempts, records, store
+    -> estimates, aggregate -> tables, figures -> the commands
 
 A toggle becomes settings (`experiment`), settings become a run (`garden`, `runner`), a run becomes a record
 (`execution`, `records`, `store`), records become a frame, a frame a number with an interval (`estimates`, `aggregate`),
 a number a cell in a table or a point in a figure. The commands only wire: `planning` says what is missing, `conducting`
-has a `worker` process carry it out, `console` shows it. TensorFlow is loaded in that process alone.
+has a `worker` process carry it out, `console` shows it, `mirroring` tells a tracker (`tracking`: W&B) of it. TensorFlow
+is loaded in that process alone.
+
+Out of the line lead `exporting` (a run as the Garden's YAML), into it `garden_folder` and `importing` (a folder that the
+Garden trained alone) and `import_wandb` (records from a mirror, read by `wandb_files`).
 
 The science is data and stands apart, in the package `ablations`.
 """
