@@ -12,8 +12,8 @@ a number a cell in a table or a point in a figure. The commands only wire: `plan
 has a `worker` process carry it out, `console` shows it, `mirroring` tells a tracker (`tracking`: W&B) of it. TensorFlow
 is loaded in that process alone.
 
-Out of the line lead `exporting` (a run as the Garden's YAML), into it `garden_folder` and `importing` (a folder that the
-Garden trained alone) and `import_wandb` (records from a mirror, read by `wandb_files`).
+Out of the line leads `exporting` (a run as the Garden's YAML), into it `garden_folder` and `importing` (a folder that
+the Garden trained alone) and `import_wandb` (records from a mirror, read by `wandb_files`).
 
 The science is data and stands apart, in the package `ablations`.
 """

@@ -98,6 +98,9 @@ def _carried_out(workspace: Workspace, one: Planned, worker: Worker, shown: View
 
 def _failed(workspace: Workspace, one: Planned, event: Mapping[str, Any]) -> str:
     attempts = workspace.store.attempts(one.run.id)
+    devices = workspace.devices
+    if not devices.chief:
+        return f"{label(one)}: {event['error']} (traceback: {workspace.store.log(one.run.id, devices.task_index)})"
     with contextlib.suppress(OSError):  # a full disk, perhaps the failure itself: the study goes on without the file
         attempts.fail(event["error"], event["traceback"])
     return f"{label(one)}: {event['error']} (traceback: {attempts.failure})"

@@ -50,12 +50,19 @@ class Place:
       checkpoints: folder of the run's checkpoints.
       devices: on which devices.
       parent: path of the weights that the run starts from, None where it starts from its seed.
+      scratch: folder for what a worker that is not the chief has to write and nobody reads.
     """
 
     data: str
     checkpoints: str
     devices: Devices = Devices()
     parent: str | None = None
+    scratch: str = ""
+
+    @property
+    def written(self) -> str:
+        """Folder for the checkpoints that this process writes: workers save together, and the chief's are kept."""
+        return self.checkpoints if self.devices.chief else self.scratch
 
     def bookkeeping(self) -> dict[str, Any]:
         """The Garden's fields that say the same."""
@@ -188,16 +195,18 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
         task = _task(config, run, manifest, place, start, stopper.during_validation)
         curve = _Curve(config.trainer.train_steps, report)
         finite = _Finite(config.trainer.loss_upper_bound, start)
-        runner = train_lib.OrbitExperimentRunner(
+        _refuse_another_run(strategy, f"{run.id} from step {start}")
+        runner = _Runner(
             strategy,
             task,
             "train_and_eval",
             config,
-            place.checkpoints,
+            place.written,
             save_summary=False,
             train_actions=[finite, curve.trained, stopper.after_loop],
             eval_actions=[curve.validated],
             controller_cls=_Controller,
+            origin=found,
         )
         curve.step = finite.step = runner.trainer.global_step
         stopper.controller = runner.controller
@@ -207,7 +216,9 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
                 config.trainer.train_steps, config.trainer.validation_steps, config.trainer.validation_interval
             )
         with strategy.scope():
-            _write_weights(runner.trainer, weights(place.checkpoints, config.trainer.train_steps))
+            _write_weights(runner.trainer, weights(place.written, config.trainer.train_steps))
+            if place.devices.workers > 1:
+                _anyone(False)  # the others wait here until the chief has written what all of them evaluate
         return _device(strategy, place)
 
 
@@ -393,6 +404,65 @@ def _anyone(asked: bool) -> bool:
     strategy = tf.distribute.get_strategy()
     votes = strategy.run(lambda: tf.constant(float(asked)))
     return float(strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None)) > 0
+
+
+def _refuse_another_run(strategy: tf.distribute.Strategy, what: str) -> None:
+    """Workers that would train different runs together, or one from different steps, find out before they do.
+
+    Raises:
+      DevicesError: they would.
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return
+    own = tf.constant([list(what.ljust(64).encode())], tf.int32)
+    gathered = strategy.run(lambda: tf.distribute.get_replica_context().all_gather(own, axis=0))
+    lines = strategy.experimental_local_results(gathered)[0].numpy()
+    said = sorted({bytes(line.tolist()).decode().strip() for line in lines})
+    if len(said) > 1:
+        raise DevicesError(
+            f"the workers would train different runs together ({'; '.join(said)}): start all of them with the same "
+            "flags and one --results folder that all of them see"
+        )
+
+
+class _Runner(train_lib.OrbitExperimentRunner):
+    """The Garden's, with every worker going on from the chief's checkpoint; the Garden's others would begin anew.
+
+    Args:
+      origin: path and step of the checkpoint to go on from.
+    """
+
+    def __init__(self, *args: Any, origin: tuple[str, int] | None, **kwargs: Any) -> None:
+        self._origin = origin
+        super().__init__(*args, **kwargs)
+
+    def _maybe_build_checkpoint_manager(self) -> tf.train.CheckpointManager:
+        trainer = self.params.trainer
+        return _Manager(
+            self.trainer.checkpoint,
+            directory=self.model_dir,
+            max_to_keep=trainer.max_to_keep,
+            step_counter=self.trainer.global_step,
+            checkpoint_interval=trainer.checkpoint_interval,
+            init_fn=self.trainer.initialize,
+            last_checkpoint_step=self._origin[1] if self._origin else None,
+            origin=self._origin[0] if self._origin else None,
+        )
+
+
+class _Manager(tf.train.CheckpointManager):
+    """TensorFlow's, told which checkpoint to go on from, since a worker's own folder may hold none."""
+
+    def __init__(self, *args: Any, origin: str | None, **kwargs: Any) -> None:
+        self._origin = origin
+        super().__init__(*args, **kwargs)
+
+    def restore_or_initialize(self) -> str | None:
+        """See :class:`tf.train.CheckpointManager`."""
+        if self._origin is None:
+            return super().restore_or_initialize()
+        self.checkpoint.restore(self._origin)
+        return self._origin
 
 
 class _Controller(orbit.Controller):

@@ -123,7 +123,8 @@ class VideoTask(video_classification.VideoClassificationTask):
             "loss": tf_keras.losses.sparse_categorical_crossentropy(labels["label"], probabilities),
         }
         context = tf.distribute.get_replica_context()
-        return {name: context.all_gather(value, axis=0) for name, value in logs.items()}
+        # Labels come from the host's dataset on no device, where several workers cannot gather.
+        return {name: context.all_gather(tf.identity(value), axis=0) for name, value in logs.items()}
 
     def aggregate_logs(self, state: Any, step_outputs: dict[str, Any]) -> list[dict[str, np.ndarray]]:
         """Collects the batches on the host; every replica holds the gathered batch, so the first one's is taken."""

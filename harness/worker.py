@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
@@ -67,10 +68,14 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._process is None or self._pipe is None:
+            return
+        self._pipe.close()
+        if kind is None:
+            self._process.join(timeout=10)  # TensorFlow leaves files behind where it is not let end by itself
+        self._process.kill()
+        self._process.join()
 
     def stop(self) -> None:
         """Asks the process to save a checkpoint and end its job; safe in a signal handler."""
@@ -177,16 +182,18 @@ def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
     if described.fingerprint != run.data.fingerprint:
         raise SettingsError(f"{job.data}: its content changed since the study was planned (other fingerprint)")
     pipe.send({"event": "build"})
-    place = Place(str(job.data.absolute()), str(store.checkpoints(run.id).absolute()), job.devices, job.parent)
-    how = described, place, store, pipe.send, lambda: asked.reason
-    record: RunRecord | None
-    if job.kind == "evaluate":
-        store.write_evaluation(store.read(run.id), execution.evaluated(run, run.protocol, *how))
-        record = store.read(run.id)
-    elif job.garden is not None:
-        record = importing.take_in(run, job.garden, *how)
-    else:
-        record = execution.execute(run, *how)
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoints = str(store.checkpoints(run.id).absolute())
+        place = Place(str(job.data.absolute()), checkpoints, job.devices, job.parent, scratch)
+        how = described, place, store, pipe.send, lambda: asked.reason
+        record: RunRecord | None
+        if job.kind == "evaluate":
+            store.write_evaluation(store.read(run.id), execution.evaluated(run, run.protocol, *how))
+            record = store.read(run.id)
+        elif job.garden is not None:
+            record = importing.take_in(run, job.garden, *how)
+        else:
+            record = execution.execute(run, *how)
     if record is None:
         return {"event": "done"}
     evaluation = record.evaluations[run.protocol.name]
