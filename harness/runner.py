@@ -120,15 +120,13 @@ def _readable(path: str) -> str:
     return path
 
 
-def seeded(seed: int, step: int = 0) -> None:
-    """Makes initialisation, dropout and stochastic depth functions of the seed, and operations deterministic.
-
-    Args:
-      seed: the run's seed.
-      step: where training begins; a resumed run draws other masks than the ones it began with.
-    """
-    tf_keras.utils.set_random_seed((seed + 1_000_003 * step) % 2**32)
+def seeded(seed: int) -> None:
+    """Makes initialisation a function of the seed, and operations deterministic."""
+    tf_keras.utils.set_random_seed(seed % 2**32)
     tf.config.experimental.enable_op_determinism()
+    # It rewrites gradients differently where replicas share a graph and where each has its own: their last digits would
+    # depend on how replicas are spread over processes.
+    tf.config.optimizer.set_experimental_options({"constant_folding": False})
 
 
 @functools.cache
@@ -188,7 +186,7 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
     start = found[1] if found else 0
     if found:
         _readable(found[0])
-    with _session(run, start):
+    with _session(run):
         _refuse_other_replicas(strategy, run, place)
         config = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
         stopper = _Stopper(stop, place.devices)
@@ -212,6 +210,8 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
         stopper.controller = runner.controller
         report({"event": "attempt", "step": start})
         with strategy.scope(), _faults_named(task, True, lambda: finite.last):
+            # Made here: within the train step, which reads it, replicas on several devices could not make it.
+            _ = runner.trainer.optimizer.iterations
             runner.controller.train_and_evaluate(
                 config.trainer.train_steps, config.trainer.validation_steps, config.trainer.validation_interval
             )
@@ -342,11 +342,11 @@ def _task(
 
 
 @contextlib.contextmanager
-def _session(run: Run, step: int = 0) -> Iterator[None]:
+def _session(run: Run) -> Iterator[None]:
     """A run's own seed and precision, and nothing left of the run before it."""
     tf_keras.backend.clear_session()
     gc.collect()
-    seeded(run.seed, step)
+    seeded(run.seed)
     performance.set_mixed_precision_policy(run.settings["runtime.mixed_precision_dtype"])
     try:
         yield

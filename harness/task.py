@@ -16,7 +16,7 @@ import tf_keras
 from official.vision.configs import video_classification as exp_cfg
 from official.vision.tasks import video_classification
 
-from harness.data import faults, reader
+from harness.data import draws, faults, reader
 
 # Classes kept of each video's probabilities.
 TOP = 5
@@ -100,6 +100,21 @@ class VideoTask(video_classification.VideoClassificationTask):
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
         """The Garden's streaming metrics in training; none in evaluation, where predictions are collected instead."""
         return super().build_metrics(training) if training else []
+
+    def train_step(self, inputs: Any, model: tf_keras.Model, optimizer: Any, metrics: Any = None) -> Any:
+        """The Garden's, with dropout and stochastic depth drawn from the seed, the step and the replica.
+
+        So a resumed run draws what it would have drawn, and replicas draw the same wherever they are.
+        """
+        context = tf.distribute.get_replica_context()
+        number = context.replica_id_in_sync_group
+        known = tf.get_static_value(number)  # on a TPU it is known only there
+        replica = tf.cast(number, tf.int64) if known is None else int(known)
+        place = optimizer.iterations * context.num_replicas_in_sync + replica
+        # Below zero, since the clips' own draws use seeds from zero up.
+        seed = tf.stack([tf.constant(-1 - int(self.task_config.train_data.seed), tf.int64), place])
+        with draws.fixed_by(seed):
+            return super().train_step(inputs, model, optimizer, metrics)
 
     def validation_step(self, inputs: Any, model: tf_keras.Model, metrics: Any = None) -> dict[str, tf.Tensor]:
         """Predictions for one batch, gathered from all replicas.

@@ -64,6 +64,7 @@ class Worker:
         self._process: Any = None
         self._pipe: Connection | None = None
         self._asked = False
+        self._training = False
 
     def __enter__(self) -> Worker:
         return self
@@ -78,14 +79,18 @@ class Worker:
         self._process.join()
 
     def stop(self) -> None:
-        """Asks the process to save a checkpoint and end its job; safe in a signal handler."""
+        """Asks the process to save a checkpoint and end its job; safe in a signal handler.
+
+        Before it trains there is nothing to save, and it may be waiting for workers that never come: it is killed.
+        """
         self._asked = True
         if self._process is not None and self._process.is_alive():
-            os.kill(self._process.pid, signal.SIGTERM)
+            os.kill(self._process.pid, signal.SIGTERM if self._training else signal.SIGKILL)
 
     def events(self, job: Job) -> Iterator[Event]:
         """Carries out a job; the last event is one of :data:`ENDS`."""
         pipe = self._connected()
+        self._training = False
         if self._asked:  # between two jobs
             self.stop()
         sent = False
@@ -95,6 +100,7 @@ class Worker:
                     pipe.send(job)
                     sent = True
                 event = pipe.recv()
+                self._training = self._training or event["event"] in ("attempt", "evaluate")
             except (EOFError, ConnectionError):
                 self._process.join()
                 yield self._died(Store(job.results).log(job.run.id, job.devices.task_index))
@@ -169,11 +175,12 @@ def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
 
 
 def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
-    from harness import execution, importing
+    from harness import execution, importing, runner
     from harness.data import embedded, manifest
     from harness.runner import Place
 
-    # Until here, while TensorFlow was loading, there was nothing to save, and the signal ended the process.
+    # Workers meet here, and TensorFlow takes the signal for itself when they do.
+    runner.strategy_for(job.devices)
     signal.signal(signal.SIGTERM, asked)
     run, store = job.run, Store(job.results)
     if job.spec and not job.data.exists():
