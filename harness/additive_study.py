@@ -18,6 +18,11 @@ Examples:
   python -m harness.additive_study --toggles my_toggles.py --add dropout
   python -m harness.additive_study --profile paper --data /data/k400 --tpu local
 """
+# What --draw looks at.
+_DRAWN = {
+    "plots", "toggle_files", "rows", "seeds", "added", "draw_only", "results", "profile_name", "data", "replicas", "batch",
+    "steps", "validation_videos",
+}  # fmt: skip
 
 
 @click.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
@@ -60,6 +65,8 @@ def main(
     from harness.studies import parse_rows
     from harness.toggles import parse
 
+    if draw_only:
+        options.refuse_others(_DRAWN, "--draw trains nothing")
     known = catalog.toggles(toggle_files)
     study = STUDY.plus([parse(text, known) for text in added])
     numbers_of_rows = parse_rows(rows) if rows else [row.number for row in study.rows]
@@ -73,7 +80,7 @@ def main(
         conducting.describe(workspace, chosen, console)
     if plan_only:
         return
-    failures, name = conducting.faults(whole), outputs.stem(workspace, study, seeds)
+    failures, name = conducting.faults(chosen), outputs.stem(workspace, study, seeds)
     mode = wandb_mode if workspace.devices.chief and not draw_only else "off"
     with mirroring.mirror(mode, name, workspace.store, console) as mirror:
         mirror.catch_up(chosen)

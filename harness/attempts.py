@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import operator
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from harness import files
 
@@ -85,8 +87,7 @@ class Attempts:
         lets go when the process ends, however it ends.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _LOG).open("a") as log:
-            fcntl.flock(log, fcntl.LOCK_EX)
+        with self._mine() as log:
             (self.folder / _FAILURE).unlink(missing_ok=True)
             log.write("\n")  # a line that a kill cut short must not swallow the first of this attempt
 
@@ -98,6 +99,16 @@ class Attempts:
 
             yield reported
 
+    def _mine(self) -> TextIO:
+        """The log, locked; one that another process removed while this one waited for it is opened anew."""
+        while True:
+            log = (self.folder / _LOG).open("a")
+            fcntl.flock(log, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(log.fileno()), (self.folder / _LOG).stat()):
+                    return log
+            log.close()
+
     def history(self) -> History:
         """What the log comes to; empty where there is none."""
         with contextlib.suppress(FileNotFoundError):
@@ -106,11 +117,12 @@ class Attempts:
 
     def state(self) -> State:
         """Where the run stands, its record aside."""
-        if not (self.folder / _LOG).exists():
-            return self._unbegun()
         last = max((point["step"] for point in self.history().curve), default=0)
-        if self._locked():
-            return State("running", last)
+        try:
+            if self._locked():
+                return State("running", last)
+        except FileNotFoundError:
+            return self._failed(0) or State("waiting")
         return self._failed(last) or State("interrupted", last)
 
     def fail(self, error: str, traceback: str) -> None:
@@ -123,12 +135,13 @@ class Attempts:
         """File of the last failure with its traceback."""
         return self.folder / _FAILURE
 
-    def forget(self) -> None:
-        """Removes the log, once its content stands in a record or is to begin anew."""
-        (self.folder / _LOG).unlink(missing_ok=True)
+    def begin_anew(self) -> None:
+        """Empties the log of a run that is wanted anew."""
+        (self.folder / _LOG).write_text("")
 
-    def _unbegun(self) -> State:
-        return self._failed(0) or State("waiting")
+    def forget(self) -> None:
+        """Removes the log, once its content stands in a record."""
+        (self.folder / _LOG).unlink(missing_ok=True)
 
     def _failed(self, step: int) -> State | None:
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
@@ -152,11 +165,12 @@ def history(lines: Iterable[str]) -> History:
     for line in lines:
         with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
             event = json.loads(line)
+            step = operator.index(event["step"])
             if event["event"] == "attempt":
-                began.append(event["step"])
+                began.append(step)
                 seconds.append(0.0)
                 continue
             point = {name: value for name, value in event.items() if name not in ("event", "done", "total")}
-            points[event["step"], event["split"]] = point
-            seconds[-1] = event["seconds"]
+            seconds[-1] = 0.0 + event["seconds"]
+            points[step, str(event["split"])] = point
     return History(tuple(points[key] for key in sorted(points)), tuple(began), sum(seconds))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import signal
 import statistics
+import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +19,8 @@ import click
 from harness import options
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from harness.data.manifest import Manifest
     from harness.experiment import Run
     from harness.workspace import Workspace
@@ -33,7 +39,7 @@ def main() -> None:
     """Measures what a choice costs in speed."""
 
 
-@main.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
+@main.command(epilog=_EXAMPLES + "\nExit codes: 0 measured; 2 wrong usage or unusable input; 130, 143 stopped.")
 @options.cell
 @options.training
 @options.folders
@@ -59,6 +65,7 @@ def determinism(
     from harness.experiment import SettingsError
     from harness.studies import Cell
 
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
     known = catalog.toggles(toggle_files)
     applied = options.applied(changes, {"depth": depth, "frames": frames, "resolution": resolution}, known)
     workspace = options.workspace(**{**flags, "steps": flags["steps"] or 120})
@@ -77,42 +84,72 @@ def determinism(
 
 def _measured(workspace: Workspace, run: Run, deterministic: bool) -> float:
     """Seconds of one step, in a process of its own: TensorFlow cannot take determinism back."""
-    from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(seconds_a_step, workspace, run, deterministic).result()
+    from harness.attempts import RunError
+
+    context = get_context("spawn")
+    ours, other = context.Pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        process = context.Process(target=_answer, args=(other, workspace, run, deterministic, folder), daemon=True)
+        process.start()
+        other.close()
+        try:
+            answer = ours.recv()
+        except EOFError:
+            raise RunError("the process that was measured ended without an answer") from None
+        finally:
+            process.kill()
+            process.join()
+    if isinstance(answer, str):
+        raise RunError(answer)
+    return float(answer)
 
 
-def seconds_a_step(workspace: Workspace, run: Run, deterministic: bool) -> float:
+def _answer(pipe: Connection, workspace: Workspace, run: Run, deterministic: bool, folder: str) -> None:
+    """Sends the seconds of a step, or what went wrong; ends with the process that asked."""
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            pipe.recv()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        pipe.send(seconds_a_step(workspace, run, deterministic, folder))
+    except Exception as error:
+        pipe.send(" ".join(str(error).split())[:300])
+
+
+def seconds_a_step(workspace: Workspace, run: Run, deterministic: bool, folder: str) -> float:
     """Trains a run, keeps nothing of it, and returns the seconds of a step after the first inner loop.
 
     Args:
       workspace: its data set and devices.
       run: the run.
       deterministic: whether with TensorFlow's deterministic operations.
+      folder: an empty one, for what training leaves.
     """
     from unittest import mock
 
     from harness import worker
 
-    with tempfile.TemporaryDirectory() as folder:
-        # What TensorFlow and Orbit print is no result of a benchmark.
-        worker.redirect_output(Path(folder) / "log.txt")
-        import tensorflow as tf
+    # What TensorFlow and Orbit print is no result of a benchmark.
+    worker.redirect_output(Path(folder) / "log.txt")
+    import tensorflow as tf
 
-        from harness import runner
+    from harness import runner
 
-        points: list[tuple[int, float]] = []
+    points: list[tuple[int, float]] = []
 
-        def report(event: Mapping[str, Any]) -> None:
-            if event["event"] == "train":
-                points.append((event["step"], event["seconds"]))
+    def report(event: Mapping[str, Any]) -> None:
+        if event["event"] == "train":
+            points.append((event["step"], event["seconds"]))
 
-        nothing = mock.patch.object(tf.config.experimental, "enable_op_determinism", lambda: None)
-        with contextlib.nullcontext() if deterministic else nothing:
-            described, data = _described(workspace)
-            runner.train(_without_pauses(run), described, runner.Place(data, folder, workspace.devices), report)
+    nothing = mock.patch.object(tf.config.experimental, "enable_op_determinism", lambda: None)
+    with contextlib.nullcontext() if deterministic else nothing:
+        described, data = _described(workspace)
+        runner.train(_without_pauses(run), described, runner.Place(data, folder, workspace.devices), report)
     (first, began), (last, ended) = points[0], points[-1]
     return (ended - began) / (last - first)
 

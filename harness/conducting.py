@@ -64,14 +64,16 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, mirror: Mirror, 
     with _alone(workspace), Worker() as worker, _asking(worker, console) as asked, view(board, console) as shown:
         for one in plan.missing:
             event = _carried_out(workspace, one, worker, shown, mirror)
-            if event["event"] == "interrupted" or asked:
-                raise Stopped(_how_it_stopped(one, event), asked[0] if asked else signal.SIGTERM)
             if event.get("every run"):
                 raise DevicesError(event["error"])
             if event["event"] == "failed":
                 failures.append(_failed(workspace, one, event))
-                if fail_fast:
-                    break
+            if event["event"] == "done":
+                workspace.store.attempts(one.run.id).failure.unlink(missing_ok=True)
+            if event["event"] == "interrupted" or asked:
+                raise Stopped(_how_it_stopped(one, event), asked[0] if asked else signal.SIGTERM)
+            if failures and fail_fast:
+                break
     return failures
 
 
@@ -163,7 +165,7 @@ def _free(folder: Path) -> int:
 
 def _refuse_small_disk(workspace: Workspace, plan: Plan) -> None:
     """Better now than after a week."""
-    need, free = plan.disk - _held(workspace, plan), _free(workspace.store.root)
+    need, free = plan.disk(_held(workspace, plan)), _free(workspace.store.root)
     if need > free:
         raise SettingsError(
             f"{workspace.store.root}: checkpoints need {_gigabytes(need)} at most, {_gigabytes(free)} are free: free "
@@ -171,10 +173,10 @@ def _refuse_small_disk(workspace: Workspace, plan: Plan) -> None:
         )
 
 
-def _held(workspace: Workspace, plan: Plan) -> int:
-    """Bytes that checkpoints of the interrupted runs take already."""
-    folders = (workspace.store.checkpoints(one.run.id) for one in plan.missing if not one.done)
-    return sum(path.stat().st_size for folder in folders for path in folder.glob("*") if path.is_file())
+def _held(workspace: Workspace, plan: Plan) -> dict[str, int]:
+    """Id of a run that was begun -> bytes that its checkpoints take already."""
+    folders = {one.run.id: workspace.store.checkpoints(one.run.id) for one in plan.missing if not one.done}
+    return {run_id: sum(path.stat().st_size for path in folder.glob("*")) for run_id, folder in folders.items()}
 
 
 def _gigabytes(size: float) -> str:
@@ -248,5 +250,6 @@ def _cost(workspace: Workspace, plan: Plan) -> str:
         parts.append(f"about {duration(work / workspace.profile.measured_rate)} on two CPU cores")
     if work and workspace.profile.name == "paper":
         parts.append(f"at least {plan.tpu_v3_core_hours:,.3g} TPU v3 core-hours (every core at its peak)")
-    disk = f"at most {_gigabytes(plan.disk)} of disk while it trains, {_gigabytes(plan.kept)} after"
+    most = _gigabytes(plan.disk(_held(workspace, plan)))
+    disk = f"at most {most} of disk while it trains, {_gigabytes(plan.kept)} after"
     return ", ".join([*parts, f"{disk} ({_gigabytes(_free(workspace.store.root))} are free)"]) + "."

@@ -48,10 +48,14 @@ def execute(
         return None
     folder = store.folder(run.id)
     attempts = store.attempts(run.id)
-    _forget_if_record_removed(folder, attempts)
     began = _now()
     provenance = _provenance(began)
     with attempts.logged(report) as logged:
+        if store.has(run.id):  # by a process that was at it until now
+            attempts.forget()
+            return store.read(run.id)
+        _forget_if_record_removed(folder, attempts)
+        store.drop_unfinished_checkpoints(run.id)
         device = runner.train(run, manifest, place, logged, stop) if not runner.has_weights(run, place) else None
         history = attempts.history()
         evaluation = evaluated(run, run.protocol, manifest, place, store, report, stop)
@@ -128,7 +132,7 @@ def _forget_if_record_removed(folder: Path, attempts: Attempts) -> None:
     """A run whose record was written and then removed is wanted anew: what it left must not stand in for training."""
     if (folder / _RECORDED).exists():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        attempts.forget()
+        attempts.begin_anew()
         (folder / _RECORDED).unlink()
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from harness import options
 
@@ -50,7 +49,7 @@ def main(what: str, output: Path | None, seed: int, gpus: int | None, **flags: A
         workspace = options.workspace(**flags, purpose="plan")
         run, changes = _of_row(int(row[1]), workspace, seed)
     else:
-        _refuse_others(what)
+        options.refuse_others(_OPEN, f"run {what!r} was trained already; the flag is for a row")
         run, changes, workspace = _recorded(what, flags)
     manifest = _manifest(workspace.data)
     target = exporting.Target(
@@ -90,16 +89,6 @@ def _recorded(what: str, flags: dict[str, Any]) -> tuple[Run, dict[str, Any], Wo
     first = next(iter(record.evaluations.values()))
     run = records.run_of(record, Protocol(first.clips, first.crops, first.size), workspace.profile.evaluation_batch)
     return run, {**record.toggles, **record.scale}, workspace
-
-
-def _refuse_others(what: str) -> None:
-    from harness.experiment import SettingsError
-
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
-        if given and parameter.name not in _OPEN:
-            raise SettingsError(f"{parameter.opts[0]}: run {what!r} was trained already; the flag is for a row")
 
 
 def _manifest(data: DataSet) -> Manifest | None:

@@ -49,6 +49,8 @@ SHIPPED: dict[int, Stages] = {
         350: (4, 36, 72, 4),
     }.items()
 }
+# Where things were on the machine that trained: of no use here, and nobody else's business.
+_PLACES = ("input_path", "init_checkpoint", "tfds_data_dir", "service_address", "runtime.tpu", "worker_hosts")
 _PARTS = ("task", "trainer", "runtime")
 _CHECKPOINT = re.compile(r"ckpt-(\d+)")
 # What the harness computes with before TensorFlow looks at it.
@@ -215,6 +217,7 @@ def run_of(
     if stated[TRAIN_BATCH] % replicas:
         raise GardenFolderError(f"{path}: batch {stated[TRAIN_BATCH]} cannot have been split over {replicas} replicas")
     bookkeeping = {field: stated.pop(field) for field in profile.bookkeeping if field in stated}
+    bookkeeping |= {field: profile.bookkeeping[field] for field in bookkeeping if field.endswith(_PLACES)}
     # Where the checkpoint is not the last, training ended with it; where no seed was given, none decided anything.
     given = {TRAIN_STEPS: found.step, SEED: stated[SEED] or 0}
     clips, crops = views or (profile.clips, profile.crops)

@@ -81,7 +81,7 @@ def _cost(run: Run) -> dict[str, Any]:
 def _provenance(found: GardenFolder, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "trained_by": TRAINER,
-        "trained_in": str(found.folder),
+        "trained_in": found.folder.name,
         "checkpoint": found.checkpoint.name,
         "checkpoint_sha256": found.checkpoint_sha256,
         "config_sha256": found.config_sha256,

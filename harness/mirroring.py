@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +11,15 @@ from typing import Any, Literal
 from rich.console import Console
 
 from harness import console as console_
-from harness import files, records, tables, tracking
+from harness import records, tables, tracking
 from harness.aggregate import Summary
 from harness.experiment import content_hash
 from harness.planning import Plan, Planned
 from harness.store import Store
 from harness.tracking import Event, Tracker
+
+# Where on this machine a file is concerns nobody else.
+_FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:]+/)+")
 
 
 class Mirror:
@@ -38,6 +42,8 @@ class Mirror:
         """What a worker reported of a run; once it is done, its record."""
         if event["event"] == "done" and self._store.has(run_id):
             event = recorded_event(self._store, run_id, self._group)
+        if event["event"] == "failed":
+            event = {"event": "failed", "error": _FOLDERS.sub("", event["error"])}
         self._tracker.write({**event, "run": run_id})
 
     def catch_up(self, plan: Plan) -> None:
@@ -52,9 +58,8 @@ class Mirror:
         """The table and its figures were written; they are mirrored once, however often they are drawn."""
         event, marker = study_event(numbers, written, self._group), self._store.root / "wandb" / f"{self._group}.drawn"
         digest = content_hash(event)
-        if not isinstance(self._tracker, tracking.Nothing) and not (marker.exists() and marker.read_text() == digest):
-            self._tracker.write(event)
-            files.replace(marker, digest.encode())
+        if not (marker.is_file() and marker.read_text() == digest):
+            self._tracker.write({**event, "marker": str(marker), "digest": digest})
 
 
 @contextlib.contextmanager
@@ -81,7 +86,7 @@ def run_event(one: Planned, group: str) -> dict[str, Any]:
         "tags": [applied.toggle.key for applied in run.cell.applied],
         "config": {**run.settings, **data, "profile": run.profile, "identity": run.identity},
         "cost": {"params": one.params, "multiply_adds": one.multiply_adds},
-        "resumed_at": one.state.step,
+        "resumed_at": 0,
     }
 
 

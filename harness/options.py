@@ -6,11 +6,12 @@ import functools
 import os
 import re
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from harness import devices as devices_
 from harness.experiment import Cut, SettingsError
@@ -30,6 +31,12 @@ INTERRUPTED = 128 + signal.SIGINT
 _GO_ON = "Nothing that was finished is lost; the same command goes on from here."
 
 
+class Mistake(click.ClickException):
+    """What a user can get wrong: one line, exit code 2."""
+
+    exit_code = 2
+
+
 def one_line_errors(function: Function) -> Function:
     """Turns what a user can get wrong into one line and exit code 2; every such error of ours is a ValueError."""
 
@@ -40,9 +47,9 @@ def one_line_errors(function: Function) -> Function:
         except ValueError as error:
             if not type(error).__module__.startswith("harness."):
                 raise
-            raise click.UsageError(str(error)) from error
+            raise Mistake(str(error)) from error
         except OSError as error:
-            raise click.UsageError(f"{error.filename or 'file system'}: {error.strerror or error}") from error
+            raise Mistake(f"{error.filename or 'file system'}: {error.strerror or error}") from error
         except KeyboardInterrupt:
             click.echo(f"\nInterrupted. {_GO_ON}", err=True)
             raise SystemExit(INTERRUPTED) from None
@@ -123,6 +130,23 @@ wandb = click.option(
 )  # fmt: skip
 
 
+def refuse_others(known: Container[str], reason: str) -> None:
+    """Refuses flags that a command was given and would not look at.
+
+    Args:
+      known: names of the parameters that it looks at.
+      reason: why it does not look at others.
+
+    Raises:
+      SettingsError: naming the first of them.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if given and parameter.name not in known:
+            raise SettingsError(f"{parameter.opts[0]}: {reason}")
+
+
 def views_of(text: str) -> tuple[int, int]:
     """Clips and crops of --views.
 
@@ -179,11 +203,15 @@ def workspace(
     from harness import workspace as workspaces
     from harness.store import Store
 
+    if results.exists() and not results.is_dir():
+        raise SettingsError(f"--results {results}: is a file; expected a folder")
     store, profile = Store(results), workspaces.profile(profile_name)
     if purpose == "draw":
         given = {"replicas": replicas, "batch": batch, "steps": steps}
         return workspaces.recorded(store, profile, data, given, validation_videos)
     devices = devices_.of(strategy, tpu, worker_hosts, task_index, os.environ)
+    if purpose == "train" and devices.strategy == "one_device" and (replicas or 1) > 1:
+        raise SettingsError(f"--replicas {replicas}: one_device gives one; choose another --strategy")
     return workspaces.Workspace(
         profile=profile,
         data=workspaces.data_set(data, profile, results, planning_only=purpose == "plan"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from harness import counting
 from harness.attempts import State
@@ -127,14 +127,17 @@ class Plan:
         """How many runs the rows have in common: wanted less distinct."""
         return sum(len(ids) for ids in self.wanted.values()) - len(self.runs)
 
-    @property
-    def disk(self) -> int:
-        """Bytes of checkpoints at most while it trains: the run that trains, and what those done by then leave."""
+    def disk(self, held: Mapping[str, int]) -> int:
+        """Bytes of checkpoints at most while it trains: the run that trains, and what those done by then leave.
+
+        Args:
+          held: id of a run -> bytes that its checkpoints take already.
+        """
         left, most = 0, 0
         for one in self.missing:
             if not one.done:
-                most = max(most, left + one.peak + one.weights)
-                left += one.weights
+                most = max(most, left + one.peak + one.weights - held.get(one.run.id, 0))
+                left += one.weights - held.get(one.run.id, 0)
         return most
 
     @property

@@ -81,7 +81,8 @@ class RunRecord:
       cost: "params", "multiply_adds" (one evaluation view), "train_steps", "train_seconds".
       curve: points of the training curve.
       evaluations: protocol name -> evaluation.
-      provenance: commit, versions, device, start, duration, resumptions.
+      provenance: commit, versions, device; number of attempts and the steps at which they resumed; start and duration
+        of the last attempt.
     """
 
     identity: str

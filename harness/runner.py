@@ -84,12 +84,19 @@ def last_checkpoint(folder: str) -> tuple[str, int] | None:
     path: str | None = None
     with contextlib.suppress(ValueError):  # the file that names the checkpoints is empty
         path = tf.train.latest_checkpoint(folder)
-    if path is None and (lost := sorted(Path(folder).glob("ckpt-*.index"), key=lambda file: int(file.stem[5:]))):
+    if path is None and (lost := _checkpoints(folder)):
         # TensorFlow goes by a file that names the checkpoints; without it, training would begin anew beside them.
-        path = str(lost[-1].with_suffix(""))
-        tf.compat.v1.train.update_checkpoint_state(folder, path, [str(file.with_suffix("")) for file in lost])
+        path = lost[-1]
+        tf.compat.v1.train.update_checkpoint_state(folder, path, lost)
     match = _CHECKPOINT.search(path) if path else None
     return (path, int(match[1])) if path and match else None
+
+
+def _checkpoints(folder: str) -> list[str]:
+    """Paths of the training checkpoints in a folder, in the order of their steps."""
+    paths = [str(file.with_suffix("")) for file in Path(folder).glob("ckpt-*.index")]
+    steps = {path: int(match[1]) for path in paths if (match := _CHECKPOINT.search(path))}
+    return sorted(steps, key=lambda path: steps[path])
 
 
 def weights(folder: str, step: int) -> str:
@@ -98,8 +105,23 @@ def weights(folder: str, step: int) -> str:
 
 
 def has_weights(run: Run, place: Place) -> bool:
-    """Whether the run was trained to its last step."""
-    return Path(weights(place.checkpoints, run.settings["trainer.train_steps"]) + ".index").is_file()
+    """Whether the run was trained to its last step and left its weights.
+
+    Raises:
+      RunError: they are damaged, and there is no checkpoint to write them from again.
+    """
+    step = run.settings["trainer.train_steps"]
+    path = weights(place.checkpoints, step)
+    if not Path(path + ".index").is_file():
+        return False
+    try:
+        _readable(path)
+    except RunError:
+        last = last_checkpoint(place.checkpoints)
+        if last is None or last[1] != step:
+            raise
+        return False  # a kill while they were written; training goes on from the checkpoint, by no step
+    return True
 
 
 def _readable(path: str) -> str:
@@ -215,7 +237,7 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
             runner.controller.train_and_evaluate(
                 config.trainer.train_steps, config.trainer.validation_steps, config.trainer.validation_interval
             )
-        with strategy.scope():
+        with strategy.scope(), _faults_named(task, True, lambda: finite.last):
             _write_weights(runner.trainer, weights(place.written, config.trainer.train_steps))
             if place.devices.workers > 1:
                 _anyone(False)  # the others wait here until the chief has written what all of them evaluate
@@ -382,21 +404,18 @@ class _Stopper:
         elif self._several and reason:
             _anyone(True)
         if reason:
-            self._leave(reason)
+            self.controller.save_checkpoint()
+            raise Interrupted(reason)
 
     def during_validation(self, _: int) -> None:
         """After each batch of a validation; several workers finish it, to stay together."""
         if not self._several and (reason := self._reason()):
-            self._leave(reason)
+            raise Interrupted(reason)
 
     def _reason(self) -> str | None:
         if self._watcher is not None and self._watcher.preemption_message:
             return "the TPU is being preempted"
         return self._stop()
-
-    def _leave(self, reason: str) -> None:
-        self.controller.save_checkpoint()
-        raise Interrupted(reason)
 
 
 def _anyone(asked: bool) -> bool:
@@ -466,10 +485,12 @@ class _Manager(tf.train.CheckpointManager):
 
 
 class _Controller(orbit.Controller):
-    """Orbit's, with faults of the validation data named."""
+    """Orbit's, which saves before a validation, where a stop could not, and names faults of its data."""
 
     def evaluate(self, steps: int = -1) -> Any:
         """See :class:`orbit.Controller`."""
+        # While it validates, averaged weights stand in the place of the weights that are trained.
+        self.save_checkpoint()
         with _faults_named(self.evaluator.task, False, lambda: 0):
             return super().evaluate(steps)
 

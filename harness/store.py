@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,14 @@ class Store:
     def drop_training_checkpoints(self, run_id: str) -> None:
         """Removes what only going on with the training needs; the weights stay."""
         folder = self.checkpoints(run_id)
+        self.drop_unfinished_checkpoints(run_id)
         for path in (*folder.glob("ckpt-*"), folder / "checkpoint"):
             path.unlink(missing_ok=True)
+
+    def drop_unfinished_checkpoints(self, run_id: str) -> None:
+        """Removes what a kill left of a checkpoint that was being written."""
+        for path in self.checkpoints(run_id).glob("*_temp"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def attempts(self, run_id: str) -> Attempts:
         """What is kept of a run while it has no record."""
@@ -261,6 +268,8 @@ def _load(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise RecordError(f"{path}: no such record") from None
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: damaged, not JSON ({error}); delete the folder to train the run again") from None
 

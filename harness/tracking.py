@@ -4,10 +4,12 @@ A tracker is told plain mappings with an "event":
 
 "run": a run begins or goes on. "run" (its id), "group", "job_type", "name", "tags", "config" (settings, flat), "cost",
   "resumed_at" (step, 0 for a run that begins).
+"attempt": its training begins, at a "step". "run", "step".
 "train", "validation": a point of its curve. "run", "split", "step", and the metrics.
 "recorded": its record is written. "run", "folder" (of its files), "record" (plain data).
 "failed", "interrupted": it ended without one. "run", "error" or "reason" (one line).
-"study": the table is written. "group", "title", "columns", "rows", "files" (paths).
+"study": the table is written. "group", "title", "columns", "rows", "files" (paths); "marker" (file) gets the "digest"
+  once it is mirrored.
 
 Others are ignored. At most one run is open at a time. All that W&B keeps is under `results/wandb/`.
 """
@@ -141,6 +143,7 @@ class Wandb:
         """Mirrors an event."""
         kinds: dict[str, Callable[[Event], None]] = {
             "run": self._begin,
+            "attempt": self._resumed,
             "train": self._point,
             "validation": self._point,
             "recorded": self._recorded,
@@ -162,6 +165,10 @@ class Wandb:
         self._open(event["run"], event["group"], event["job_type"], event["name"], event["tags"], event["config"])
         self._run.summary.update({f"cost/{name}": value for name, value in event["cost"].items()})
         self._run.summary.update({"state": "running", "resumed_at": event["resumed_at"]})
+
+    def _resumed(self, event: Event) -> None:
+        if self._is_open(event):
+            self._run.summary["resumed_at"] = event["step"]
 
     def _open(
         self, run: str, group: str, job_type: str, name: str | None, tags: Iterable[str], config: Mapping[str, Any]
@@ -230,6 +237,8 @@ class Wandb:
         self._run.log({"table": table, **figures})
         self._upload(f"study-{_artifact_name(event['group'])}", "study", paths, {})
         self._finish(0)
+        if "marker" in event:
+            files.replace(Path(event["marker"]), event["digest"].encode())
 
     def _upload(self, name: str, kind: str, paths: Iterable[Path], about: Mapping[str, Any]) -> None:
         import wandb

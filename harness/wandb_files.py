@@ -95,7 +95,7 @@ def paths(folder: Path) -> list[Path]:
       RecordError: there is no such folder.
     """
     if not folder.is_dir():
-        raise RecordError(f"{folder}: no such folder")
+        raise RecordError(f"{folder}: {'is a file; expected a folder' if folder.exists() else 'no such folder'}")
     # W&B links the latest run's folder a second time.
     return sorted(path for path in folder.rglob("*.wandb") if not any(one.is_symlink() for one in _inner(path, folder)))
 

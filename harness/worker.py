@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
@@ -30,6 +31,8 @@ from harness.store import Store
 Event = Mapping[str, Any]
 # The last event of a job.
 ENDS = ("done", "failed", "interrupted")
+# Seconds that a process has to end what it is at once it was asked to stop: an inner loop, and writing a checkpoint.
+_GRACE = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Worker:
     def __init__(self) -> None:
         self._process: Any = None
         self._pipe: Connection | None = None
-        self._asked = False
+        self._asked = 0.0
         self._training = False
 
     def __enter__(self) -> Worker:
@@ -83,7 +86,7 @@ class Worker:
 
         Before it trains there is nothing to save, and it may be waiting for workers that never come: it is killed.
         """
-        self._asked = True
+        self._asked = self._asked or time.monotonic()
         if self._process is not None and self._process.is_alive():
             os.kill(self._process.pid, signal.SIGTERM if self._training else signal.SIGKILL)
 
@@ -99,6 +102,8 @@ class Worker:
                 if not sent:
                     pipe.send(job)
                     sent = True
+                if not self._answers(pipe):
+                    self._process.kill()
                 event = pipe.recv()
                 self._training = self._training or event["event"] in ("attempt", "evaluate")
             except (EOFError, ConnectionError):
@@ -108,7 +113,8 @@ class Worker:
                 return
             if event["event"] in ENDS and job.devices.workers > 1:
                 # TensorFlow joins a cluster once in the life of a process.
-                self._process.join()
+                self._process.join(timeout=_GRACE)
+                self._process.kill()
                 self._process = None
             yield event
             if event["event"] in ENDS:
@@ -123,9 +129,17 @@ class Worker:
             other.close()
         return self._pipe
 
+    def _answers(self, pipe: Connection) -> bool:
+        """Waits for an event; false where a process that was asked to stop has not said anything for too long."""
+        while not pipe.poll(1.0):
+            if self._asked and time.monotonic() - self._asked > _GRACE:
+                return False
+        return True
+
     def _died(self, log: Path) -> Event:
         if self._asked:
-            return {"event": "interrupted", "reason": "asked to stop before training had begun"}
+            lost = "; the steps since its last checkpoint are lost" if self._training else ", nothing was trained yet"
+            return {"event": "interrupted", "reason": f"ended when it was asked to stop{lost}"}
         code = self._process.exitcode
         how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
         hint = "; out of memory?" if code == -signal.SIGKILL else ""

@@ -114,15 +114,17 @@ class Workspace:
     @functools.cached_property
     def rate(self) -> float | None:
         """Multiply-adds per second of trainings recorded here under this profile, None where there are none."""
-        costs = [record.cost for record in self._readable() if record.profile == self.profile.name]
+        costs = [record.cost for record in readable(self.store) if record.profile == self.profile.name]
         return planning.rate(
             [cost["train_seconds"] for cost in costs], [cost.get("train_multiply_adds", 0) for cost in costs]
         )
 
-    def _readable(self) -> Iterator[RunRecord]:
-        for run_id in self.store.ids():
-            with contextlib.suppress(RecordError):  # a damaged record elsewhere must not keep a study from its estimate
-                yield self.store.read(run_id)
+
+def readable(store: Store) -> Iterator[RunRecord]:
+    """The records that can be read: a damaged one elsewhere must not keep a study from its estimate or its table."""
+    for run_id in store.ids():
+        with contextlib.suppress(RecordError):
+            yield store.read(run_id)
 
 
 def profile(name: str) -> Profile:
@@ -200,7 +202,7 @@ def recorded(
       SettingsError: the records fit none, or several.
     """
     found: dict[str, Workspace] = {}
-    for record in (store.read(run_id) for run_id in store.ids()):
+    for record in readable(store):
         of_data = data is None or record.data["name"] == data or str(record.data["fingerprint"]).startswith(data)
         if "trained_by" in record.identity_content:
             continue  # taken in, no row of a study of ours

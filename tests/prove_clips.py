@@ -10,6 +10,7 @@ are those that made the weights.
 import argparse
 import collections
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -73,7 +74,10 @@ def train(folder: Path, data: Path, log: Path, steps: int | None, die_at: int | 
 
 def counted(log: Path) -> tuple[collections.Counter, int]:
     """How often each clip was seen on the way to the weights, and the number of steps."""
-    last = dict(json.loads(line) for line in log.read_text().splitlines())
+    noted = [json.loads(line) for line in log.read_text().splitlines()]
+    for (before, _), (after, _) in itertools.pairwise(noted):
+        assert after == before + 1 or (after <= before and after % 8 == 0), "steps left out, or begun within a loop"
+    last = dict(noted)
     return collections.Counter(one for ids in last.values() for one in ids), len(last)
 
 

@@ -128,9 +128,12 @@ def prove(kills: int, longest: float, seed: int, words: list[str], folder: Path)
         seen.append(look(runs))
         print(f"kill {len(seen)} ({victim}) after {after:.1f} s: {len(seen[-1].records)} records", flush=True)
     with log.open("a") as out:
-        code = subprocess.run(command, stdout=out, stderr=out, check=False).returncode
+        assert len(seen) == kills, f"the study was done after {len(seen)} kills: draw shorter times with --longest"
+    code = subprocess.run(command, stdout=out, stderr=out, check=False).returncode
     assert code == 0, f"the study ended with exit code {code}, see {log}"
     found = check(seen, runs)
+    plan = subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout
+    assert "to do 0;" in plan, plan
     return {"kills": len(seen), "seconds": round(time.monotonic() - began), "records": len(found), "runs": found}
 
 

@@ -44,10 +44,15 @@ def test_attempts_are_one_curve_and_a_torn_line_costs_one_point():
     assert found.seconds == 4.0 + 1.75
 
 
-@pytest.mark.parametrize("damage", ["[]", "{}", "3", '{"event": "train"}', "\x00", line("train", 1)])
+@pytest.mark.parametrize(
+    "damage",
+    ["[]", "{}", "3", '{"event": "train"}', "\x00", line("train", 1), line("train", "x", 1.0), line("train", 1, "1")],
+)
 def test_a_log_damaged_by_hand_loses_lines_and_no_more(damage):
     found = attempts.history([damage, line("attempt", 0), line("train", 1, 2.0)])
     assert [point["step"] for point in found.curve] == [1]
+    later = attempts.history([line("attempt", 0), damage, line("train", 2, 2.0)])
+    assert later.curve[-1]["step"] == 2
 
 
 def test_a_runs_states_follow_one_another(tmp_path):

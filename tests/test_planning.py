@@ -74,8 +74,11 @@ def test_disk_is_that_of_one_training_and_what_the_others_leave():
     params = counting.count(one.settings).params
     # Two checkpoints are kept and a third written before the first goes: weights and momentum, four bytes each.
     training = 3 * 2 * 4 * params
-    assert found.disk == training + 2 * 4 * params
+    assert found.disk({}) == training + 2 * 4 * params
     assert found.kept == 2 * 4 * params
+    # What the second run holds helps it and no other.
+    assert found.disk({two.id: 100}) == training + 4 * params + 4 * params - 100
+    assert found.disk({one.id: 0, two.id: 10**12}) == training + 4 * params
 
 
 def test_a_run_that_cannot_be_carried_out_is_not_missing():

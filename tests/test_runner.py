@@ -12,7 +12,7 @@ import tensorflow as tf
 from official.core import train_utils
 
 from ablations.profiles import PAPER, QUICK
-from ablations.toggles import DSTEM, EMA, SE
+from ablations.toggles import DSTEM, EMA, RA, SD, SE
 from harness import execution, experiment, garden, records, runner
 from harness.attempts import Interrupted, RunError
 from harness.data import embedded
@@ -141,6 +141,76 @@ def test_a_run_that_is_asked_to_stop_saves_the_step_it_reached(prepared, store):
     record = execute(prepared, store, run)
     assert record.provenance["resumed_at"] == [3]
     assert [point["step"] for point in record.curve if point["split"] == "train"] == [1, 2, 3, 4, 5]
+
+
+def test_a_resumed_run_is_the_run_that_was_never_interrupted(prepared, store, tmp_path):
+    run = run_of(prepared, DSTEM.at(), SD.at(), RA.at(), steps=6)
+    interrupted_at(prepared, store, run, 3)
+    resumed, whole = execute(prepared, store, run), execute(prepared, Store(tmp_path / "whole"), run)
+    assert resumed.provenance["resumed_at"] == [3]
+    assert whole.provenance["resumed_at"] == []
+    tables = [at.predictions(one, "10x3@32") for at, one in ((store, resumed), (Store(tmp_path / "whole"), whole))]
+    assert np.array_equal(*(table["loss"].to_numpy() for table in tables))
+    curves = [[point for point in one.curve if point["split"] == "train"] for one in (resumed, whole)]
+    assert [point["loss"] for point in curves[0]] == [point["loss"] for point in curves[1]]
+
+
+def test_a_stop_in_a_validation_saves_the_weights_that_train_not_their_average(prepared, store, tmp_path):
+    run = run_of(prepared, EMA.at(0.9), steps=4)
+    seldom = {"trainer.checkpoint_interval": 100, "trainer.validation_interval": 2, "trainer.steps_per_loop": 1}
+    run = dataclasses.replace(run, bookkeeping={**run.bookkeeping, **seldom})
+    events = []
+
+    def asked():
+        return "asked to stop" if events and events[-1]["step"] == 2 and inside(sys._getframe()) else None
+
+    def inside(frame):
+        while frame:
+            if frame.f_code.co_name == "during_validation":
+                return True
+            frame = frame.f_back
+        return False
+
+    def report(event):
+        if event["event"] == "train":
+            events.append(event)
+
+    with pytest.raises(Interrupted):
+        execution.execute(run, prepared[0], place_of(prepared, store, run), store, report, asked)
+    other = Store(tmp_path / "other")
+    interrupted_at(prepared, other, run, 2)
+    stopped, expected = (
+        tf.train.load_checkpoint(runner.last_checkpoint(str(at.checkpoints(run.id)))[0]) for at in (store, other)
+    )
+    for name in expected.get_variable_to_shape_map():
+        if name.endswith("VARIABLE_VALUE"):
+            assert np.array_equal(stopped.get_tensor(name), expected.get_tensor(name)), name
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_removed(prepared, store):
+    run = run_of(prepared, steps=4)
+    interrupted_at(prepared, store, run, 2)
+    torn = store.checkpoints(run.id) / "ckpt-3_temp"
+    torn.mkdir()
+    (torn / "part-00000").write_text("half of it")
+    assert execute(prepared, store, run).provenance["resumed_at"] == [2]
+    assert not torn.exists()
+
+
+def test_weights_torn_by_a_kill_are_written_again_from_the_checkpoint(prepared, store):
+    run = run_of(prepared)
+
+    def last_straw(event):
+        if event["event"] == "evaluate":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(prepared, store, run, last_straw)
+    data = store.checkpoints(run.id) / "weights-2.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    seen = []
+    execute(prepared, store, run, seen.append)
+    assert [event["step"] for event in seen if event["event"] == "train"] == []
 
 
 def test_a_run_stopped_after_its_last_step_is_only_evaluated(prepared, store):
