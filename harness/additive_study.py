@@ -20,8 +20,8 @@ Examples:
 """
 # What --draw looks at.
 _DRAWN = {
-    "plots", "toggle_files", "rows", "seeds", "added", "draw_only", "results", "profile_name", "data", "replicas", "batch",
-    "steps", "validation_videos",
+    "plots", "toggle_files", "rows", "seeds", "added", "draw_only", "results", "profile_name", "data", "replicas",
+    "batch", "steps", "validation_videos",
 }  # fmt: skip
 
 
