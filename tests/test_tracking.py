@@ -117,13 +117,13 @@ def test_events_arrive_in_order_in_another_process(tmp_path):
 def test_the_next_one_hears_the_open_run_from_its_beginning(tmp_path, misdeed):
     before = [{"event": "run", "run": "0"}, {"event": "recorded", "run": "0"}]
     events = [RUN, point(1), point(2, misbehave={"one": misdeed}), point(3)]
-    mirror = diaries(tmp_path, "one", "two", patience=1.0)
+    mirror = diaries(tmp_path, "one", "two", patience=8.0)
     tell(mirror, *before, *events)
     ((line,), seconds) = closed(mirror)
     assert line.startswith("W&B: ")
     assert line.endswith(". Type this.")
     assert "\n" not in line
-    assert seconds < 10
+    assert seconds < 25
     assert mirrored.told(tmp_path / "one") == [*before, *events[:3]]
     assert mirrored.told(tmp_path / "two") == [*events, {"event": "closed"}]
 
