@@ -7,6 +7,7 @@ import pytest
 
 from ablations.table2 import STUDY
 from harness import outputs, tables, workspace
+from harness.devices import Devices
 from harness.experiment import Cut
 from harness.store import Store
 
@@ -18,7 +19,7 @@ EXAMPLE = ROOT / "results" / "example"
 def example(tmp_path_factory):
     profile = workspace.profile("quick")
     data = workspace.data_set(None, profile, tmp_path_factory.mktemp("results"))
-    return workspace.Workspace(profile, data, Cut(), 1, Store(EXAMPLE), "one_device", None)
+    return workspace.Workspace(profile, data, Cut(), 1, Store(EXAMPLE), Devices())
 
 
 def test_the_example_is_what_the_default_command_wants(example):
@@ -36,7 +37,7 @@ def test_the_table_follows_from_the_records_and_stands_in_the_readme(example):
 
 
 def test_every_number_of_the_example_is_recomputed_from_its_predictions(example):
-    for record in example.records():
+    for record in map(example.store.read, example.store.ids()):
         predictions = example.store.predictions(record, "10x3@32")
         labels, best = predictions["label"].to_numpy(), np.stack(predictions["top_class"])
         assert record.evaluations["10x3@32"].top1 == np.mean(best[:, 0] == labels)
