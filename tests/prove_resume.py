@@ -127,9 +127,9 @@ def prove(kills: int, longest: float, seed: int, words: list[str], folder: Path)
             break
         seen.append(look(runs))
         print(f"kill {len(seen)} ({victim}) after {after:.1f} s: {len(seen[-1].records)} records", flush=True)
+    assert len(seen) == kills, f"the study was done after {len(seen)} kills: draw shorter times with --longest"
     with log.open("a") as out:
-        assert len(seen) == kills, f"the study was done after {len(seen)} kills: draw shorter times with --longest"
-    code = subprocess.run(command, stdout=out, stderr=out, check=False).returncode
+        code = subprocess.run(command, stdout=out, stderr=out, check=False).returncode
     assert code == 0, f"the study ended with exit code {code}, see {log}"
     found = check(seen, runs)
     plan = subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 import yaml
 from click.testing import CliRunner
+from test_export import leaves
 
 from ablations.profiles import PAPER, PROFILES, QUICK
 from ablations.toggles import DEPTH, DSTEM, EMA, SE
@@ -24,7 +25,6 @@ from harness.runner import Place
 from harness.store import Store
 from harness.studies import Cell
 from harness.workspace import facts
-from tests.test_export import leaves
 
 SPEC = embedded.EmbeddedSpec(train_videos=24, validation_videos=13)
 
