@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from harness import counting, records, runner
-from harness.attempts import Attempts
+from harness.attempts import Attempts, History
 from harness.data.manifest import Manifest
 from harness.experiment import Protocol, Run
 from harness.records import Evaluation, RunRecord
@@ -46,42 +46,39 @@ def execute(
             runner.train(run, manifest, place, report, stop)
         runner.evaluate(run, run.protocol, manifest, place, report, stop)
         return None
-    folder = store.folder(run.id)
-    attempts = store.attempts(run.id)
-    began = _now()
+    attempts, began = store.attempts(run.id), _now()
     provenance = _provenance(began)
     with attempts.logged(report) as logged:
         if store.has(run.id):  # by a process that was at it until now
             attempts.forget()
             return store.read(run.id)
-        _forget_if_record_removed(folder, attempts)
+        _forget_if_record_removed(store.folder(run.id), attempts)
         store.drop_unfinished_checkpoints(run.id)
         device = runner.train(run, manifest, place, logged, stop) if not runner.has_weights(run, place) else None
-        history = attempts.history()
         evaluation = evaluated(run, run.protocol, manifest, place, store, report, stop)
-        ended = _now()
-        record = records.of_run(
-            run,
-            _cost(run, history.seconds),
-            history.curve,
-            evaluation,
-            provenance
-            | runner.device_versions()
-            | {
-                # Where the kill came after the last step, the machine that evaluated is the only one known.
-                "device": device or evaluation.provenance["device"],
-                "ended": ended.isoformat(timespec="seconds"),
-                "seconds": round((ended - began).total_seconds(), 1),
-                "attempts": len(history.began),
-                "resumed_at": history.resumed_at,
-            },
-        )
+        # Where a kill came after the last step, the machine that evaluated is the only one known.
+        provenance["device"] = device or evaluation.provenance["device"]
+        record = _record(run, attempts.history(), evaluation, provenance, began)
         # Before the record: a run that has one is never looked at again.
         store.drop_training_checkpoints(run.id)
         store.write(record)
-        (folder / _RECORDED).touch()
+        (store.folder(run.id) / _RECORDED).touch()
         attempts.forget()
     return record
+
+
+def _record(
+    run: Run, history: History, evaluation: Evaluation, provenance: dict[str, Any], began: datetime.datetime
+) -> RunRecord:
+    ended = _now()
+    about = {
+        "ended": ended.isoformat(timespec="seconds"),
+        "seconds": round((ended - began).total_seconds(), 1),
+        "attempts": len(history.began),
+        "resumed_at": history.resumed_at,
+    }
+    provenance = provenance | runner.device_versions() | about
+    return records.of_run(run, _cost(run, history.seconds), history.curve, evaluation, provenance)
 
 
 def evaluated(
