@@ -84,5 +84,6 @@ def test_row_3_killed_and_resumed_sees_the_same_clips(tmp_path):
 
 
 def test_row_10_is_a_function_of_its_seed(tmp_path):
-    found = prove_seeds.prove(["--steps", "3", "--validation-videos", "8"], tmp_path)
+    small = ["--depth", "50", "--frames", "32"]  # what takes time at row 10's own size is building it three times
+    found = prove_seeds.prove([*small, "--steps", "3", "--validation-videos", "8"], tmp_path)
     assert json.dumps(found).count("equal") == 1
