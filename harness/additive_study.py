@@ -16,12 +16,14 @@ Examples:
   python -m harness.additive_study --plan                what would run and what it costs
   python -m harness.additive_study --rows 1-4 --seeds 3  four rows, three seeds each
   python -m harness.additive_study --toggles my_toggles.py --add dropout
+  python -m harness.additive_study --seeds 3 --design additive --design reverse --design leave-one-out
+  python -m harness.additive_study --seeds 3 --design shapley --factors ls,sd,ep --base depth=101
   python -m harness.additive_study --profile paper --data /data/k400 --tpu local
 """
 # What --draw looks at.
 _DRAWN = {
     "plots", "toggle_files", "rows", "seeds", "added", "draw_only", "results", "profile_name", "data", "replicas",
-    "batch", "steps", "validation_videos",
+    "batch", "steps", "validation_videos", "design_names", "factors", "base", "orderings", "margin",
 }  # fmt: skip
 
 
@@ -29,11 +31,10 @@ _DRAWN = {
 @options.training
 @options.folders
 @options.toggle_files
+@options.designs
 @click.option("--plots", type=click.Path(path_type=Path), default=Path("plots"), show_default=True,
               help="Folder of the figures.")  # fmt: skip
 @click.option("--rows", metavar="LIST", help="Only these rows, such as 1,3,5-8.")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
-              help="Train each row with seeds 0 to N-1.")  # fmt: skip
 @click.option("--add", "added", multiple=True, metavar="KEY[=VALUE]", help="A further row with this toggle added.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print what would run and what it costs, then stop.")
 @click.option(
@@ -46,17 +47,23 @@ def main(
     plots: Path,
     toggle_files: tuple[Path, ...],
     rows: str | None,
-    seeds: int,
     added: tuple[str, ...],
     plan_only: bool,
     draw_only: bool,
     fail_fast: bool,
     wandb_mode: Literal["online", "offline", "off"],
+    seeds: int,
+    design_names: tuple[str, ...],
+    factors: str | None,
+    base: str | None,
+    orderings: int,
+    margin: float,
     **flags: object,
 ) -> None:
     """Trains, evaluates and records the rows of the additive study, and draws its table beside the paper's.
 
-    Rows whose record exists are not trained again; an interrupted one goes on from its last checkpoint.
+    Rows whose record exists are not trained again; an interrupted one goes on from its last checkpoint. With --design
+    the same toggles are asked in other ways, and what each is credited with is drawn design by design.
     """
     from rich.console import Console
 
@@ -69,18 +76,20 @@ def main(
         options.refuse_others(_DRAWN, "--draw trains nothing")
     known = catalog.toggles(toggle_files)
     study = STUDY.plus([parse(text, known) for text in added])
-    numbers_of_rows = parse_rows(rows) if rows else [row.number for row in study.rows]
+    question = options.question(study, factors, base, orderings, seeds, known)
+    designs = options.designs_of(design_names, question, rows, factors, base)
+    studies = [design.study for design in designs] or [study]
     console = Console()
     purpose = "draw" if draw_only else "plan" if plan_only else "train"
     workspace = options.workspace(**flags, purpose=purpose)  # type: ignore[arg-type]
-    whole = workspace.plan(study, range(seeds))
+    whole = workspace.plan(studies, range(seeds))
     whole.protocol  # noqa: B018 - refuses rows that cannot share a table before anything is trained
-    chosen = whole.only(numbers_of_rows)
+    chosen = whole.only(parse_rows(rows)) if rows else whole
     if not draw_only:
         conducting.describe(workspace, chosen, console)
     if plan_only:
         return
-    failures, name = conducting.faults(chosen), outputs.stem(workspace, study, seeds)
+    failures, name = conducting.faults(chosen), outputs.stem(workspace, study, seeds, question)
     mode = wandb_mode if workspace.devices.chief and not draw_only else "off"
     with mirroring.mirror(mode, name, workspace.store, console) as mirror:
         mirror.catch_up(chosen)
@@ -89,11 +98,10 @@ def main(
         if not workspace.devices.chief:
             return
         # The table is always the whole study's: a row that was not asked for is shown as not run.
-        numbers = outputs.summary(workspace, whole)
-        terminal.show(numbers, failures, console)
-        written = outputs.write(numbers, name, workspace.store.root, plots)
-        mirror.drawn(numbers, written)
-        click.echo(f"Written: {', '.join(map(str, written))}")
+        drawn = outputs.draw(workspace, whole, designs, question, name, plots, margin)
+        terminal.show(drawn.tables, failures, console)
+        mirror.drawn(drawn.summary, drawn.files)
+        click.echo(f"Written: {', '.join(map(str, drawn.files))}")
     if failures:
         raise SystemExit(1)
 

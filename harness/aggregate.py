@@ -3,31 +3,77 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from harness import estimates
+from ablations.datasets import KINETICS, KINETICS_400
+from harness import comparison, estimates
+from harness.comparison import MixedError
+from harness.estimates import Difference
 from harness.studies import Row, Study
+
+# Row number -> seed -> id of the run.
+Wanted = Mapping[int, Mapping[int, str]]
+
+_MOST_CLASSES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What was measured, for several studies alike.
+
+    Attributes:
+      records: a line for each record and protocol, as :func:`harness.store.frame` gives them.
+      outcomes: id of a run -> what it made of each video, as :func:`harness.store.outcomes` gives it.
+      profile: name of the profile.
+      caption: the profile's own sentence.
+      protocol: name of the protocol; numbers under any other are not looked at.
+      classes: names of the data set's classes; empty where they are not known.
+      margin: a step up to so many percentage points counts as none; NaN for no such test.
+    """
+
+    records: pd.DataFrame
+    outcomes: Mapping[str, pd.DataFrame]
+    profile: str
+    caption: str
+    protocol: str
+    classes: tuple[str, ...] = ()
+    margin: float = math.nan
+
+    @property
+    def usable(self) -> pd.DataFrame:
+        """The records under the protocol, indexed by id."""
+        return self.records[self.records["protocol"] == self.protocol].set_index("id")
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A study's numbers, ready to be drawn.
+    """A study's numbers, ready to be drawn. Percentages are of top-1 unless said; a missing number is NaN.
 
     Attributes:
       study: the study.
       profile: name of the profile.
       caption: what the numbers are: profile, data, protocol, what the intervals speak of, what is missing.
       reference: head of the column with the paper's numbers.
-      rows: a line for each row of the study, indexed by its number; columns: "model", "keys" (frozenset of the
-        keys of its toggles and axes), "setting" (label of the last change, for figures), "gflops" (1e9 multiply-adds
-        of one view), "params", "top1", "low", "high" (percent; NaN where missing), "population" (of the interval),
-        "step" (points above the row it follows, NaN where there is none), "seeds" (finished), "seeds_wanted",
-        "videos", "paper_top1", "paper_step", "paper_gflops", "run_ids" (tuple).
-      population: what the intervals speak of: "videos" or "seeds"; empty while nothing is finished.
+      rows: a line for each row of the study, indexed by its number; columns:
+        "model", "keys" (frozenset of the keys of its toggles and axes), "setting" (label of the last change),
+        "gflops" (1e9 multiply-adds of one view), "params", "videos", "run_ids" (tuple),
+        "top1", "low", "high", "top5", "top5_low", "top5_high" (percent, with 95 % intervals),
+        "population" (of these intervals: "videos" or "seeds"), "seeds" (finished), "seeds_wanted",
+        "step" (points above the row it follows), "step_low", "step_high" (its 95 % interval), "p", "p_holm" (Holm over
+        the study's steps), "p_equal", "p_equal_holm" (equivalence within the margin), "finding" ("better", "worse",
+        "no difference", "unsettled"; empty where there is no step), "step_population", "units" (how many of them),
+        "spread" (points: standard deviation of the step over those units), "right", "wrong" (videos that flipped,
+        mean over seeds), "discordance" (fraction of the videos that flipped), "classes" (tuple of (class, net flips to
+        right), the most affected), "smallest" (points: the smallest step that would have been shown, 80 % power),
+        "settle" (what would show a step like the one seen, in words; empty where it is shown),
+        "paper_top1", "paper_step", "paper_gflops".
+      population: what the rows' intervals speak of: "videos" or "seeds"; empty while nothing is finished.
       comparable: whether our numbers answer to the paper's: its profile, uncut, on 400 classes.
+      margin: a step up to so many percentage points counts as none; NaN for no such test.
     """
 
     study: Study
@@ -37,119 +83,231 @@ class Summary:
     rows: pd.DataFrame
     population: str
     comparable: bool
+    margin: float = math.nan
 
 
-def summarise(
-    study: Study,
-    wanted: Mapping[int, Sequence[str]],
-    found: pd.DataFrame,
-    published: pd.DataFrame | None,
-    profile: str,
-    caption: str,
-    protocol: str,
-) -> Summary:
+def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.DataFrame | None) -> Summary:
     """The summary of a study.
 
     Args:
       study: the study.
-      wanted: row number -> ids of its runs, one for each seed.
-      found: the records, as :func:`harness.store.frame` gives them.
+      wanted: the runs of its rows.
+      evidence: what was measured.
       published: the published numbers, indexed by row; None where there are none.
-      profile: name of the profile.
-      caption: the profile's own sentence.
-      protocol: name of the protocol; numbers under any other are not looked at.
+
+    Raises:
+      MixedError: runs of several profiles or data sets, rows on different videos, or one seed counted twice.
     """
-    usable = found[found["protocol"] == protocol].set_index("id")
-    lines = [_line(row, list(wanted[row.number]), usable, published) for row in study.rows]
-    rows = pd.DataFrame(lines).set_index("number")
-    rows["step"] = [_step(row, rows) for row in study.rows]
-    population = _population(rows)
-    comparable = profile == "paper" and _on_the_papers_terms(_runs(rows, usable))
+    usable = evidence.usable
+    runs = runs_of(wanted, usable)
+    refuse_mixed(wanted, runs, evidence)
+    lines = [_line(row, wanted[row.number], usable, published) for row in study.rows]
+    rows = pd.DataFrame(lines).set_index("number").join(_steps(study, wanted, evidence))
+    population = " and ".join(sorted({population for population in rows["population"] if population}))
+    comparable = evidence.profile == "paper" and _on_the_papers_terms(runs)
     return Summary(
         study=study,
-        profile=profile,
-        caption=" ".join([caption, *_remarks(rows, usable, protocol, population)]),
+        profile=evidence.profile,
+        caption=" ".join([evidence.caption, *_remarks(rows, runs, evidence, population)]),
         reference="paper" if comparable else "paper, Kinetics-400",
         rows=rows,
         population=population,
         comparable=comparable,
+        margin=evidence.margin,
     )
 
 
-def _line(row: Row, ids: list[str], usable: pd.DataFrame, published: pd.DataFrame | None) -> dict[str, Any]:
-    done = [run_id for run_id in ids if run_id in usable.index]
-    # A row counts as measured once all of its seeds are there: a mean over those that happen to exist would mislead.
-    estimate = _estimate(usable.loc[done]) if done and len(done) == len(ids) else None
+def _line(row: Row, wanted: Mapping[int, str], usable: pd.DataFrame, published: pd.DataFrame | None) -> dict[str, Any]:
+    done = usable.loc[finished(wanted, usable)]
     paper = published.loc[row.published] if published is not None and row.published else None
-    keys = {one.toggle.key for one in row.applied}
-    first = usable.loc[done[0]] if done else None
+    first = done.iloc[0] if len(done) else None
+    # A row counts as measured once all of its seeds are there: a mean over those that happen to exist would mislead.
+    whole = len(done) == len(wanted)
+    top1, top5 = (_percent(_estimate(done, name) if whole else None) for name in ("top1", "top5"))
     return {
         "number": row.number,
         "model": row.model,
-        "keys": frozenset(keys),
+        "keys": frozenset(one.toggle.key for one in row.applied),
         "setting": row.applied[-1].toggle.label if row.applied else row.model,
-        "gflops": float("nan") if first is None else first["multiply_adds"] / 1e9,
-        "params": float("nan") if first is None else first["params"],
-        "top1": 100 * estimate.value if estimate else float("nan"),
-        "low": 100 * estimate.low if estimate else float("nan"),
-        "high": 100 * estimate.high if estimate else float("nan"),
-        "population": estimate.population if estimate else "",
+        "gflops": math.nan if first is None else first["multiply_adds"] / 1e9,
+        "params": math.nan if first is None else first["params"],
+        **dict(zip(("top1", "low", "high", "population"), top1, strict=True)),
+        **dict(zip(("top5", "top5_low", "top5_high"), top5, strict=False)),
         "seeds": len(done),
-        "seeds_wanted": len(ids),
+        "seeds_wanted": len(wanted),
         "videos": 0 if first is None else int(first["videos"]),
-        "paper_top1": float("nan") if paper is None else float(paper["top1"]),
-        "paper_step": float("nan") if paper is None else float(paper["delta"]),
-        "paper_gflops": float("nan") if paper is None else float(paper["gflops"]),
-        "run_ids": tuple(ids),
+        "paper_top1": math.nan if paper is None else float(paper["top1"]),
+        "paper_step": math.nan if paper is None else float(paper["delta"]),
+        "paper_gflops": math.nan if paper is None else float(paper["gflops"]),
+        "run_ids": tuple(wanted.values()),
     }
 
 
-def _estimate(runs: pd.DataFrame) -> estimates.Estimate:
+def _estimate(runs: pd.DataFrame, name: str) -> estimates.Estimate:
     if len(runs) > 1:
-        return estimates.mean_over_seeds(list(runs["top1"]))
+        return estimates.mean_over_seeds(list(runs[name]))
     one = runs.iloc[0]
-    return estimates.accuracy(round(one["top1"] * one["videos"]), int(one["videos"]))
+    return estimates.accuracy(round(one[name] * one["videos"]), int(one["videos"]))
 
 
-def _step(row: Row, rows: pd.DataFrame) -> float:
-    if row.follows is None or row.follows not in rows.index:
-        return float("nan")
-    return float(rows.loc[row.number, "top1"] - rows.loc[row.follows, "top1"])
+def _percent(estimate: estimates.Estimate | None) -> tuple[float, float, float, str]:
+    if estimate is None:
+        return math.nan, math.nan, math.nan, ""
+    return 100 * estimate.value, 100 * estimate.low, 100 * estimate.high, estimate.population
 
 
-def _runs(rows: pd.DataFrame, usable: pd.DataFrame) -> pd.DataFrame:
-    """The finished runs of the rows."""
-    return usable.loc[[run_id for run_ids in rows["run_ids"] for run_id in run_ids if run_id in usable.index]]
+def finished(wanted: Mapping[int, str], usable: pd.DataFrame) -> list[str]:
+    """Ids of the runs of one row that have a record."""
+    return [run_id for run_id in wanted.values() if run_id in usable.index]
+
+
+def runs_of(wanted: Wanted, usable: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs of the rows, each once."""
+    return usable.loc[list(dict.fromkeys(run_id for own in wanted.values() for run_id in finished(own, usable)))]
+
+
+def refuse_mixed(wanted: Wanted, runs: pd.DataFrame, evidence: Evidence) -> None:
+    """Refuses runs that cannot share a table.
+
+    Raises:
+      MixedError: naming them.
+    """
+    for field, one in (("profile", "profile"), ("fingerprint", "data set"), ("videos", "number of videos")):
+        kinds = runs.drop_duplicates(field)
+        if len(kinds) > 1:
+            named = ", ".join(f"run {run_id[:8]}: {_short(kinds.loc[run_id, field])}" for run_id in kinds.index)
+            raise MixedError(f"rows cannot share a table: more than one {one} ({named})")
+    if len(runs) and runs["profile"].iloc[0] != evidence.profile:
+        raise MixedError(f"runs of profile {runs['profile'].iloc[0]} cannot stand in a table of {evidence.profile}")
+    for number, own in wanted.items():
+        for seed, run_id in own.items():
+            if run_id in runs.index and runs.loc[run_id, "seed"] != seed:
+                raise MixedError(
+                    f"row {number}: run {run_id[:8]} has seed {runs.loc[run_id, 'seed']} and is counted as seed "
+                    f"{seed}: one seed would count twice"
+                )
+
+
+def _short(value: Any) -> str:
+    return value[:8] if isinstance(value, str) else str(value)
+
+
+def _steps(study: Study, wanted: Wanted, evidence: Evidence) -> pd.DataFrame:
+    """The step of each row that follows another, indexed by its number; the columns of a summary that are a step's."""
+    pairs = {row.number: _pair(row, wanted, evidence) for row in study.rows}
+    margin = evidence.margin / 100
+    differences = {number: comparison.compare(*pair, margin) for number, pair in pairs.items() if pair}
+    found = comparison.verdicts([differences.get(number) for number in pairs])
+    found.index = pd.Index(pairs, name="number")
+    found = found.rename(columns={"value": "step", "low": "step_low", "high": "step_high",
+                                  "population": "step_population"})  # fmt: skip
+    details = [_details(pairs[number], differences.get(number), evidence) for number in pairs]
+    found = found.join(pd.DataFrame(details, index=found.index))
+    found.loc[~found["finding"].isin(["unsettled"]), "settle"] = ""
+    return found
+
+
+def _pair(row: Row, wanted: Wanted, evidence: Evidence) -> tuple[comparison.Outcomes, comparison.Outcomes] | None:
+    """The row that a row follows, and itself; None where there is none, or a run of either is missing."""
+    if row.follows not in wanted or row.follows is None:
+        return None
+    both = {number: wanted[number] for number in (row.follows, row.number)}
+    if any(run_id not in evidence.outcomes for own in both.values() for run_id in own.values()):
+        return None
+    if set(both[row.follows]) != set(both[row.number]):
+        return None
+    before, after = (comparison.outcomes(f"row {number}", own, evidence.outcomes) for number, own in both.items())
+    return before, after
+
+
+def _details(
+    pair: tuple[comparison.Outcomes, comparison.Outcomes] | None, difference: Difference | None, evidence: Evidence
+) -> dict[str, Any]:
+    if pair is None or difference is None:
+        return {"discordance": math.nan, "classes": (), "smallest": math.nan, "settle": ""}
+    flipped = comparison.discordance(*pair)
+    classes = comparison.flipped_by_class(*pair, evidence.classes)["net"].head(_MOST_CLASSES)
+    return {
+        "discordance": flipped,
+        "classes": tuple((str(name), float(net)) for name, net in classes.items() if net),
+        "smallest": comparison.smallest(difference, flipped),
+        "settle": comparison.settle(difference, flipped),
+    }
 
 
 def _on_the_papers_terms(runs: pd.DataFrame) -> bool:
     # 400 classes tell Kinetics-400 from the embedded clips; nothing in a data set proves more than that.
     whole = all(runs["videos"] == runs["videos_in_split"])
-    return whole and not any(runs["cut"]) and all(runs["classes"] == 400)
+    return whole and not any(runs["cut"]) and all(runs["classes"] == KINETICS_400.classes)
 
 
-def _population(rows: pd.DataFrame) -> str:
-    populations = {population for population in rows["population"] if population}
-    return " and ".join(sorted(populations))
-
-
-def _remarks(rows: pd.DataFrame, usable: pd.DataFrame, protocol: str, population: str) -> list[str]:
+def _remarks(rows: pd.DataFrame, runs: pd.DataFrame, evidence: Evidence, population: str) -> list[str]:
     """Sentences of the caption that the numbers themselves decide."""
-    runs = _runs(rows, usable)
-    remarks = [_trained_on(runs, protocol)] if len(runs) else []
+    remarks = provenance(runs, evidence.protocol)
+    remarks += intervals(population)
+    remarks += marks(rows["finding"], rows["step_population"], evidence.margin, "steps")
+    missing = [number for number, line in rows.iterrows() if line["seeds"] < line["seeds_wanted"]]
+    if missing:
+        remarks.append(f"Not finished: row {', '.join(map(str, missing))}.")
+    return remarks
+
+
+def intervals(population: str) -> list[str]:
+    """What the rows' intervals speak of."""
     if population == "videos":
-        remarks.append(
-            "Intervals are Wilson's at 95 %, over videos, of one seed: they do not cover the seed's own spread."
-        )
-    elif population == "seeds":
-        remarks.append("Intervals are Student's at 95 %, over seeds, on these videos.")
+        return ["Intervals are Wilson's at 95 %, over videos, of one seed: they do not cover the seed's own spread."]
+    if population == "seeds":
+        return ["Intervals are Student's at 95 %, over seeds, on these videos."]
+    if population:
+        return ["Intervals are at 95 %: Student's over seeds, on these videos, where a row has several; Wilson's over "
+                "videos where it has one, which do not cover the seed's own spread."]  # fmt: skip
+    return []
+
+
+def marks(
+    findings: pd.Series[Any], populations: pd.Series[Any], margin: float, what: str, family: str = ""
+) -> list[str]:
+    """How differences were tested and what their marks mean; nothing where there is none.
+
+    Args:
+      findings: of each difference, an empty text where it is missing.
+      populations: of each difference, likewise.
+      margin: percentage points, NaN for no equivalence test.
+      what: what the differences are called: "steps".
+      family: over which of them Holm's correction goes; empty for all.
+    """
+    count = int((findings != "").sum())
+    if not count:
+        return []
+    over = {population for population in populations if population}
+    tests = {
+        "videos": "on the same videos, of one seed (exact McNemar: it speaks of these very trainings, other seeds may "
+        "differ by more)",
+        "seeds": "over seeds, paired by seed, on these videos (Student's t)",
+    }
+    tested = "; ".join(tests[population] for population in sorted(over))
+    equal = f"; ≈: less than {margin:g} points either way (two one-sided tests)" if margin == margin else ""
+    family = family or f"{count} {what if count > 1 else what.removesuffix('s')}"
+    return [f"{what.capitalize()} are compared {tested}; *: a difference{equal}; both at 5 % after Holm's correction "
+            f"for {family}."]  # fmt: skip
+
+
+def provenance(runs: pd.DataFrame, protocol: str) -> list[str]:
+    """What the runs were trained and evaluated on, and what of it was left out; nothing where there are none."""
+    if not len(runs):
+        return []
+    remarks = [_trained_on(runs, protocol)]
     for cut in sorted({cut for cut in runs["cut"] if cut}):
         remarks.append(f"CUT SHORT, not the profile's own training: {cut}.")
     if any(runs["videos"] < runs["videos_in_split"]):
         remarks.append("CUT SHORT, not the whole validation split.")
-    missing = [number for number, line in rows.iterrows() if line["seeds"] < line["seeds_wanted"]]
-    if missing:
-        remarks.append(f"Not finished: row {', '.join(map(str, missing))}.")
+    for full in KINETICS:
+        fewer = runs.loc[runs["classes"] == full.classes, "videos_in_split"].min()
+        if fewer < full.validation_videos:
+            remarks.append(
+                f"FEWER VIDEOS than {full.name}'s validation split was published with: {int(fewer):,} of "
+                f"{full.validation_videos:,}; every finding here rests on those that are left."
+            )
     return remarks
 
 

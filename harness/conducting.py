@@ -185,7 +185,7 @@ def _gigabytes(size: float) -> str:
 
 def plan_of_one(run: Run, done: bool) -> Plan:
     """The plan of one run under the protocol it carries: trained already, and to be evaluated only, or not."""
-    return Plan(Study("one", "One run", (), ()), (Planned(run, (), done, evaluated=False),), {})
+    return Plan((Study("one", "One run", (), ()),), (Planned(run, (), done, evaluated=False),), {})
 
 
 def describe_results(store: Store, run_id: str, console: Console) -> None:
@@ -208,8 +208,9 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
     """Prints what a plan would run and what it costs."""
     profile, data = workspace.profile, workspace.data.facts
     say = functools.partial(console_.say, console)
-    rows = f": {len(plan.study.rows)} rows" if len(plan.study.rows) > 1 else ""
-    say(f"{plan.study.title}{rows}, profile {profile.name}.")
+    for study in plan.studies:
+        rows = f": {len(study.rows)} rows" if len(study.rows) > 1 else ""
+        say(f"{study.title}{rows}, profile {profile.name}.")
     say(
         f"Data: {data.name}, {data.train_videos:,} training and {data.validation_videos:,} validation videos of "
         f"{data.classes} classes{'' if workspace.data.ready else ' (not there yet)'}."
@@ -225,9 +226,9 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
         )
         if one.fault or one.state.name == "failed":
             say(f"    {one.fault or one.state.error}")
-    wanted = sum(len(ids) for ids in plan.wanted.values())
+    done = len(plan.runs) - len(plan.missing) - len(plan.faulty)
     say(
-        f"Wanted {wanted} runs, shared {plan.shared}, done {len(plan.runs) - len(plan.missing) - len(plan.faulty)}, "
+        f"Wanted {plan.count} runs, shared {plan.shared}, done {done}, "
         f"to do {len(plan.missing)}; evaluation {plan.runs[0].run.protocol}."
     )
     say(f"Cost of what is to do: {_cost(workspace, plan)}")

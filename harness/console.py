@@ -124,10 +124,12 @@ def duration(seconds: float | None) -> str:
 
 
 def label(planned: Planned) -> str:
-    """Name of a run in lists and logs: "row 3: ls sd"."""
+    """Name of a run in lists and logs: "row 3: ls sd", "table2 3, reverse 8 and 2 more: ls sd"."""
     if not planned.rows:
         return f"run {planned.run.id[:8]}"
-    numbers = f"row {', '.join(map(str, planned.rows))}"
+    more = f" and {len(planned.rows) - 2} more" if len(planned.rows) > 2 else ""
+    numbers = ", ".join(planned.rows[:2]) + more
+    numbers = f"row {numbers}" if planned.rows[0].isdigit() else numbers
     changes = " ".join(one.short for one in planned.run.cell.applied) or "baseline"
     seed = f" seed={planned.run.seed}" if planned.run.seed else ""
     return f"{numbers}: {changes}{seed}"

@@ -1,13 +1,31 @@
-"""Estimates with their intervals: arrays in, numbers out."""
+"""Estimates with their intervals, differences with their tests: arrays in, numbers out."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from scipy import stats
+import numpy.typing as npt
+import statsmodels.api as sm
+from scipy import special, stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+
+_ROUNDING = 1e-12  # accuracies are counts over videos: a spread below this is the rounding of sums
+_UNIFORM = 1 / math.sqrt(12)  # standard deviation of rounding to whole numbers
+
+
+class EstimateError(ValueError):
+    """Arrays from which no such number can be estimated."""
+
+
+class NotEstimable(EstimateError):  # noqa: N818 - what is said of an effect
+    """The runs do not tell the effects apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +43,54 @@ class Estimate:
     low: float
     high: float
     population: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """By how much accuracy differs, with its 95 % interval and tests.
+
+    Attributes:
+      value: the estimate, a fraction of the videos (0.01 = one point).
+      low, high: ends of the interval.
+      p: two-sided p-value of "no difference".
+      p_equal: p-value of the equivalence test: small where the difference lies within the margin on both sides. The
+        larger of two one-sided p-values (TOST; Schuirmann 1987); NaN without a margin.
+      population: what interval and p-values speak of: "videos" (other videos of this kind, these very trainings) or
+        "seeds" (other trainings with other seeds, these very videos).
+      units: number of videos or seeds.
+      spread: standard deviation of the difference over those units (divisor units - 1; NaN for one unit).
+      right, wrong: videos that flipped to right and to wrong, on average over the seeds; NaN for a general contrast.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    p_equal: float
+    population: str
+    units: int
+    spread: float
+    right: float
+    wrong: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Interaction:
+    """By how much more the first toggle adds where the second is on: a difference of differences.
+
+    Attributes:
+      first, second: columns of the two toggles; exchanging them changes nothing else.
+      value: the estimate, a fraction of the videos (0.01 = one point).
+      low, high: ends of its 95 % interval.
+      p: two-sided p-value of "they do not interact".
+    """
+
+    first: int
+    second: int
+    value: float
+    low: float
+    high: float
+    p: float
 
 
 def accuracy(correct: int, videos: int, level: float = 0.95) -> Estimate:
@@ -53,3 +119,173 @@ def mean_over_seeds(values: Sequence[float], level: float = 0.95) -> Estimate:
         return Estimate(mean, mean, mean, "seeds")
     low, high = stats.t.interval(level, len(array) - 1, loc=mean, scale=error)
     return Estimate(mean, float(low), float(high), "seeds")
+
+
+def paired(before: npt.ArrayLike, after: npt.ArrayLike, margin: float | None = None, level: float = 0.95) -> Difference:
+    """Difference of two rows' accuracies on the same videos, `after` less `before`.
+
+    One seed: it speaks of videos. p is that of the exact McNemar test; interval and equivalence test are Student's, on
+    the differences of the single videos (-1, 0 or 1) and two videos that did not exist, one flipped each way (Bonett &
+    Price 2012, Journal of Educational and Behavioral Statistics 37), so that no flips do not make an interval without
+    width. The estimate itself is the plain difference, which an interval of 70 % or more always holds.
+
+    Several seeds: it speaks of seeds. One difference a seed, and Student's t on them, whether or not the two trainings
+    of a seed are alike. Accuracies are whole numbers of videos, so that three seeds of a small set agree to the video
+    now and then; see `step` of :func:`contrast`.
+
+    Args:
+      before: whether each video was right in the one row, booleans (seeds, videos).
+      after: the same of the other row, the same seeds and videos in the same order.
+      margin: differences of at most this size do not matter, a fraction of the videos above 0.
+      level: coverage of the interval.
+
+    Raises:
+      EstimateError: the arrays do not fit together, or the margin is not above 0.
+    """
+    old, new = np.asarray(before), np.asarray(after)
+    if old.shape != new.shape or old.ndim != 2 or old.size == 0 or old.dtype != bool or new.dtype != bool:
+        raise EstimateError(
+            f"arrays {old.dtype} {old.shape} and {new.dtype} {new.shape}: "
+            "expected booleans of one shape (seeds, videos), at least one of each"
+        )
+    right, wrong = np.sum(~old & new, axis=1), np.sum(old & ~new, axis=1)
+    if len(old) == 1:
+        return _on_videos(int(right[0]), int(wrong[0]), old.shape[1], margin, level)
+    found = contrast((right - wrong) / old.shape[1], "seeds", margin, level, step=1 / old.shape[1])
+    return dataclasses.replace(found, right=float(right.mean()), wrong=float(wrong.mean()))
+
+
+def _on_videos(right: int, wrong: int, videos: int, margin: float | None, level: float) -> Difference:
+    """:func:`paired` of one seed, from the number of videos and of flips."""
+    value = (right - wrong) / videos
+    low, high, _, p_equal = _student(*_moments(right + 1, wrong + 1, videos + 2), videos + 2, margin, level)
+    return Difference(
+        value,
+        max(low, -1.0),
+        min(high, 1.0),
+        float(mcnemar([[0, wrong], [right, 0]], exact=True).pvalue),
+        p_equal,
+        "videos",
+        videos,
+        _moments(right, wrong, videos)[1],
+        float(right),
+        float(wrong),
+    )
+
+
+def _moments(right: int, wrong: int, videos: int) -> tuple[float, float]:
+    """Mean and standard deviation of `right` ones, `wrong` minus ones and zeros."""
+    mean = (right - wrong) / videos
+    squares = right + wrong - videos * mean**2
+    return mean, math.sqrt(max(squares, 0.0) / (videos - 1)) if videos > 1 else math.nan
+
+
+def contrast(
+    values: npt.ArrayLike, population: str, margin: float | None = None, level: float = 0.95, step: float = 0.0
+) -> Difference:
+    """Mean of a weighted sum of rows' accuracies over units, with Student's interval and tests.
+
+    Args:
+      values: the weighted sum for each unit (a toggle's credit or main effect at each seed, say), at least two.
+      population: what the units are: "videos" or "seeds".
+      margin: sums of at most this size do not matter, a fraction of the videos above 0.
+      level: coverage of the interval.
+      step: what the values are whole multiples of, 1 / videos where they are differences of accuracies. Interval and
+        tests take the spread to be no less than what rounding to such steps leaves, step / sqrt(12): without it, a few
+        units that agree by chance would make a difference certain. 0: the values are continuous.
+
+    Raises:
+      EstimateError: fewer than two values, one that is not finite, or a margin that is not above 0.
+    """
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or len(array) < 2 or not np.isfinite(array).all():
+        raise EstimateError(f"values {array.tolist()}: expected two finite numbers at least, one for each unit")
+    mean, spread = float(array.mean()), float(array.std(ddof=1))
+    low, high, p, p_equal = _student(mean, max(spread, step * _UNIFORM), len(array), margin, level)
+    return Difference(mean, low, high, p, p_equal, population, len(array), spread, math.nan, math.nan)
+
+
+def _student(
+    mean: float, spread: float, units: int, margin: float | None, level: float
+) -> tuple[float, float, float, float]:
+    """Interval, p-value of "no difference" and p-value of the equivalence test."""
+    if margin is not None and not 0 < margin < math.inf:
+        raise EstimateError(f"margin {margin:g}: expected a fraction of the videos above 0")
+    if spread <= _ROUNDING:
+        outside = math.nan if margin is None else float(abs(mean) >= margin - _ROUNDING)
+        return mean, mean, float(abs(mean) <= _ROUNDING), outside
+    error, freedom = spread / math.sqrt(units), units - 1
+    half = error * float(special.stdtrit(freedom, (1 + level) / 2))
+    p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
+    p_equal = math.nan if margin is None else float(special.stdtr(freedom, (abs(mean) - margin) / error))
+    return mean - half, mean + half, p, p_equal
+
+
+def holm(p: Sequence[float]) -> npt.NDArray[np.float64]:
+    """P-values adjusted by Holm's method for the number of them, in the order given.
+
+    Args:
+      p: p-values; one that is NaN was not tested, stays NaN and does not count.
+    """
+    adjusted = np.asarray(p, dtype=float).copy()
+    tested = ~np.isnan(adjusted)
+    if tested.any():
+        adjusted[tested] = multipletests(adjusted[tested], method="holm")[1]
+    return adjusted
+
+
+def interactions(
+    accuracies: npt.ArrayLike, toggles: npt.ArrayLike, seeds: npt.ArrayLike, level: float = 0.95
+) -> tuple[list[Interaction], int]:
+    """Interactions of every two toggles by ordinary least squares over runs, with a level of its own for each seed.
+
+    Toggles are coded -1/2 and 1/2, so that the coefficient of a product is a difference of differences at the middle
+    of the other toggles. What three toggles do together is taken for noise.
+
+    Args:
+      accuracies: of each run, (runs,), as fractions.
+      toggles: which toggles a run had, 0 or 1, (runs, toggles), at least two toggles.
+      seeds: seed of each run, (runs,).
+      level: coverage of the intervals.
+
+    Returns:
+      The interactions, first toggle before second, and the residual degrees of freedom of the fit.
+
+    Raises:
+      NotEstimable: the runs are too few, or cannot tell the effects apart.
+      EstimateError: arrays that do not fit together.
+    """
+    y, x, blocks = np.asarray(accuracies, dtype=float), np.asarray(toggles), np.asarray(seeds)
+    if x.ndim != 2 or x.shape[1] < 2 or not y.shape == blocks.shape == x.shape[:1] or not np.isfinite(y).all():
+        raise EstimateError(
+            f"accuracies {y.shape}, toggles {x.shape}, seeds {blocks.shape}: expected finite (runs,), "
+            "(runs, at least 2) and (runs,)"
+        )
+    if not np.isin(x, (0, 1)).all():
+        raise EstimateError("toggles: expected 0 or 1 for every toggle of every run")
+    pairs = list(itertools.combinations(range(x.shape[1]), 2))
+    fit = _fitted(y, x - 0.5, blocks, pairs)
+    columns = slice(-len(pairs), None)
+    limits = fit.conf_int(alpha=1 - level)[columns].tolist()
+    found = [
+        Interaction(*pair, value, low, high, p)
+        for pair, value, (low, high), p in zip(
+            pairs, fit.params[columns].tolist(), limits, fit.pvalues[columns].tolist(), strict=True
+        )
+    ]
+    return found, int(fit.df_resid)
+
+
+def _fitted(
+    y: npt.NDArray[Any], coded: npt.NDArray[Any], blocks: npt.NDArray[Any], pairs: list[tuple[int, int]]
+) -> Any:
+    """The fit of statsmodels; its last columns are the products of the pairs."""
+    levels = blocks[:, None] == np.unique(blocks)
+    columns = np.column_stack([levels, coded, *(coded[:, i] * coded[:, j] for i, j in pairs)]).astype(float)
+    needed = columns.shape[1] + 1
+    if len(y) < needed or np.linalg.matrix_rank(columns) < columns.shape[1]:
+        raise NotEstimable(
+            f"interactions of {coded.shape[1]} toggles: not estimable from these {len(y)} runs; at least {needed} are "
+            "needed, in which each toggle, and each two, are on and off independently of the others"
+        )
+    return sm.OLS(y, columns).fit()

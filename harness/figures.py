@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-import itertools
 import math
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from harness import tables
 from harness.aggregate import Summary
-from harness.studies import Row, Study
+from harness.credit_figure import credit_points, credits
+from harness.drawing import MUTED, WIDTH, beside, framed, say_absent, settle, style, to_bytes
+from harness.studies import Study
 
-WIDTH = 7.0  # inches: the text of a paper in two columns
-_PANELS = 3.5  # inches that all panels share in height, with their labels
-_LINE = 0.13  # inches of one line of the caption
+__all__ = ["WIDTH", "additive", "additive_points", "credit_points", "credits", "to_bytes"]
 
-_STYLE: dict[str, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "legend.fontsize": 8,
-    "figure.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
-    "pdf.fonttype": 42,  # TrueType, which publishers ask for
-    "svg.hashsalt": "harness",  # without a salt the ids in the file are random
-}
-_METADATA: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 # Colours of Okabe and Ito; marker, filling and line tell the two apart in grey as well.
 _OURS: dict[str, Any] = {"color": "#0072B2", "marker": "o", "linestyle": "-"}
 _PAPER: dict[str, Any] = {"color": "#000000", "marker": "s", "linestyle": "--", "markerfacecolor": "white"}
-_MUTED = "#595959"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +35,7 @@ class Series:
       top1: percent, higher is better.
       low, high: ends of the 95 % interval, in percent.
       step: percentage points above the row that it follows.
+      mark: what is known of the step: see :func:`harness.tables.mark`.
       absent: what is written where there is no value; empty elsewhere.
     """
 
@@ -66,6 +44,7 @@ class Series:
     low: tuple[float, ...]
     high: tuple[float, ...]
     step: tuple[float, ...]
+    mark: tuple[str, ...]
     absent: tuple[str, ...]
 
 
@@ -108,7 +87,7 @@ def additive_points(summary: Summary) -> AdditivePoints:
     return AdditivePoints(
         title=f"{summary.study.title} ({summary.profile} profile)",
         caption=summary.caption,
-        labels=tuple(_label(row, start, summary) for row, start in zip(summary.study.rows, starts, strict=True)),
+        labels=tuple(tables.change(row, summary.study) for row in summary.study.rows),
         x=tuple(index + 0.6 * (sum(starts[: index + 1]) - 1) for index in range(len(starts))),
         stretches=tuple(zip(firsts, [*firsts[1:], len(starts)], strict=True)),
         ours=_ours(summary),
@@ -123,14 +102,6 @@ def _starts(study: Study) -> list[bool]:
     return [row.follows is None or row.follows != last for row, last in zip(study.rows, before, strict=False)]
 
 
-def _label(row: Row, start: bool, summary: Summary) -> str:
-    setting = str(summary.rows.loc[row.number, "setting"])
-    if row.follows is None:
-        return tables.model(row) or setting or f"row {row.number}"
-    # The rows in between are not part of this study.
-    return f"… + {setting}" if start else f"+ {setting}"
-
-
 def _ours(summary: Summary) -> Series:
     rows = summary.rows
     over = f", 95 % interval over {summary.population}" if summary.population else ""
@@ -141,6 +112,7 @@ def _ours(summary: Summary) -> Series:
         low=_floats(rows["low"]),
         high=_floats(rows["high"]),
         step=_floats(rows["step"]),
+        mark=tuple(map(tables.mark, rows["finding"])),
         absent=tuple(tables.absent(seeds, wanted) if math.isnan(top1) else "" for top1, seeds, wanted in counts),
     )
 
@@ -154,6 +126,7 @@ def _paper(summary: Summary) -> Series:
         low=unknown,
         high=unknown,
         step=_floats(summary.rows["paper_step"]),
+        mark=("",) * len(top1),
         absent=tuple("not in the paper" if math.isnan(value) else "" for value in top1),
     )
 
@@ -165,18 +138,15 @@ def _floats(column: pd.Series[Any]) -> tuple[float, ...]:
 def additive(summary: Summary) -> Figure:
     """The figure of an additive study: the paper's numbers in a panel of their own unless they can be compared."""
     points = additive_points(summary)
-    with _style():
-        caption = textwrap.wrap(points.caption, 135)
-        figure = Figure(figsize=(WIDTH, _PANELS + _LINE * (len(caption) + 2)), layout="constrained")
-        figure.suptitle(points.title, x=0.01, ha="left", weight="bold")
-        figure.supxlabel("\n".join(caption), x=0.01, ha="left", fontsize=7, color=_MUTED)
+    with style():
+        figure = framed(points.title, points.caption)
         panels = points.panels
         heights = [3, 2][: len(panels)]
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         for one, series in zip(axes, panels, strict=True):
             _draw_panel(one, points, series)
         _draw_labels(axes[-1], points)
-        _settle(figure, axes[-1])
+        settle(figure, axes[-1])
     return figure
 
 
@@ -188,7 +158,7 @@ def _draw_panel(axes: Axes, points: AdditivePoints, panel: Sequence[Series]) -> 
     for place, series in enumerate(panel):
         _draw_steps(axes, points, panel, series, _PAPER if series is points.paper else _OURS, below=place > 0)
     for first, _ in points.stretches[1:]:
-        axes.axvline((points.x[first - 1] + points.x[first]) / 2, color=_MUTED, linewidth=0.6, linestyle=":")
+        axes.axvline((points.x[first - 1] + points.x[first]) / 2, color=MUTED, linewidth=0.6, linestyle=":")
     axes.grid(axis="y", linewidth=0.4, alpha=0.4)
     axes.tick_params(axis="x", length=0)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderpad=0, borderaxespad=0.3)
@@ -210,10 +180,7 @@ def _draw_series(axes: Axes, points: AdditivePoints, series: Series, shift: floa
     for place, (first, end) in enumerate(points.stretches):
         name = None if place else series.name  # one entry of the legend for all stretches
         axes.plot(x[first:end], series.top1[first:end], label=name, linewidth=0.8, markersize=4.5, **look)
-    for position, text in zip(x, series.absent, strict=True):
-        if text:
-            axes.text(position, 0.04, text, transform=axes.get_xaxis_transform(), rotation=90, ha="center",
-                      va="bottom", fontsize=7, color=_MUTED)  # fmt: skip
+    say_absent(axes, x, series.absent)
 
 
 def _draw_steps(
@@ -222,61 +189,11 @@ def _draw_steps(
     """Each step's signed size, clear of every point and interval of its row."""
     drawn = [values for one in panel for values in (one.top1, one.low, one.high)]
     ends = np.fmin.reduce(drawn) if below else np.fmax.reduce(drawn)
-    for x, end, step in zip(points.x, ends, series.step, strict=True):
+    for x, end, step, mark in zip(points.x, ends, series.step, series.mark, strict=True):
         if not math.isnan(step):
-            axes.annotate(tables.signed(step), (x, end), xytext=(0, -5 if below else 4), textcoords="offset points",
-                          ha="center", va="top" if below else "bottom", fontsize=7, color=look["color"])  # fmt: skip
+            beside(axes, x, end, f"{tables.signed(step)}{mark}", below, color=look["color"])
 
 
 def _draw_labels(axes: Axes, points: AdditivePoints) -> None:
     axes.set_xticks(points.x, [label.replace(", ", ",\n") for label in points.labels])
     axes.set_xlim(points.x[0] - 0.6, points.x[-1] + 0.6)
-
-
-def _settle(figure: Figure, axes: Axes) -> None:
-    """Turns labels that would touch, then keeps the layout, so that drawing again changes nothing."""
-    labels = axes.get_xticklabels()
-    figure.draw_without_rendering()
-    if _touching(labels):
-        _turn(figure, labels)
-    figure.set_layout_engine("none")
-
-
-def _touching(labels: Sequence[Text]) -> bool:
-    boxes = [label.get_window_extent() for label in labels]
-    return any(left.x1 + 2 > right.x0 for left, right in itertools.pairwise(boxes))
-
-
-def _turn(figure: Figure, labels: Sequence[Text]) -> None:
-    """Slants the labels; the figure grows by what they need, so that the panels keep their height."""
-    before = max(label.get_window_extent().height for label in labels)
-    for label in labels:
-        label.set(rotation=40, ha="right", rotation_mode="anchor")
-    after = max(label.get_window_extent().height for label in labels)
-    figure.set_size_inches(WIDTH, figure.get_figheight() + (after - before) / figure.dpi)
-    figure.draw_without_rendering()
-
-
-def to_bytes(figure: Figure, suffix: str) -> bytes:
-    """The content of a file with the figure; the same numbers give the same bytes.
-
-    Args:
-      figure: the figure.
-      suffix: "png" (200 dots per inch), "pdf" or "svg".
-
-    Raises:
-      ValueError: any other suffix.
-    """
-    if suffix not in _METADATA:
-        raise ValueError(f"figure format {suffix!r}: expected one of {', '.join(_METADATA)}")
-    buffer = io.BytesIO()
-    with _style():
-        figure.savefig(buffer, format=suffix, dpi=200, metadata=_METADATA[suffix])
-    return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """Matplotlib's own defaults with the changes above, whatever the user's matplotlibrc says."""
-    with matplotlib.style.context(["default", _STYLE]):
-        yield

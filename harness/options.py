@@ -17,6 +17,8 @@ from harness import devices as devices_
 from harness.experiment import Cut, SettingsError
 
 if TYPE_CHECKING:
+    from harness.designs import Design, Question
+    from harness.studies import Study
     from harness.toggles import Applied, Toggle
     from harness.workspace import Workspace
 
@@ -29,6 +31,12 @@ EXIT_CODES = (
 )
 INTERRUPTED = 128 + signal.SIGINT
 _GO_ON = "Nothing that was finished is lost; the same command goes on from here."
+
+
+# The keys of harness.designs.DESIGNS, which --help has no time to load.
+DESIGN_NAMES = (
+    "additive", "reverse", "one-at-a-time", "leave-one-out", "factorial", "fractional-factorial", "shapley",
+)  # fmt: skip
 
 
 class Mistake(click.ClickException):
@@ -130,6 +138,26 @@ wandb = click.option(
 )  # fmt: skip
 
 
+designs = _decorated(
+    click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+                 help="Train each row with seeds 0 to N-1."),
+    click.option("--design", "design_names", multiple=True, type=click.Choice(DESIGN_NAMES),
+                 help="Ask the same toggles in this way; several are planned as one, and runs they share are trained "
+                      "once.  [default: the study's own rows]"),
+    click.option("--factors", metavar="LIST",
+                 help="The toggles that the designs ask about, in this order, such as ls,sd=0.1,ep.  [default: the "
+                      "study's]"),
+    click.option("--base", metavar="LIST",
+                 help="What every run of the designs has, such as depth=101,frames=48.  [default: the study's first "
+                      "row]"),
+    click.option("--orderings", type=click.IntRange(min=2), default=4, show_default=True, metavar="N",
+                 help="shapley: orders of the toggles that each seed draws, an even number."),
+    click.option("--margin", type=click.FloatRange(min=0, min_open=True), default=0.5, show_default=True,
+                 metavar="POINTS", help="A difference of less than so many points of top-1 does not matter: what the "
+                                        "equivalence tests test."),
+)  # fmt: skip
+
+
 def refuse_others(known: Container[str], reason: str) -> None:
     """Refuses flags that a command was given and would not look at.
 
@@ -171,6 +199,44 @@ def applied(
 
     scale = [f"{key}={value}" for key, value in axes.items() if value is not None]
     return tuple(parse(text, known) for text in (*changes, *scale))
+
+
+def question(
+    study: Study, factors: str | None, base: str | None, orderings: int, seeds: int, known: Mapping[str, Toggle]
+) -> Question:
+    """What the flags of :data:`designs` ask of a study.
+
+    Raises:
+      ToggleError: a toggle of a list is unknown or cannot take its value.
+      SettingsError: an odd number of orders.
+    """
+    from harness.designs import Question
+    from harness.toggles import parse
+
+    if orderings % 2:
+        raise SettingsError(f"--orderings {orderings}: expected an even number, each order is drawn with its reverse")
+    chosen, common = (
+        tuple(parse(part.strip(), known) for part in text.split(",")) if text else default
+        for text, default in ((factors, study.factors), (base, study.base))
+    )
+    return Question(study, chosen, common, tuple(range(seeds)), orderings)
+
+
+def designs_of(
+    names: tuple[str, ...], asked: Question, rows: str | None, factors: str | None, base: str | None
+) -> tuple[Design, ...]:
+    """The designs that the flags name; none for the study's own rows.
+
+    Raises:
+      SettingsError: flags that make sense only with, or only without --design.
+    """
+    from harness import designs as designs_
+
+    if names and rows:
+        raise SettingsError("--rows: names rows of the study itself; leave it out with --design")
+    if not names and (factors or base):
+        raise SettingsError(f"{'--factors' if factors else '--base'}: is what designs ask; name one with --design")
+    return designs_.build(names, asked) if names else ()
 
 
 def workspace(

@@ -2,49 +2,143 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness import aggregate, figures, files, published, store, tables
-from harness.aggregate import Summary
+from matplotlib.figure import Figure
+
+from harness import aggregate, credit, figures, files, published, store, tables
+from harness.aggregate import Evidence, Summary
+from harness.credit import Credits
+from harness.designs import Design, Question
 from harness.planning import Plan
 from harness.studies import Study
+from harness.tables import Table
 from harness.workspace import Workspace
 
 
-def summary(workspace: Workspace, plan: Plan) -> Summary:
-    """The summary of a study from the records there are now; runs that the plan found unusable are missing in it."""
+def evidence(workspace: Workspace, plan: Plan, margin: float = math.nan) -> Evidence:
+    """What was measured of a plan's runs by now; runs that the plan found unusable are missing in it.
+
+    Args:
+      workspace: where the records are.
+      plan: the runs.
+      margin: see :class:`harness.aggregate.Evidence`.
+
+    Raises:
+      RecordError: predictions that are missing or not the ones recorded.
+      SettingsError: rows under several protocols.
+    """
     usable = [one.run.id for one in plan.runs if not one.fault and workspace.store.has(one.run.id)]
     found = [workspace.store.read(run_id) for run_id in usable]
-    name = plan.study.published
-    return aggregate.summarise(
-        plan.study,
-        plan.wanted,
-        store.frame(found),
-        published.load(name) if name else None,
-        workspace.profile.name,
-        workspace.profile.caption,
-        plan.protocol,
-    )
+    outcomes = {
+        record.id: store.outcomes(workspace.store.predictions(record, plan.protocol))
+        for record in found
+        if plan.protocol in record.evaluations
+    }
+    profile = workspace.profile
+    frame = store.frame(found)
+    return Evidence(frame, outcomes, profile.name, profile.caption, plan.protocol, workspace.data.classes, margin)
 
 
-def stem(workspace: Workspace, study: Study, seeds: int) -> str:
-    """Name of the files of a study's table and figure: what is drawn differently never replaces one another."""
+def summary(study: Study, plan: Plan, measured: Evidence) -> Summary:
+    """The summary of one of a plan's studies."""
+    name = study.published
+    return aggregate.summarise(study, plan.wanted[study.name], measured, published.load(name) if name else None)
+
+
+def credits(designs: Sequence[Design], question: Question, plan: Plan, measured: Evidence) -> Credits:
+    """What a plan's designs say of the toggles."""
+    return credit.summarise(designs, question, plan.wanted, measured)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What was drawn of a plan.
+
+    Attributes:
+      tables: for the terminal, in order.
+      summary: of the first study.
+      files: the files written.
+    """
+
+    tables: tuple[Table, ...]
+    summary: Summary
+    files: tuple[Path, ...]
+
+
+def draw(
+    workspace: Workspace,
+    plan: Plan,
+    designs: Sequence[Design],
+    question: Question,
+    name: str,
+    plots: Path,
+    margin: float,
+) -> Drawn:
+    """Draws every study of a plan, and what its designs say of the toggles, from the records there are now.
+
+    Args:
+      workspace: where the records are; tables go into `results/tables/` beside them.
+      plan: the studies and their runs.
+      designs: those that the studies come from; empty where there is only the study's own.
+      question: what the designs ask.
+      name: of the files, as :func:`stem` gives it; a design's study adds its own.
+      plots: folder of the figures.
+      margin: percentage points that do not matter.
+    """
+    measured = evidence(workspace, plan, margin)
+    summaries = [summary(study, plan, measured) for study in plan.studies]
+    root, files_ = workspace.store.root, []
+    for study, numbers in zip(plan.studies, summaries, strict=True):
+        files_ += write(numbers, name if study is question.study else f"{name}-{study.name}", root, plots)
+    shown: list[Table | None] = [tables.additive(summaries[0]), tables.steps(summaries[0])]
+    if designs:
+        found = credits(designs, question, plan, measured)
+        files_ += write_credits(found, name, root, plots)
+        shown += [tables.credits(found), tables.interactions(found)]
+    return Drawn(tuple(table for table in shown if table is not None), summaries[0], tuple(files_))
+
+
+def stem(workspace: Workspace, study: Study, seeds: int, question: Question | None = None) -> str:
+    """Name of the files of a study's tables and figures: what is drawn differently never replaces one another."""
     added = [row.applied[-1] for row in study.rows if row.published is None and row.applied]
     parts = [study.name, workspace.profile.name, *(f"plus-{one.short}" for one in added)]
     if seeds > 1:
         parts.append(f"{seeds}-seeds")
+    if question and not question.own:
+        parts += ["of", *(one.short for one in question.factors)]
+        parts += ["at", *map(str, question.base)] if question.base else []
     if str(workspace.cut):
         parts.append("cut")
     return "-".join(parts)
 
 
 def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]:
-    """Writes the table into `results/tables/` and the figure into `plots/`, under a name; the paths written."""
-    written = [
+    """Writes a study's tables into `results/tables/` and its figure into `plots/`, under a name; the paths written."""
+    written = _write_tables([(name, tables.additive(numbers)), (f"{name}-steps", tables.steps(numbers))], results)
+    # Points that are no steps from one another would be a figure without a statement.
+    if any(row.follows is not None for row in numbers.study.rows):
+        written += _write_figure(figures.additive(numbers), name, plots)
+    return written
+
+
+def write_credits(found: Credits, name: str, results: Path, plots: Path) -> list[Path]:
+    """Writes what designs say of the toggles, under a name; the paths written."""
+    named = [(f"{name}-credit", tables.credits(found)), (f"{name}-interactions", tables.interactions(found))]
+    return _write_tables(named, results) + _write_figure(figures.credits(found), f"{name}-credit", plots)
+
+
+def _write_tables(named: Iterable[tuple[str, Table | None]], results: Path) -> list[Path]:
+    return [
         files.replace(results / "tables" / f"{name}.{suffix}", text.encode())
-        for suffix, text in tables.render(tables.additive(numbers)).items()
+        for name, table in named
+        if table is not None
+        for suffix, text in tables.render(table).items()
     ]
-    figure = figures.additive(numbers)
-    return written + [
-        files.replace(plots / f"{name}.{suffix}", figures.to_bytes(figure, suffix)) for suffix in ("png", "pdf")
-    ]
+
+
+def _write_figure(figure: Figure, name: str, plots: Path) -> list[Path]:
+    return [files.replace(plots / f"{name}.{suffix}", figures.to_bytes(figure, suffix)) for suffix in ("png", "pdf")]

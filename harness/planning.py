@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from harness import counting
 from harness.attempts import State
 from harness.experiment import Run, SettingsError
-from harness.studies import Cell, Study
+from harness.studies import Cell, Row, Study
 
 # Bytes of a float32 number in a checkpoint.
 _BYTES = 4
@@ -23,7 +23,7 @@ class Planned:
 
     Attributes:
       run: the run.
-      rows: numbers of the rows that want it.
+      rows: names of the rows that want it: "3", and where there are several studies "reverse 3".
       done: whether its record exists.
       evaluated: whether its record holds the wanted protocol.
       state: where it stands.
@@ -31,7 +31,7 @@ class Planned:
     """
 
     run: Run
-    rows: tuple[int, ...]
+    rows: tuple[str, ...]
     done: bool
     evaluated: bool
     state: State = State("waiting")
@@ -75,17 +75,17 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a study wants.
+    """What one study wants, or several together: a run that two of them want is in it once.
 
     Attributes:
-      study: the study.
-      runs: the distinct runs, in the order of the rows.
-      wanted: row number -> ids of its runs, one for each seed.
+      studies: the studies, each with a name of its own.
+      runs: the distinct runs, in the order of the studies and their rows.
+      wanted: name of a study -> row number -> seed -> id of the run.
     """
 
-    study: Study
+    studies: tuple[Study, ...]
     runs: tuple[Planned, ...]
-    wanted: dict[int, tuple[str, ...]]
+    wanted: Mapping[str, Mapping[int, Mapping[int, str]]]
 
     @property
     def protocol(self) -> str:
@@ -97,20 +97,26 @@ class Plan:
         names = sorted({one.run.protocol.name for one in self.runs})
         if len(names) > 1:
             raise SettingsError(
-                f"{self.study.name}: rows under different protocols cannot share a table: {', '.join(names)}"
+                f"{self.studies[0].name}: rows under different protocols cannot share a table: {', '.join(names)}"
             )
         return names[0]
 
     def only(self, numbers: Sequence[int]) -> Plan:
-        """The plan of some of the rows.
+        """The plan of some rows of its one study.
 
         Raises:
           ToggleError: a number that is no row of the study.
         """
-        study = self.study.only(numbers)
-        wanted = {row.number: self.wanted[row.number] for row in study.rows}
-        ids = {run_id for own in wanted.values() for run_id in own}
-        return Plan(study, tuple(one for one in self.runs if one.run.id in ids), wanted)
+        (study,) = self.studies
+        chosen = study.only(numbers)
+        wanted = {study.name: {row.number: self.wanted[study.name][row.number] for row in chosen.rows}}
+        ids = set(_ids(wanted))
+        return Plan((chosen,), tuple(one for one in self.runs if one.run.id in ids), wanted)
+
+    @property
+    def count(self) -> int:
+        """How many runs the rows want, each counted as often as it is wanted."""
+        return len(_ids(self.wanted))
 
     @property
     def missing(self) -> tuple[Planned, ...]:
@@ -125,7 +131,7 @@ class Plan:
     @property
     def shared(self) -> int:
         """How many runs the rows have in common: wanted less distinct."""
-        return sum(len(ids) for ids in self.wanted.values()) - len(self.runs)
+        return self.count - len(self.runs)
 
     def disk(self, held: Mapping[str, int]) -> int:
         """Bytes of checkpoints at most while it trains: the run that trains, and what those done by then leave.
@@ -151,6 +157,10 @@ class Plan:
         return 2 * sum(one.work for one in self.missing) / TPU_V3_CORE_PEAK / 3600
 
 
+def _ids(wanted: Mapping[str, Mapping[int, Mapping[int, str]]]) -> list[str]:
+    return [run_id for rows in wanted.values() for own in rows.values() for run_id in own.values()]
+
+
 @dataclasses.dataclass(frozen=True)
 class Known:
     """What is known of a run before it is planned.
@@ -167,33 +177,38 @@ class Known:
 
 
 def plan(
-    study: Study,
+    studies: Sequence[Study],
     seeds: Sequence[int],
     complete: Callable[[Cell], Run],
     known: Callable[[Run], Known] = lambda _: Known(),
 ) -> Plan:
-    """The plan of a study.
+    """The plan of some studies together.
 
     Args:
-      study: the study.
-      seeds: each row is trained once with each.
+      studies: the studies, each with a name of its own.
+      seeds: each row is trained once with each, unless it has seeds of its own.
       complete: cell -> run with its settings.
       known: run -> what is known of it.
     """
     runs: dict[str, Run] = {}
-    rows: dict[str, list[int]] = {}
-    wanted: dict[int, tuple[str, ...]] = {}
-    for row in study.rows:
-        own = [complete(row.cell(seed)) for seed in seeds]
-        wanted[row.number] = tuple(run.id for run in own)
-        for run in own:
-            runs.setdefault(run.id, run)
-            rows.setdefault(run.id, []).append(row.number)
-    planned = tuple(_planned(run, tuple(rows[run_id]), known(run)) for run_id, run in runs.items())
-    return Plan(study, planned, wanted)
+    names: dict[str, list[str]] = {}
+    wanted: dict[str, dict[int, dict[int, str]]] = {study.name: {} for study in studies}
+    for study in studies:
+        for row in study.rows:
+            own = {seed: complete(row.cell(seed)) for seed in (seeds if row.seeds is None else row.seeds)}
+            wanted[study.name][row.number] = {seed: run.id for seed, run in own.items()}
+            for run in own.values():
+                runs.setdefault(run.id, run)
+                names.setdefault(run.id, []).append(_name(study, row, alone=len(studies) == 1))
+    planned = tuple(_planned(run, tuple(names[run_id]), known(run)) for run_id, run in runs.items())
+    return Plan(tuple(studies), planned, wanted)
 
 
-def _planned(run: Run, rows: tuple[int, ...], known: Known) -> Planned:
+def _name(study: Study, row: Row, alone: bool) -> str:
+    return str(row.number) if alone else f"{study.name} {row.number}"
+
+
+def _planned(run: Run, rows: tuple[str, ...], known: Known) -> Planned:
     evaluated = run.protocol.name in (known.protocols or frozenset())
     return Planned(run, rows, known.protocols is not None, evaluated, known.state, known.fault)
 

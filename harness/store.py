@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness import files, records
@@ -207,6 +208,22 @@ class Store:
         if file_hash(path) != evaluation.predictions_sha256:
             raise RecordError(f"{path}: changed since the record was written (SHA-256 differs)")
         return path
+
+
+def outcomes(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Which videos a run classified rightly.
+
+    Args:
+      predictions: as :meth:`Store.predictions` gives them.
+
+    Returns:
+      Indexed by the video's id, sorted; columns "label" (number of the class), "top1", "top5" (whether the label is the
+      first guess, and among the first five).
+    """
+    guesses, labels = np.stack(predictions["top_class"].to_list()), predictions["label"].to_numpy()
+    hits = guesses == labels[:, None]
+    right = {"label": labels, "top1": hits[:, 0], "top5": hits[:, :5].any(axis=1)}
+    return pd.DataFrame(right, index=pd.Index(predictions["media_id"], name="video")).sort_index()
 
 
 def frame(found: Sequence[RunRecord]) -> pd.DataFrame:

@@ -40,6 +40,7 @@ class Row:
       applied: toggles and axes of the row.
       published: number of the paper's row that this one answers to, None where there is none.
       follows: number of the row that the step is counted from, None where no step is shown.
+      seeds: the seeds it is trained with, None for those of its study.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Row:
     applied: tuple[Applied, ...]
     published: int | None = None
     follows: int | None = None
+    seeds: tuple[int, ...] | None = None
 
     def cell(self, seed: int) -> Cell:
         """The row trained with one seed."""
@@ -73,6 +75,17 @@ class Study:
     toggles: tuple[Toggle, ...]
     rows: tuple[Row, ...]
     published: str | None = None
+
+    @property
+    def base(self) -> tuple[Applied, ...]:
+        """What its first row has, and every other adds to."""
+        return self.rows[0].applied
+
+    @property
+    def factors(self) -> tuple[Applied, ...]:
+        """The toggles that the study asks about, in its order, each at the value at which a row has it."""
+        values = {one.toggle.key: one for row in reversed(self.rows) for one in row.applied}
+        return tuple(values[toggle.key] for toggle in self.toggles if toggle.key in values and not toggle.axis)
 
     def only(self, numbers: Sequence[int]) -> Study:
         """The study with some of its rows; they keep their numbers.

@@ -1,94 +1,49 @@
-"""A summary -> a table without a look, and its renderings: Markdown, LaTeX, CSV and HTML text.
+"""A summary, or credits -> tables without a look: what stands in which column, and how its numbers are written.
 
-A table keeps raw numbers; what they look like is decided by its columns, and escaping is left to pandas.
+What a table becomes in a file is :mod:`harness.rendering`'s; its names are offered here as well.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import pandas as pd
 
 from harness.aggregate import Summary
-from harness.studies import Row
+from harness.credit import Credits
+from harness.rendering import TICK, Column, Line, Table, cells, csv, html, latex, markdown, render
+from harness.studies import Row, Study
 from harness.toggles import Applied, Toggle
 
-if TYPE_CHECKING:
-    from pandas.io.formats.style import Styler
-
-# A line of a table's data: name of a column -> its raw value.
-Line = Mapping[Any, Any]
+__all__ = [
+    "NOTHING", "TICK", "Column", "Line", "Table", "absent", "additive", "cells", "change", "credits", "csv", "html",
+    "interactions", "latex", "mark", "markdown", "model", "render", "signed", "steps",
+]  # fmt: skip
 
 NOTHING = "–"
-TICK = "✓"
+DAGGER = "†"
+_LARGEST = 10  # interactions shown; the CSV file has all
 
-_NUMBERS = [
-    "gflops", "params", "top1", "low", "high", "step", "seeds", "seeds_wanted", "videos",
-    "paper_top1", "paper_step", "paper_gflops", "run_ids",
+_MARKS = {"better": "*", "worse": "*", "more": "*", "less": "*", "no difference": "≈"}
+_ACCURACY = ["top1", "low", "high", "top5", "top5_low", "top5_high"]
+_STEP = [
+    "step", "step_low", "step_high", "p", "p_holm", "p_equal", "p_equal_holm", "finding", "right", "wrong", "classes",
+    "smallest", "settle", "spread", "units", "step_population", "discordance",
 ]  # fmt: skip
-_CSS: list[Any] = [
-    # Colours are the page's own, so that the table can be read on a light page and on a dark one.
-    {"selector": "", "props": "border-collapse: collapse; font: 14px/1.4 system-ui, sans-serif; color: inherit;"},
-    {"selector": "caption", "props": "caption-side: top; text-align: left; padding: 0 0 .6em;"},
-    {"selector": "th, td", "props": "padding: .25em .6em; white-space: nowrap; font-variant-numeric: tabular-nums;"},
-    {"selector": "th", "props": "font-weight: 600;"},
-    {"selector": "thead tr", "props": "border-top: 2px solid currentColor; border-bottom: 1px solid currentColor;"},
-    {"selector": "tbody tr:last-child", "props": "border-bottom: 2px solid currentColor;"},
-]
-# Commands in front of the tabular. Eight toggles are wider than the text of a plain article: what does not fit reaches
-# into both margins alike, since the skips that centre the table may shrink as well.
-_LATEX: list[Any] = [
-    {"selector": "medskip", "props": ":{};"},
-    {"selector": "footnotesize", "props": ":{};"},
-    {"selector": "tabcolsep", "props": ":=3pt;"},
-    {"selector": "leftskip", "props": r":=0pt plus 1fil minus 0.35\textwidth;"},
-    {"selector": "rightskip", "props": r":=\leftskip;"},
-]
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """How one column shows a line of the table's data.
-
-    Attributes:
-      head: its head.
-      form: a line of the data -> the cell: a text, or True and False for a tick and none.
-      align: "left", "center" or "right".
-    """
-
-    head: str
-    form: Callable[[Line], str | bool]
-    align: str = "left"
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table before it has a look.
-
-    Attributes:
-      name: short name, for labels: "table2".
-      title: one line.
-      caption: what the numbers are.
-      columns: what is shown, in order.
-      data: raw values, a line for each row of the study, indexed by its number ("row"). Columns: "model"; for each
-        toggle a boolean under its key; "gflops" (1e9 multiply-adds of one view); "params"; "top1", "low", "high"
-        (percent); "step" (percentage points); "seeds", "seeds_wanted", "videos"; "paper_top1" (percent), "paper_step"
-        (percentage points), "paper_gflops" (1e9); "run_ids" (tuple). Missing numbers are NaN.
-    """
-
-    name: str
-    title: str
-    caption: str
-    columns: tuple[Column, ...]
-    data: pd.DataFrame
+_COUNTS = ["seeds", "seeds_wanted", "videos"]
+_NUMBERS = [
+    "gflops", "params", *_ACCURACY, *_STEP, *_COUNTS, "paper_top1", "paper_step", "paper_gflops", "run_ids",
+]  # fmt: skip
 
 
 def additive(summary: Summary) -> Table:
-    """The layout of the paper's Table 2: ticks for the toggles, top-1 with its step, and the paper's beside it."""
+    """The layout of the paper's Table 2: ticks for the toggles, top-1 with its step, and the paper's beside it.
+
+    Its data have a line for each row of the study, indexed by its number ("row"). Columns: "model"; for each toggle a
+    boolean under its key; and the numbers of :class:`harness.aggregate.Summary`'s rows under the names they have there.
+    """
     # A scaling axis has a value in every row, so it is named with the model; a tick would say nothing.
     toggles = [toggle for toggle in summary.study.toggles if not toggle.axis]
     shown = [
@@ -99,6 +54,8 @@ def additive(summary: Summary) -> Table:
         Column("top-1 (%)", _top1),
         Column("95 % interval", _interval),
     ]
+    if summary.rows["step_low"].notna().any():
+        shown.append(Column("step's 95 % interval", _step_interval))
     if summary.rows["paper_top1"].notna().any():
         shown.append(Column(summary.reference, _paper))
     return Table(
@@ -113,12 +70,12 @@ def additive(summary: Summary) -> Table:
 def _raw(summary: Summary, toggles: list[Toggle]) -> pd.DataFrame:
     rows = summary.rows
     models = pd.Series({row.number: model(row) for row in summary.study.rows}, dtype=object).reindex(rows.index)
-    ticks = {_field(toggle): [_mark(row, toggle) for row in summary.study.rows] for toggle in toggles}
+    ticks = {_field(toggle): [_ticked(row, toggle) for row in summary.study.rows] for toggle in toggles}
     marked = pd.DataFrame({"model": models, **ticks}, index=rows.index)
     return pd.concat([marked, rows[_NUMBERS]], axis="columns").rename_axis("row")
 
 
-def _mark(row: Row, toggle: Toggle) -> bool | str:
+def _ticked(row: Row, toggle: Toggle) -> bool | str:
     """Whether the row has the toggle; at another value than its default, that value, which a tick would hide."""
     value = next((one.value for one in row.applied if one.toggle.key == toggle.key), None)
     return value is not None if value in (None, toggle.default) else str(value)
@@ -127,6 +84,101 @@ def _mark(row: Row, toggle: Toggle) -> bool | str:
 def _field(toggle: Toggle) -> str:
     """Name of the toggle's column in the data: its key, unless a number has that name."""
     return f"toggle_{toggle.key}" if toggle.key in {"row", "model", *_NUMBERS} else toggle.key
+
+
+def steps(summary: Summary) -> Table:
+    """What is known of each row's step: its size, the tests, the videos and classes it moved, and what would settle it.
+
+    Rows that are no step from another are there for their top-5. The data are those of :func:`additive`, with "change"
+    (what the row adds or takes away) and "absent" (what is said in place of a step) for the model and the toggles.
+    """
+    rows = summary.rows
+    own = {
+        "change": [change(row, summary.study) for row in summary.study.rows],
+        "absent": [_absent_step(row, rows) for row in summary.study.rows],
+    }
+    return Table(
+        name=f"{summary.study.name}-steps",
+        title=f"{summary.study.title}: its steps ({summary.profile} profile)",
+        caption=summary.caption,
+        columns=(
+            Column("#", lambda line: str(line["row"]), "right"),
+            Column("change", lambda line: line["change"]),
+            Column("top-5 (%)", _top5),
+            Column("step and its 95 % interval", _step),
+            Column("p", _number("p", p_value), "right"),
+            Column("p (Holm)", _number("p_holm", p_value), "right"),
+            Column("finding", lambda line: line["finding"] or NOTHING),
+            Column("videos flipped right / wrong", _flipped, "right"),
+            Column("most affected classes", _classes, wrap=24),
+            Column("smallest visible step", _number("smallest", "{:.1f}".format), "right"),
+            Column("to settle it", lambda line: line["settle"] or NOTHING),
+        ),
+        data=pd.concat(
+            [pd.DataFrame(own, index=rows.index), rows[[*_ACCURACY, *_STEP, *_COUNTS, "run_ids"]]], axis="columns"
+        ).rename_axis("row"),
+    )
+
+
+def _absent_step(row: Row, rows: pd.DataFrame) -> str:
+    """What stands in place of the row's step; empty where there is one, or none to expect."""
+    if row.follows not in rows.index:
+        return ""
+    for number, words in ((row.number, ""), (row.follows, f"row {row.follows}: ")):
+        line = rows.loc[number]
+        if math.isnan(line["top1"]):
+            return words + absent(line["seeds"], line["seeds_wanted"])
+    return ""
+
+
+def credits(numbers: Credits) -> Table:
+    """A line for each toggle, a column for each design: what the design credits the toggle with."""
+    found = {(line["design"], line["toggle"]): line for line in numbers.credits.to_dict("records")}
+    asked = {design: [found.get((design, label)) for label in numbers.labels] for design in numbers.designs}
+    return Table(
+        name=f"{numbers.name}-credit",
+        title=f"{numbers.title} ({numbers.profile} profile)",
+        caption=numbers.caption,
+        columns=(
+            Column("toggle", lambda line: line["toggle"]),
+            *(Column(design, _credit_of(design)) for design in numbers.designs),
+        ),
+        data=pd.DataFrame(asked, index=pd.Index(numbers.labels, name="toggle"), dtype=object),
+        more=numbers.credits.set_index("design"),
+    )
+
+
+def _credit_of(design: str) -> Callable[[Line], str]:
+    return lambda line: _credit(line[design]) if line[design] else NOTHING
+
+
+def _credit(found: Line) -> str:
+    if math.isnan(found["credit"]):
+        return str(found["absent"]) or NOTHING
+    return _effect(found, "credit", "low", "high") + (DAGGER if found["note"] else "")
+
+
+def interactions(numbers: Credits) -> Table | None:
+    """The largest interactions, a line each; None where none could be told."""
+    found = numbers.interactions
+    if found.empty:
+        return None
+    every = found.assign(pair=found["first"] + " × " + found["second"]).set_index("pair")
+    few = f" The {_LARGEST} largest of {len(every)} are shown." if len(every) > _LARGEST else ""
+    return Table(
+        name=f"{numbers.name}-interactions",
+        title=f"{numbers.title}: interactions ({numbers.profile} profile)",
+        caption=numbers.interactions_note + few,
+        columns=(
+            Column("pair", lambda line: line["pair"]),
+            Column("effect and its 95 % interval", lambda line: _effect(line, "effect", "low", "high")),
+            Column("p", _number("p", p_value), "right"),
+            Column("p (Holm)", _number("p_holm", p_value), "right"),
+            Column("finding", lambda line: line["finding"] or NOTHING),
+        ),
+        data=every.head(_LARGEST),
+        more=every,
+    )
 
 
 def model(row: Row) -> str:
@@ -145,6 +197,28 @@ def _scale(axis: Applied) -> str:
     return f"{axis.value} {label}" if label.endswith("s") else f"{label} {axis.value}"
 
 
+def change(row: Row, study: Study) -> str:
+    """What the row does to the one that it follows: "+ LS", "− LS", "48 frames"; its model where it follows none.
+
+    A change from a row that is not part of the study begins with "…".
+    """
+    last = f"+ {row.applied[-1].toggle.label}" if row.applied else ""
+    if row.follows is None:
+        return model(row) or last or f"row {row.number}"
+    followed = next((one for one in study.rows if one.number == row.follows), None)
+    if followed is None:
+        return f"… {last}"
+    own, before = ({one.toggle.key: one for one in of.applied} for of in (row, followed))
+    added = [_added(one, one.toggle.key in before) for key, one in own.items() if one != before.get(key)]
+    return " ".join([*added, *(f"− {one.toggle.label}" for key, one in before.items() if key not in own)]) or NOTHING
+
+
+def _added(one: Applied, known: bool) -> str:
+    if one.toggle.axis:
+        return _scale(one)
+    return f"{one.toggle.label} {one.value}" if known else f"+ {one.toggle.label}"
+
+
 def absent(seeds: int, wanted: int) -> str:
     """What stands in place of a number that there is not: "not run", or "2 of 3 seeds"."""
     return f"{seeds} of {wanted} seeds" if seeds else "not run"
@@ -155,6 +229,16 @@ def signed(points: float) -> str:
     return f"{points:+z.1f}"
 
 
+def mark(finding: str) -> str:
+    """The mark of a finding: "*" for a difference that survives Holm, "≈" for none within the margin, else empty."""
+    return _MARKS.get(finding, "")
+
+
+def p_value(p: float) -> str:
+    """A p-value in three decimals: "0.032", "<0.001"."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _tick(field: str) -> Callable[[Line], bool | str]:
     return lambda line: line[field] if isinstance(line[field], str) else bool(line[field])
 
@@ -162,7 +246,7 @@ def _tick(field: str) -> Callable[[Line], bool | str]:
 def _gflops(line: Line) -> str:
     value = line["gflops"]
     if math.isnan(value):
-        return absent(line["seeds"], line["seeds_wanted"])
+        return _missing(line)
     if value < 1:  # the networks of the quick profile would all be 0.0 or 0.1
         return f"{value:#.2g}"
     return f"{value:.1f}" if round(value, 1) < 10 else f"{value:.0f}"
@@ -170,103 +254,71 @@ def _gflops(line: Line) -> str:
 
 def _top1(line: Line) -> str:
     if math.isnan(line["top1"]):
-        return absent(line["seeds"], line["seeds_wanted"])
-    return _with_step(line["top1"], line["step"])
+        return _missing(line)
+    return _with_step(line["top1"], line["step"], mark(line["finding"]))
 
 
 def _interval(line: Line) -> str:
-    if math.isnan(line["top1"]):
-        return absent(line["seeds"], line["seeds_wanted"])
-    return f"[{line['low']:.1f}, {line['high']:.1f}]"
+    return _missing(line) if math.isnan(line["top1"]) else _percent(line["low"], line["high"])
+
+
+def _top5(line: Line) -> str:
+    if math.isnan(line["top5"]):
+        return _missing(line)
+    return f"{line['top5']:.1f} {_percent(line['top5_low'], line['top5_high'])}"
+
+
+def _missing(line: Line) -> str:
+    # A number may be unknown although the runs are there.
+    return absent(line["seeds"], line["seeds_wanted"]) if line["seeds"] < line["seeds_wanted"] else NOTHING
+
+
+def _percent(low: float, high: float) -> str:
+    return f"[{low:.1f}, {high:.1f}]"
+
+
+def _step_interval(line: Line) -> str:
+    return NOTHING if math.isnan(line["step_low"]) else _points(line["step_low"], line["step_high"])
+
+
+def _points(low: float, high: float) -> str:
+    return f"[{signed(low)}, {signed(high)}]"
 
 
 def _paper(line: Line) -> str:
     return NOTHING if math.isnan(line["paper_top1"]) else _with_step(line["paper_top1"], line["paper_step"])
 
 
-def _with_step(value: float, step: float) -> str:
-    return f"{value:.1f}" if math.isnan(step) else f"{value:.1f} ({signed(step)})"
+def _with_step(value: float, step: float, sign: str = "") -> str:
+    return f"{value:.1f}" if math.isnan(step) else f"{value:.1f} ({signed(step)}{sign})"
 
 
-def cells(table: Table) -> pd.DataFrame:
-    """What the table shows, as texts, its heads as columns; nothing is escaped."""
-    return _shown(table).map(_drawn(TICK))
+def _step(line: Line) -> str:
+    return line["absent"] or _effect(line, "step", "step_low", "step_high")
 
 
-def _shown(table: Table) -> pd.DataFrame:
-    """The cells as the columns form them: texts, and booleans for ticks."""
-    lines = [[column.form(line) for column in table.columns] for line in table.data.reset_index().to_dict("records")]
-    return pd.DataFrame(lines, columns=[column.head for column in table.columns], dtype=object)
+def _effect(line: Line, value: str, low: str, high: str) -> str:
+    """A difference with its interval, where it has one, and its mark: "+1.3 [+0.2, +2.4]*"."""
+    if math.isnan(line[value]):
+        return NOTHING
+    ends = "" if math.isnan(line[low]) else f" {_points(line[low], line[high])}"
+    return f"{signed(line[value])}{ends}{mark(line['finding'])}"
 
 
-def _drawn(tick: str) -> Callable[[Any], str]:
-    return lambda cell: (tick if cell else "") if isinstance(cell, bool) else str(cell)
+def _number(name: str, form: Callable[[float], str]) -> Callable[[Line], str]:
+    return lambda line: NOTHING if math.isnan(line[name]) else form(line[name])
 
 
-def render(table: Table) -> dict[str, str]:
-    """The table in every format: suffix of a file -> its text."""
-    return {"md": markdown(table), "tex": latex(table), "csv": csv(table), "html": html(table)}
+def _flipped(line: Line) -> str:
+    if math.isnan(line["right"]):
+        return NOTHING
+    return f"{_count(line['right'])} / {_count(line['wrong'])}"
 
 
-def markdown(table: Table) -> str:
-    """The table as GitHub's Markdown, between its title and its caption."""
-    shown = cells(table).map(_markdown_text).rename(columns=_markdown_text)
-    align = [column.align for column in table.columns]
-    body = shown.to_markdown(index=False, disable_numparse=True, colalign=align)
-    return f"**{_markdown_text(table.title)}**\n\n{body}\n\n{_markdown_text(table.caption)}\n"
+def _count(videos: float, sign: str = "") -> str:
+    """A mean number of videos: whole where it is whole."""
+    return f"{videos:{sign},.0f}" if videos == round(videos) else f"{videos:{sign},.1f}"
 
 
-def _markdown_text(text: str) -> str:
-    # tabulate leaves both as they are: one would end the cell, the other would begin a tag.
-    return re.sub(r"[|<]", r"\\\g<0>", text)
-
-
-def csv(table: Table) -> str:
-    """The raw values, unrounded, a column for each; ticks are 1 and 0, or the value where it is not the default."""
-    raw = table.data.map(lambda cell: int(cell) if isinstance(cell, bool) else cell)
-    raw["run_ids"] = table.data["run_ids"].map(";".join)
-    return str(raw.to_csv(lineterminator="\n"))
-
-
-def latex(table: Table) -> str:
-    """A `table` environment labelled tab:<name>, for a preamble with booktabs and amssymb."""
-    styler = _styled(table, "latex", lambda cell: _typeset(_drawn(r"\checkmark")(cell)), _typeset)
-    return str(
-        styler.set_table_styles(_LATEX).to_latex(
-            caption=_typeset(_escaped(f"{table.title}. {table.caption}", "latex")),
-            label=f"tab:{table.name}",
-            column_format=f"@{{}}{''.join(column.align[0] for column in table.columns)}@{{}}",
-            position="htbp",
-            position_float="centering",
-            hrules=True,
-        )
-    )
-
-
-def _typeset(text: str) -> str:
-    # pandas leaves these: LaTeX's default text font has other glyphs at < > and |, and a hyphen is no minus sign.
-    return re.sub(r"[<>|]|(?<!\w)-(?=\d)", r"$\g<0>$", text)
-
-
-def html(table: Table) -> str:
-    """A fragment of a page: the table with its style, which speaks of this table only."""
-    styles: list[Any] = [
-        {"selector": f".col{place}", "props": f"text-align: {column.align};"}
-        for place, column in enumerate(table.columns)
-    ]
-    title, caption = _escaped(table.title, "html"), _escaped(table.caption, "html")
-    styler = _styled(table, "html", _drawn(TICK), str).set_table_styles([*_CSS, *styles])
-    styler.set_caption(f"<strong>{title}</strong><br>{caption}")
-    return str(styler.to_html(table_uuid=table.name, cell_ids=False, doctype_html=False))
-
-
-def _styled(table: Table, language: str, draw: Callable[[Any], str], draw_head: Callable[[Any], str]) -> Styler:
-    """The table in pandas' hands; it escapes cells and heads for the language before they are drawn."""
-    styler = _shown(table).style.format(draw, escape=language)
-    return styler.format_index(draw_head, axis="columns", escape=language).hide(axis="index")
-
-
-def _escaped(text: str, language: str) -> str:
-    """The text as pandas escapes it: its Styler does so for cells and heads, but not for captions."""
-    cell = pd.DataFrame([[text]], dtype=object).style.format(escape=language)
-    return str(cell.hide(axis="index").hide(axis="columns").to_string()).strip()
+def _classes(line: Line) -> str:
+    return ", ".join(f"{name} {_count(net, '+')}" for name, net in line["classes"]) or NOTHING

@@ -67,7 +67,7 @@ def main(
         parent=parent,
     )
     study = Study("train", "One run", tuple(one.toggle for one in applied), (Row(1, "", applied),))
-    plan = workspace.plan(study, [seed])
+    plan = workspace.plan([study], [seed])
     conducting.describe(workspace, plan, console)
     if plan_only:
         baseline = workspace.complete(Cell((), seed))

@@ -7,7 +7,9 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from ablations.datasets import KINETICS_400
 from ablations.profiles import PROFILES
 from harness import experiment, planning
 from harness.data import embedded
@@ -24,8 +26,6 @@ from harness.studies import Cell, Study
 from harness.toggles import suggest
 
 EMBEDDED = "embedded"
-# Kinetics-400 as the Garden counts it, to plan with before the data are at hand.
-KINETICS_400 = DataFacts("Kinetics-400", classes=400, train_videos=215_570, validation_videos=17_706)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,7 @@ class DataSet:
       spec: how to draw it, for the embedded data set; None for a prepared one.
       ready: whether the shards are there.
       shortest: split -> frames of its shortest video; empty where it is not known.
+      classes: names of the classes, in the order of their numbers; empty where they are not known.
     """
 
     facts: DataFacts
@@ -45,6 +46,7 @@ class DataSet:
     spec: EmbeddedSpec | None
     ready: bool
     shortest: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +87,9 @@ class Workspace:
         run = experiment.complete(cell, self.profile, self.data.facts, self.cut, self.replicas, self.parent)
         return dataclasses.replace(run, bookkeeping={**run.bookkeeping, "trainer.max_to_keep": self.keep})
 
-    def plan(self, study: Study, seeds: Sequence[int]) -> planning.Plan:
-        """The plan of a study, each row with each of the seeds."""
-        return planning.plan(study, seeds, self.complete, self._known)
+    def plan(self, studies: Sequence[Study], seeds: Sequence[int]) -> planning.Plan:
+        """The plan of some studies together, each row with each of the seeds."""
+        return planning.plan(studies, seeds, self.complete, self._known)
 
     def _known(self, run: Run) -> Known:
         state = self.store.state(run.id)
@@ -162,7 +164,7 @@ def data_set(chosen: str | None, profile_: Profile, results: Path, planning_only
         )
     folder = Path(chosen)
     manifest = manifests.load(folder)
-    return DataSet(facts(manifest), folder, None, ready=True, shortest=_shortest(manifest))
+    return DataSet(facts(manifest), folder, None, ready=True, shortest=_shortest(manifest), classes=manifest.classes)
 
 
 def _embedded(root: Path) -> DataSet:
@@ -170,10 +172,15 @@ def _embedded(root: Path) -> DataSet:
     folder = embedded.folder(spec, root)
     if (folder / manifests.FILE_NAME).is_file():
         manifest = manifests.load(folder)
-        return DataSet(facts(manifest), folder, spec, ready=True, shortest=_shortest(manifest))
+        return DataSet(facts(manifest), folder, spec, True, _shortest(manifest), manifest.classes)
     counts = (len(embedded.CLASSES), spec.train_videos, spec.validation_videos)
     planned = DataFacts(spec.name, *counts, embedded.content_fingerprint(spec))
-    return DataSet(planned, folder, spec, ready=False, shortest=dict.fromkeys(manifests.SPLITS, spec.frames))
+    return DataSet(planned, folder, spec, False, dict.fromkeys(manifests.SPLITS, spec.frames), embedded.CLASSES)
+
+
+def _known_classes(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes of a data set that a record tells of; a record does not hold them."""
+    return embedded.CLASSES if data["fingerprint"] == embedded.content_fingerprint(EmbeddedSpec()) else ()
 
 
 def _shortest(manifest: Manifest) -> dict[str, int]:
@@ -211,7 +218,7 @@ def recorded(
             continue
         if all(value is None or made[name] == value for name, value in given.items()):
             cut = Cut(made["steps"], made["batch"], validation_videos)
-            made_on = DataSet(DataFacts(**record.data), None, None, ready=False)
+            made_on = DataSet(DataFacts(**record.data), None, None, False, classes=_known_classes(record.data))
             flags = {"data": record.data["fingerprint"][:8], **made}
             key = " ".join(f"--{name} {value}" for name, value in flags.items() if value is not None)
             found[key] = Workspace(profile_, made_on, cut, record.replicas, store, Devices())

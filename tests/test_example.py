@@ -22,14 +22,19 @@ def example(tmp_path_factory):
     return workspace.Workspace(profile, data, Cut(), 1, Store(EXAMPLE), Devices())
 
 
+def summary(example):
+    plan = example.plan([STUDY], [0])
+    return outputs.summary(STUDY, plan, outputs.evidence(example, plan, margin=0.5))
+
+
 def test_the_example_is_what_the_default_command_wants(example):
-    plan = example.plan(STUDY, [0])
+    plan = example.plan([STUDY], [0])
     assert len(plan.runs) == 10
     assert plan.missing == ()
 
 
 def test_the_table_follows_from_the_records_and_stands_in_the_readme(example):
-    numbers = outputs.summary(example, example.plan(STUDY, [0]))
+    numbers = summary(example)
     for suffix, text in tables.render(tables.additive(numbers)).items():
         assert (EXAMPLE / f"table2-quick.{suffix}").read_text() == text
     table = (EXAMPLE / "table2-quick.md").read_text().split("\n\n")[1]
@@ -45,6 +50,6 @@ def test_every_number_of_the_example_is_recomputed_from_its_predictions(example)
 
 
 def test_each_row_lies_between_chance_and_95_percent(example):
-    rows = outputs.summary(example, example.plan(STUDY, [0])).rows
+    rows = summary(example).rows
     assert (rows["low"] > 100 / 8).all()
     assert (rows["high"] < 95).all()

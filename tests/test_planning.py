@@ -7,7 +7,8 @@ import pytest
 from ablations.profiles import PAPER, QUICK
 from ablations.table2 import STUDY
 from ablations.toggles import DEPTH, LS, RESOLUTION
-from harness import counting, experiment, planning
+from harness import counting, designs, experiment, planning
+from harness.designs import Question
 from harness.experiment import Cut, DataFacts, SettingsError
 from harness.studies import Row, Study
 
@@ -19,7 +20,7 @@ def plan(study=STUDY, seeds=(0,), held=(), profile=QUICK, cut=NO_CUT):
     def known(run):
         return planning.Known(dict(held).get(run.id))
 
-    return planning.plan(study, seeds, lambda cell: experiment.complete(cell, profile, DATA, cut, 1), known)
+    return planning.plan([study], seeds, lambda cell: experiment.complete(cell, profile, DATA, cut, 1), known)
 
 
 def test_ten_rows_are_ten_runs():
@@ -36,8 +37,8 @@ def test_seeds_multiply_runs():
 def test_equal_rows_share_a_run():
     rows = (Row(1, "a", ()), Row(2, "b", (DEPTH.at(50),)), Row(3, "c", (LS.at(),)))
     found = plan(Study("s", "", (), rows))
-    assert (len(found.runs), found.shared, found.runs[0].rows) == (2, 1, (1, 2))
-    assert found.wanted[1] == found.wanted[2]
+    assert (len(found.runs), found.shared, found.runs[0].rows) == (2, 1, ("1", "2"))
+    assert found.wanted["s"][1] == found.wanted["s"][2]
 
 
 def test_what_is_done_is_not_missing_and_costs_nothing():
@@ -58,7 +59,7 @@ def test_rows_under_different_protocols_are_refused():
 
 def test_the_papers_cost_is_of_the_right_order():
     kinetics = DataFacts("k400", 400, 215_570, 17_706)
-    found = planning.plan(STUDY, [0], lambda cell: experiment.complete(cell, PAPER, kinetics, replicas=128))
+    found = planning.plan([STUDY], [0], lambda cell: experiment.complete(cell, PAPER, kinetics, replicas=128))
     # By hand for row 1: 3 x 45.5e9 multiply-adds a clip at 224 pixels, 1024 clips, 42,104 steps.
     training = 3 * 45.5e9 * 1024 * 42_104
     evaluation = 30 * 17_706 * 59.456e9
@@ -69,7 +70,7 @@ def test_the_papers_cost_is_of_the_right_order():
 def test_disk_is_that_of_one_training_and_what_the_others_leave():
     one, two = (row.run for row in plan().runs[:2])
     found = planning.plan(
-        dataclasses.replace(STUDY, rows=STUDY.rows[:2]), [0], lambda cell: {0: one, 1: two}[len(cell.applied)]
+        [dataclasses.replace(STUDY, rows=STUDY.rows[:2])], [0], lambda cell: {0: one, 1: two}[len(cell.applied)]
     )
     params = counting.count(one.settings).params
     # Two checkpoints are kept and a third written before the first goes: weights and momentum, four bytes each.
@@ -84,7 +85,7 @@ def test_disk_is_that_of_one_training_and_what_the_others_leave():
 def test_a_run_that_cannot_be_carried_out_is_not_missing():
     bad = plan().runs[2].run.id
     found = planning.plan(
-        STUDY,
+        [STUDY],
         [0],
         lambda cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1),
         lambda run: planning.Known(fault="broken" if run.id == bad else ""),
@@ -97,3 +98,21 @@ def test_a_run_that_cannot_be_carried_out_is_not_missing():
 def test_rate_is_none_before_anything_was_measured():
     assert planning.rate([], []) is None
     assert planning.rate([2.0, 2.0], [10.0, 30.0]) == 10.0
+
+
+def test_several_studies_are_planned_as_one_and_share_their_runs():
+    question = Question(STUDY, STUDY.factors, STUDY.base, (0, 1), 4)
+    names = ["additive", "reverse", "leave-one-out"]
+    studies = [design.study for design in designs.build(names, question)]
+    found = planning.plan(studies, [0, 1], lambda cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1))
+    # By hand, for each seed: 10 + 9 + 9 rows. The baseline is in two, the full recipe in two, without RandAugment is
+    # the study's row 8, without label smoothing the last but one of the reverse order.
+    assert (found.count, len(found.runs), found.shared) == (2 * 28, 2 * 24, 2 * 4)
+    baseline = found.wanted["table2"][1][0]
+    assert found.wanted["reverse"][1] == {0: baseline, 1: found.wanted["table2"][1][1]}
+    assert found.runs[0].rows == ("table2 1", "reverse 1")
+
+
+def test_a_row_with_seeds_of_its_own_is_trained_with_those():
+    study = Study("s", "", (), (Row(1, "a", ()), Row(2, "b", (LS.at(),), seeds=(4,))))
+    assert {number: list(own) for number, own in plan(study, seeds=(0, 1)).wanted["s"].items()} == {1: [0, 1], 2: [4]}
