@@ -3,17 +3,23 @@
 One line runs through it, and data only ever move to the right along it; each module stands at one place and imports
 only what stands to its left:
 
-    toggles, studies -> experiment, counting, devices -> garden, data, task, runner -> attempts, records, store
-    -> estimates, aggregate -> tables, figures -> the commands
+    toggles, studies, designs -> experiment, counting, devices -> garden, data, task, runner -> attempts, records, store
+    -> estimates, power -> comparison, aggregate, credit -> tables, figures -> the commands
 
-A toggle becomes settings (`experiment`), settings become a run (`garden`, `runner`), a run becomes a record
-(`execution`, `records`, `store`), records become a frame, a frame a number with an interval (`estimates`, `aggregate`),
-a number a cell in a table or a point in a figure. The commands only wire: `planning` says what is missing, `conducting`
-has a `worker` process carry it out, `console` shows it, `mirroring` tells a tracker (`tracking`: W&B) of it. TensorFlow
-is loaded in that process alone.
+A toggle becomes settings (`experiment`; `dotted` names their fields), settings become a run (`garden`, `runner`), a run
+becomes a record (`execution`, `records`, `store`), records become a frame, a frame a number with an interval
+(`estimates`), numbers a difference (`comparison`), a row's step (`aggregate`) or a toggle's credit under a design
+(`credit`), and those a cell in a table (`tables`, drawn by `rendering`) or a point in a figure (`figures`,
+`credit_figure`, on the ground of `drawing`). The commands only wire: `planning` says what is missing, `conducting` has
+a `worker` process carry it out, `console` shows it, `mirroring` tells a tracker (`tracking`: W&B) of it. TensorFlow is
+loaded in that process alone.
 
-Out of the line leads `exporting` (a run as the Garden's YAML), into it `garden_folder` and `importing` (a folder that
-the Garden trained alone) and `import_wandb` (records from a mirror, read by `wandb_files`).
+What the statistics promise is tried out by `simulation` (`check_statistics`), what more seeds or videos would show is
+planned by `power` (`seed_planning`, `seed_report`, `plan_seeds`), and what the paper's own printed numbers can show is said by
+`published_steps` (`paper_significance`).
+
+Out of the line leads `exporting` (a run as the Garden's YAML, the command `export`), into it `garden_folder` and `importing` (a folder that
+the Garden trained alone, the command `import_garden`) and `import_wandb` (records from a mirror, read by `wandb_files`).
 
 The science is data and stands apart, in the package `ablations`.
 """

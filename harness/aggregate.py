@@ -18,6 +18,10 @@ from harness.studies import Row, Study
 # Row number -> seed -> id of the run.
 Wanted = Mapping[int, Mapping[int, str]]
 
+# The outcomes of the row that a row follows, and its own.
+Pair = tuple[comparison.Outcomes, comparison.Outcomes]
+
+FLIPS = ["row", "follows", "class", "right", "wrong", "net"]
 _MOST_CLASSES = 3
 
 
@@ -74,6 +78,8 @@ class Summary:
       population: what the rows' intervals speak of: "videos" or "seeds"; empty while nothing is finished.
       comparable: whether our numbers answer to the paper's: its profile, uncut, on 400 classes.
       margin: a step up to so many percentage points counts as none; NaN for no such test.
+      flips: a line for each step and class, the classes that changed most first; columns "row", "follows" (numbers),
+        "class" (name), "right", "wrong" (videos that flipped, mean over seeds), "net".
     """
 
     study: Study
@@ -84,6 +90,7 @@ class Summary:
     population: str
     comparable: bool
     margin: float = math.nan
+    flips: pd.DataFrame = dataclasses.field(default_factory=lambda: pd.DataFrame(columns=FLIPS))
 
 
 def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.DataFrame | None) -> Summary:
@@ -102,7 +109,8 @@ def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.Da
     runs = runs_of(wanted, usable)
     refuse_mixed(wanted, runs, evidence)
     lines = [_line(row, wanted[row.number], usable, published) for row in study.rows]
-    rows = pd.DataFrame(lines).set_index("number").join(_steps(study, wanted, evidence))
+    pairs = {row.number: _pair(row, wanted, evidence) for row in study.rows}
+    rows = pd.DataFrame(lines).set_index("number").join(_steps(pairs, evidence))
     population = " and ".join(sorted({population for population in rows["population"] if population}))
     comparable = evidence.profile == "paper" and _on_the_papers_terms(runs)
     return Summary(
@@ -114,6 +122,7 @@ def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.Da
         population=population,
         comparable=comparable,
         margin=evidence.margin,
+        flips=_flips(pairs, evidence),
     )
 
 
@@ -192,9 +201,8 @@ def _short(value: Any) -> str:
     return value[:8] if isinstance(value, str) else str(value)
 
 
-def _steps(study: Study, wanted: Wanted, evidence: Evidence) -> pd.DataFrame:
+def _steps(pairs: Mapping[int, Pair | None], evidence: Evidence) -> pd.DataFrame:
     """The step of each row that follows another, indexed by its number; the columns of a summary that are a step's."""
-    pairs = {row.number: _pair(row, wanted, evidence) for row in study.rows}
     margin = evidence.margin / 100
     differences = {number: comparison.compare(*pair, margin) for number, pair in pairs.items() if pair}
     found = comparison.verdicts([differences.get(number) for number in pairs])
@@ -207,7 +215,18 @@ def _steps(study: Study, wanted: Wanted, evidence: Evidence) -> pd.DataFrame:
     return found
 
 
-def _pair(row: Row, wanted: Wanted, evidence: Evidence) -> tuple[comparison.Outcomes, comparison.Outcomes] | None:
+def _flips(pairs: Mapping[int, Pair | None], evidence: Evidence) -> pd.DataFrame:
+    tables = [
+        comparison.flipped_by_class(*pair, evidence.classes)
+        .reset_index()
+        .assign(row=number, follows=int(pair[0].name.removeprefix("row ")))
+        for number, pair in pairs.items()
+        if pair
+    ]
+    return pd.concat(tables, ignore_index=True)[FLIPS] if tables else pd.DataFrame(columns=FLIPS)
+
+
+def _pair(row: Row, wanted: Wanted, evidence: Evidence) -> Pair | None:
     """The row that a row follows, and itself; None where there is none, or a run of either is missing."""
     if row.follows not in wanted or row.follows is None:
         return None
@@ -220,9 +239,7 @@ def _pair(row: Row, wanted: Wanted, evidence: Evidence) -> tuple[comparison.Outc
     return before, after
 
 
-def _details(
-    pair: tuple[comparison.Outcomes, comparison.Outcomes] | None, difference: Difference | None, evidence: Evidence
-) -> dict[str, Any]:
+def _details(pair: Pair | None, difference: Difference | None, evidence: Evidence) -> dict[str, Any]:
     if pair is None or difference is None:
         return {"discordance": math.nan, "classes": (), "smallest": math.nan, "settle": ""}
     flipped = comparison.discordance(*pair)
@@ -286,7 +303,11 @@ def marks(
         "seeds": "over seeds, paired by seed, on these videos (Student's t)",
     }
     tested = "; ".join(tests[population] for population in sorted(over))
-    equal = f"; ≈: less than {margin:g} points either way (two one-sided tests)" if margin == margin else ""
+    equal = (
+        f"; ≈: less than {margin:g} point{'' if margin == 1 else 's'} either way (two one-sided tests)"
+        if margin == margin
+        else ""
+    )
     family = family or f"{count} {what if count > 1 else what.removesuffix('s')}"
     return [f"{what.capitalize()} are compared {tested}; *: a difference{equal}; both at 5 % after Holm's correction "
             f"for {family}."]  # fmt: skip

@@ -228,10 +228,10 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
             say(f"    {one.fault or one.state.error}")
     done = len(plan.runs) - len(plan.missing) - len(plan.faulty)
     say(
-        f"Wanted {plan.count} runs, shared {plan.shared}, done {done}, "
-        f"to do {len(plan.missing)}; evaluation {plan.runs[0].run.protocol}."
+        f"Wanted {plan.count} runs, saved {plan.shared} that rows share, done {done}, to do {len(plan.missing)}; "
+        f"evaluation {plan.runs[0].run.protocol}."
     )
-    say(f"Cost of what is to do: {_cost(workspace, plan)}")
+    say(f"Cost of what is to do: {cost(workspace, plan)}")
 
 
 def _state(one: Planned) -> str:
@@ -241,7 +241,8 @@ def _state(one: Planned) -> str:
     return "to be evaluated" if one.done and not one.evaluated else str(one.state)
 
 
-def _cost(workspace: Workspace, plan: Plan) -> str:
+def cost(workspace: Workspace, plan: Plan) -> str:
+    """What is to do of a plan costs: multiply-adds, time, disk; a sentence."""
     work = sum(one.work for one in plan.missing)
     parts = [f"{work / 1e15:,.3g} peta multiply-adds"]
     rate = workspace.rate

@@ -78,7 +78,7 @@ def summarise(
     interactions, note = _interactions(designs, question, wanted, usable)
     return Credits(
         name=question.study.name,
-        title=f"What each toggle is credited with, by design ({evidence.profile} profile)",
+        title="What each toggle is credited with, by design",
         profile=evidence.profile,
         caption=" ".join([evidence.caption, *_remarks(designs, question, credits, runs, evidence), note]),
         designs=tuple(map(name, designs)),

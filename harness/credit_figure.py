@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from harness import tables
 from harness.credit import Credits
@@ -25,7 +26,8 @@ from harness.drawing import MUTED, beside, framed, say_absent, settle, style
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _SPREAD = 0.8  # share of a toggle's room that its points take
-_ACROSS = 4  # entries of the legend in a row
+_ACROSS = 4  # designs in a row of the legend
+_LEGEND_LINE = 0.17  # inches of a line of the legend
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,9 @@ def credits(numbers: Credits) -> Figure:
         _draw_ground(axes, points)
         looks = zip(points.series, itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), strict=False)
         handles = [_draw_design(axes, *look) for look in looks]
+        _draw_all_absent(axes, points.series)
         _draw_key(axes, handles, points)
+        _scale(axes, empty=all(math.isnan(credit) for series in points.series for credit in series.credit))
         axes.set_xticks(range(len(points.labels)), points.labels)
         axes.set_xlim(-0.55, len(points.labels) - 0.45)
         settle(figure, axes)
@@ -133,9 +137,13 @@ def _draw_ground(axes: Axes, points: CreditPoints) -> None:
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("credit (points of top-1)")
     axes.margins(y=0.12)
-    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
-    if all(math.isnan(credit) for series in points.series for credit in series.credit):
-        axes.set_yticks([])
+
+
+def _scale(axes: Axes, empty: bool) -> None:
+    """The y axis, once all is drawn; no number, no scale."""
+    axes.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
+    low, high = axes.get_ylim()
+    axes.set_yticks([] if empty else [tick for tick in axes.get_yticks() if low <= tick <= high])
 
 
 def _draw_design(axes: Axes, series: DesignSeries, colour: str, marker: str) -> Line2D:
@@ -147,7 +155,6 @@ def _draw_design(axes: Axes, series: DesignSeries, colour: str, marker: str) -> 
         if not math.isnan(credit):
             axes.plot(x, credit, color=colour, marker=marker, markersize=4.5, markerfacecolor=None if filled else "w")
             beside(axes, x, np.fmax(credit, high), marks)
-    say_absent(axes, series.x, series.absent)
     return Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1, label=series.name)
 
 
@@ -155,23 +162,23 @@ def _draw_key(axes: Axes, designs: Sequence[Line2D], points: CreditPoints) -> No
     """The legends above the panel: which design, and what filling and band mean."""
     grey: dict[str, Any] = {"color": MUTED, "marker": "o", "markersize": 4.5, "linestyle": "none"}
     meanings: list[Artist] = [
-        Line2D([], [], label="a difference after Holm's correction", **grey),
-        Line2D([], [], label="none shown", markerfacecolor="white", **grey),
+        Line2D([], [], label="not zero, after Holm's correction", **grey),
+        Line2D([], [], label="may be zero", markerfacecolor="white", **grey),
     ]
     if not math.isnan(points.margin):
         meanings.append(Patch(color=MUTED, alpha=0.15, linewidth=0, label=f"counts as none: ±{points.margin:g} points"))
-    every = [*_rows(designs), *_rows(meanings)]
-    # A legend is filled column by column.
-    handles = [row[column] for column in range(_ACROSS) for row in every]
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=_ACROSS, frameon=False, borderpad=0,
-                borderaxespad=0.3, columnspacing=1.2)  # fmt: skip
+    look: dict[str, Any] = {"loc": "lower left", "frameon": False, "borderpad": 0, "borderaxespad": 0.3,
+                            "columnspacing": 1.2}  # fmt: skip
+    above = axes.transAxes + ScaledTranslation(0, _LEGEND_LINE, axes.figure.dpi_scale_trans)
+    axes.add_artist(axes.legend(handles=meanings, bbox_to_anchor=(0, 1), ncols=len(meanings), **look))
+    axes.legend(handles=designs, bbox_to_anchor=(0, 1), bbox_transform=above, ncols=_ACROSS, **look)
 
 
-def _rows(handles: Sequence[Artist]) -> list[list[Artist]]:
-    """The entries in full rows, the last one filled up with empty entries."""
-    blank = [Line2D([], [], linestyle="none", label=" ") for _ in range(-len(handles) % _ACROSS)]
-    whole = [*handles, *blank]
-    return [whole[first : first + _ACROSS] for first in range(0, len(whole), _ACROSS)]
+def _draw_all_absent(axes: Axes, series: Sequence[DesignSeries]) -> None:
+    """Says what is missing; once, in their middle, for neighbours that miss the same."""
+    for toggle in range(len(series[0].x)):
+        for text, run in itertools.groupby(series, key=lambda one: one.absent[toggle]):
+            say_absent(axes, [float(np.mean([one.x[toggle] for one in run]))], [text])
 
 
 def _floats(column: pd.Series[Any]) -> tuple[float, ...]:

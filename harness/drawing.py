@@ -20,6 +20,7 @@ from matplotlib.text import Text
 WIDTH = 7.0  # inches: the text of a paper in two columns
 MUTED = "#595959"
 _PANELS = 3.5  # inches that all panels share in height, with their labels
+_DPI = 200  # letters differ in width between resolutions, so figures are laid out at that of their files
 _LINE = 0.13  # inches of one line of the caption
 
 _STYLE: dict[str, Any] = {
@@ -42,7 +43,7 @@ _METADATA: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None
 def framed(title: str, caption: str) -> Figure:
     """A figure without panels yet: its title above, its caption below, and room for the panels between."""
     lines = textwrap.wrap(caption, 135)
-    figure = Figure(figsize=(WIDTH, _PANELS + _LINE * (len(lines) + 2)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, _PANELS + _LINE * (len(lines) + 2)), dpi=_DPI, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7, color=MUTED)
     return figure
@@ -73,7 +74,7 @@ def settle(figure: Figure, axes: Axes) -> None:
 
 def _touching(labels: Sequence[Text]) -> bool:
     boxes = [label.get_window_extent() for label in labels]
-    return any(left.x1 + 2 > right.x0 for left, right in itertools.pairwise(boxes))
+    return any(left.x1 + 4 > right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def _turn(figure: Figure, labels: Sequence[Text]) -> None:
@@ -100,7 +101,7 @@ def to_bytes(figure: Figure, suffix: str) -> bytes:
         raise ValueError(f"figure format {suffix!r}: expected one of {', '.join(_METADATA)}")
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format=suffix, dpi=200, metadata=_METADATA[suffix])
+        figure.savefig(buffer, format=suffix, dpi=_DPI, metadata=_METADATA[suffix])
     return buffer.getvalue()
 
 

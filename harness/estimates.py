@@ -283,9 +283,11 @@ def _fitted(
     levels = blocks[:, None] == np.unique(blocks)
     columns = np.column_stack([levels, coded, *(coded[:, i] * coded[:, j] for i, j in pairs)]).astype(float)
     needed = columns.shape[1] + 1
-    if len(y) < needed or np.linalg.matrix_rank(columns) < columns.shape[1]:
+    if len(y) < needed:
+        raise NotEstimable(f"interactions of {coded.shape[1]} toggles: {len(y)} runs; at least {needed} are needed")
+    if np.linalg.matrix_rank(columns) < needed - 1:
         raise NotEstimable(
-            f"interactions of {coded.shape[1]} toggles: not estimable from these {len(y)} runs; at least {needed} are "
-            "needed, in which each toggle, and each two, are on and off independently of the others"
+            f"interactions of {coded.shape[1]} toggles: {len(y)} runs (at least {needed} are needed), in which some "
+            "toggles are never switched without others"
         )
     return sm.OLS(y, columns).fit()

@@ -117,8 +117,14 @@ def stem(workspace: Workspace, study: Study, seeds: int, question: Question | No
 
 
 def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]:
-    """Writes a study's tables into `results/tables/` and its figure into `plots/`, under a name; the paths written."""
+    """Writes a study's tables into `results/tables/` and its figure into `plots/`, under a name; the paths written.
+
+    What flipped class by class is a file of values alone: it is too long to be looked at.
+    """
     written = _write_tables([(name, tables.additive(numbers)), (f"{name}-steps", tables.steps(numbers))], results)
+    if len(numbers.flips):
+        flips = numbers.flips.to_csv(index=False, lineterminator="\n")
+        written.append(files.replace(results / "tables" / f"{name}-flips.csv", flips.encode()))
     # Points that are no steps from one another would be a figure without a statement.
     if any(row.follows is not None for row in numbers.study.rows):
         written += _write_figure(figures.additive(numbers), name, plots)

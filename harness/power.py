@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import optimize, stats
 
-_MOST = 10**9  # videos or seeds; nobody has more, and up to here the search takes under a second
+_MOST = 10**8  # videos or seeds: nobody has more, and up to here the search takes about a second
 _TAIL = 1e-12  # chance of the numbers of discordant videos that the sum over them leaves out, on each side
 
 
@@ -87,7 +87,7 @@ def videos_needed(difference: float, discordance: float, power: float = 0.8, alp
       alpha: significance level, between 0 and 1.
 
     Raises:
-      PowerError: a number out of its range, or more than 10^9 videos would be needed.
+      PowerError: a number out of its range, or more than 10^8 videos would be needed.
     """
     _check_power(power, alpha)
     _check_difference(difference)
@@ -136,7 +136,7 @@ def seeds_needed(difference: float, spread: float, power: float = 0.8, alpha: fl
       At least 2.
 
     Raises:
-      PowerError: a number out of its range, or more than 10^9 seeds would be needed.
+      PowerError: a number out of its range, or more than 10^8 seeds would be needed.
     """
     _check_power(power, alpha)
     _check_difference(difference)

@@ -6,8 +6,10 @@ A table keeps raw numbers; what they look like is decided by its columns, and es
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -33,11 +35,12 @@ _CSS: list[Any] = [
 # into both margins alike, since the skips that centre the table may shrink as well.
 _LATEX: list[Any] = [
     {"selector": "medskip", "props": ":{};"},
-    {"selector": "footnotesize", "props": ":{};"},
     {"selector": "tabcolsep", "props": ":=3pt;"},
     {"selector": "leftskip", "props": r":=0pt plus 1fil minus 0.35\textwidth;"},
     {"selector": "rightskip", "props": r":=\leftskip;"},
 ]
+# Size of the type -> characters of a line that it takes.
+_SIZES = {"footnotesize": 110, "scriptsize": 150, "tiny": math.inf}
 # LaTeX's default text font has other glyphs at < > and |, or none; a hyphen before a digit is a minus sign.
 _MATHS = {
     **{sign: f"${sign}$" for sign in "<>|-"},
@@ -88,6 +91,26 @@ def cells(table: Table) -> pd.DataFrame:
     return _shown(table).map(_drawn(TICK))
 
 
+def stacked_heads(table: Table) -> list[str]:
+    """The heads in lines no longer than the cells below or their own longest word, so that they take no room."""
+    texts = cells(table)
+    return [_stacked(column.head, texts.iloc[:, place]) for place, column in enumerate(table.columns)]
+
+
+def _stacked(head: str, texts: Iterable[str]) -> str:
+    width = max(map(len, [*texts, *head.split()]))
+    return "\n".join(textwrap.wrap(head, width, break_on_hyphens=False))
+
+
+def widths(table: Table) -> list[int]:
+    """Characters that each column needs, with stacked heads and cells broken where they may be."""
+    shown = cells(table)
+    needed = [max(map(len, shown.iloc[:, place]), default=0) for place in range(len(table.columns))]
+    broken = [min(width, column.wrap or width) for width, column in zip(needed, table.columns, strict=True)]
+    heads = [max(map(len, head.split("\n"))) for head in stacked_heads(table)]
+    return [max(pair) for pair in zip(broken, heads, strict=True)]
+
+
 def _shown(table: Table) -> pd.DataFrame:
     """The cells as the columns form them: texts, and booleans for ticks."""
     lines = [[column.form(line) for column in table.columns] for line in table.data.reset_index().to_dict("records")]
@@ -135,9 +158,12 @@ def _field(cell: Any) -> Any:
 
 def latex(table: Table) -> str:
     """A `table` environment labelled tab:<name>, for a preamble with booktabs and amssymb."""
-    styler = _styled(table, "latex", lambda cell: _typeset(_drawn(r"\checkmark")(cell)), _typeset)
+    styler = _styled(
+        table, "latex", lambda cell: _typeset(_drawn(r"\checkmark")(cell)), _typeset_head, stacked_heads(table)
+    )
+    size = next(size for size, room in _SIZES.items() if sum(widths(table)) <= room)
     return str(
-        styler.set_table_styles(_LATEX).to_latex(
+        styler.set_table_styles([*_LATEX, {"selector": size, "props": ":{};"}]).to_latex(
             caption=_typeset(_escaped(f"{table.title}. {table.caption}", "latex")),
             label=f"tab:{table.name}",
             column_format=f"@{{}}{''.join(map(_column_format, table.columns))}@{{}}",
@@ -156,6 +182,11 @@ def _typeset(text: str) -> str:
     return re.sub(r"[<>|−≈×±≤≥]|(?<!\w)-(?=\d)", lambda match: _MATHS[match[0]], text)
 
 
+def _typeset_head(text: str) -> str:
+    lines = _typeset(text).replace("\n", r"\\{}")  # the braces keep a bracket from being read as an option
+    return rf"\shortstack[l]{{{lines}}}" if "\n" in text else lines
+
+
 def html(table: Table) -> str:
     """A fragment of a page: the table with its style, which speaks of this table only."""
     styles: list[Any] = [
@@ -163,14 +194,18 @@ def html(table: Table) -> str:
         for place, column in enumerate(table.columns)
     ]
     title, caption = _escaped(table.title, "html"), _escaped(table.caption, "html")
-    styler = _styled(table, "html", _drawn(TICK), str).set_table_styles([*_CSS, *styles])
+    styler = _styled(table, "html", _drawn(TICK), str, [column.head for column in table.columns]).set_table_styles(
+        [*_CSS, *styles]
+    )
     styler.set_caption(f"<strong>{title}</strong><br>{caption}")
     return str(styler.to_html(table_uuid=table.name, cell_ids=False, doctype_html=False))
 
 
-def _styled(table: Table, language: str, draw: Callable[[Any], str], draw_head: Callable[[Any], str]) -> Styler:
+def _styled(
+    table: Table, language: str, draw: Callable[[Any], str], draw_head: Callable[[Any], str], heads: list[str]
+) -> Styler:
     """The table in pandas' hands; it escapes cells and heads for the language before they are drawn."""
-    styler = _shown(table).style.format(draw, escape=language)
+    styler = _shown(table).set_axis(heads, axis="columns").style.format(draw, escape=language)
     return styler.format_index(draw_head, axis="columns", escape=language).hide(axis="index")
 
 

@@ -38,6 +38,13 @@ _NUMBERS = [
 ]  # fmt: skip
 
 
+_STEPS_READ = (
+    "Flipped: videos that just one of the two rows has right, mean over the seeds; a class's number is the net of them. "
+    "Smallest visible step: the smallest that the test of this step, by itself, would have shown with 80 % power. To "
+    "settle: what would show a step as large as this one, with the same power."
+)
+
+
 def additive(summary: Summary) -> Table:
     """The layout of the paper's Table 2: ticks for the toggles, top-1 with its step, and the paper's beside it.
 
@@ -100,19 +107,19 @@ def steps(summary: Summary) -> Table:
     return Table(
         name=f"{summary.study.name}-steps",
         title=f"{summary.study.title}: its steps ({summary.profile} profile)",
-        caption=summary.caption,
+        caption=f"{summary.caption} {_STEPS_READ}",
         columns=(
             Column("#", lambda line: str(line["row"]), "right"),
-            Column("change", lambda line: line["change"]),
+            Column("change", lambda line: line["change"], wrap=14),
             Column("top-5 (%)", _top5),
-            Column("step and its 95 % interval", _step),
+            Column("step, 95 % interval", _step),
             Column("p", _number("p", p_value), "right"),
             Column("p (Holm)", _number("p_holm", p_value), "right"),
             Column("finding", lambda line: line["finding"] or NOTHING),
-            Column("videos flipped right / wrong", _flipped, "right"),
-            Column("most affected classes", _classes, wrap=24),
+            Column("flipped right / wrong", _flipped, "right"),
+            Column("most affected classes", _classes, wrap=22),
             Column("smallest visible step", _number("smallest", "{:.1f}".format), "right"),
-            Column("to settle it", lambda line: line["settle"] or NOTHING),
+            Column("to settle", lambda line: line["settle"] or NOTHING),
         ),
         data=pd.concat(
             [pd.DataFrame(own, index=rows.index), rows[[*_ACCURACY, *_STEP, *_COUNTS, "run_ids"]]], axis="columns"
@@ -171,7 +178,7 @@ def interactions(numbers: Credits) -> Table | None:
         caption=numbers.interactions_note + few,
         columns=(
             Column("pair", lambda line: line["pair"]),
-            Column("effect and its 95 % interval", lambda line: _effect(line, "effect", "low", "high")),
+            Column("effect, 95 % interval", lambda line: _effect(line, "effect", "low", "high")),
             Column("p", _number("p", p_value), "right"),
             Column("p (Holm)", _number("p_holm", p_value), "right"),
             Column("finding", lambda line: line["finding"] or NOTHING),

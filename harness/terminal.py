@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from harness import tables
+from harness import rendering, tables
 from harness.console import say
+
+_GAP = 2  # blanks between columns
 
 
 def show(shown: Sequence[tables.Table], failures: Sequence[str], console: Console) -> None:
@@ -23,31 +23,38 @@ def show(shown: Sequence[tables.Table], failures: Sequence[str], console: Consol
 
 
 def show_table(table: tables.Table, console: Console) -> None:
-    """Prints a table and its caption: with aligned columns in a terminal that is wide enough, else as Markdown."""
-    drawn = _draw(table)
-    unlimited = console.options.update(max_width=10_000)
-    if not console.is_terminal or Measurement.get(console, unlimited, drawn).minimum > console.width:
+    """Prints a table and its caption; as Markdown where there is no terminal, or one too narrow for two columns.
+
+    A table wider than the terminal is printed in parts below one another; each begins with the first column.
+    """
+    parts = _parts(rendering.widths(table), console.width) if console.is_terminal else []
+    if not parts:
         say(console, tables.markdown(table))
         return
-    console.print(drawn, markup=False)
-    say(console, f"\n{table.caption}\n")
+    say(console, table.title, style="italic")
+    for part in parts:
+        chosen = tuple(table.columns[place] for place in part)
+        console.print(_draw(dataclasses.replace(table, columns=chosen)), markup=False)
+        say(console, "")
+    say(console, f"{table.caption}\n")
+
+
+def _parts(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Places of the columns that fit beside one another, the first in each part; empty where one does not fit."""
+    parts: list[list[int]] = [[0]]
+    for place in range(1, len(widths)):
+        if len(parts[-1]) > 1 and sum(widths[one] + _GAP for one in [*parts[-1], place]) - _GAP > room:
+            parts.append([0])
+        parts[-1].append(place)
+    fits = all(sum(widths[one] + _GAP for one in part) - _GAP <= room for part in parts)
+    return parts if fits else []
 
 
 def _draw(table: tables.Table) -> RichTable:
-    drawn = RichTable(title=table.title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    cells = tables.cells(table)
-    for place, column in enumerate(table.columns):
-        texts = list(cells.iloc[:, place])
-        justify: Any = column.align
-        drawn.add_column(
-            _stacked(column.head, texts), no_wrap=not column.wrap, min_width=column.wrap or None, justify=justify
-        )
-    for line in cells.itertuples(index=False):
+    drawn = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    widths, heads = rendering.widths(table), rendering.stacked_heads(table)
+    for column, head, width in zip(table.columns, heads, widths, strict=True):
+        drawn.add_column(head, no_wrap=not column.wrap, min_width=width, justify=column.align)  # type: ignore[arg-type]
+    for line in tables.cells(table).itertuples(index=False):
         drawn.add_row(*map(str, line))
     return drawn
-
-
-def _stacked(head: str, texts: Sequence[str]) -> str:
-    """The head in lines no longer than the column's cells or its own longest word, so that it takes no room itself."""
-    width = max(map(len, [*texts, *head.split()]))
-    return "\n".join(textwrap.wrap(head, width, break_on_hyphens=False))

@@ -82,6 +82,8 @@ def test_the_most_affected_classes_are_named():
     named = from_outcomes({"a": (0, before), "b": (0, after)}, classes=tuple("ABCDEFGH"))
     found = of(named, {1: ["a"], 2: ["b"]}, rows=(1, 2))
     assert found.rows.loc[2, "classes"] == (("D", 10.0), ("B", 2.0))
+    assert found.flips.iloc[:2].to_numpy().tolist() == [[2, 1, "D", 10, 0, 10], [2, 1, "B", 2, 0, 2]]
+    assert len(found.flips) == 8
 
 
 def test_a_missing_run_is_said_and_gives_no_step():

@@ -6,18 +6,36 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from harness import additive_study, benchmark, costs, evaluate, export, import_garden, import_wandb, index_data, train
+from harness import (
+    additive_study,
+    benchmark,
+    check_statistics,
+    costs,
+    evaluate,
+    export,
+    import_garden,
+    import_wandb,
+    index_data,
+    options,
+    paper_significance,
+    plan_seeds,
+    train,
+)
+from harness.designs import DESIGNS
 
 COMMANDS = {
     "additive_study": additive_study.main,
     "train": train.main,
     "evaluate": evaluate.main,
     "benchmark": benchmark.main,
+    "check_statistics": check_statistics.main,
     "costs": costs.main,
     "index_data": index_data.main,
     "export": export.main,
     "import_garden": import_garden.main,
     "import_wandb": import_wandb.main,
+    "paper_significance": paper_significance.main,
+    "plan_seeds": plan_seeds.main,
 }
 
 
@@ -53,6 +71,16 @@ def test_help_and_import_leave_tensorflow_and_pandas_alone(name):
         ("additive_study", ["--toggles", "/nowhere.py", "--plan"], "/nowhere.py: no such file"),
         ("additive_study", ["--batch", "15", "--replicas", "2", "--plan"], "batch 15: cannot be split evenly over 2"),
         ("train", ["sd=inf", "--plan"], "sd=inf: expected a finite number"),
+        ("additive_study", ["--design", "latin"], "'latin' is not one of 'additive', 'reverse', 'one-at-a-time'"),
+        ("additive_study", ["--design", "reverse", "--rows", "1", "--plan"], "leave it out with --design"),
+        ("additive_study", ["--factors", "ls,sd", "--plan"], "--factors: is what designs ask; name one with --design"),
+        ("additive_study", ["--base", "depth=101", "--plan"], "--base: is what designs ask"),
+        ("additive_study", ["--design", "shapley", "--orderings", "3"], "--orderings 3: expected an even number"),
+        ("additive_study", ["--design", "reverse", "--factors", "ls,lss"], "unknown toggle 'lss': did you mean ls?"),
+        ("additive_study", ["--design", "reverse", "--factors", "ls,ls"], "toggle ls: is given twice"),
+        ("additive_study", ["--design", "reverse", "--factors", ","], "unknown toggle ''"),
+        ("additive_study", ["--design", "reverse", "--base", "sd"], "toggle sd: is given twice, or in the base"),
+        ("additive_study", ["--margin", "0"], "0.0 is not in the range x>0"),
         ("additive_study", ["--seeds", "0"], "0 is not in the range x>=1"),
         ("additive_study", ["--tpu", "t", "--strategy", "mirrored", "--plan"], "--tpu and --strategy mirrored"),
         ("train", ["lss", "--plan"], "unknown toggle 'lss': did you mean ls?"),
@@ -77,8 +105,22 @@ def test_mistakes_are_one_line_and_exit_code_2(name, words, message, tmp_path):
 def test_plan_says_what_would_run_and_writes_nothing(tmp_path):
     result = call("additive_study", "--plan", "--results", tmp_path / "results", "--plots", tmp_path / "plots")
     assert result.exit_code == 0
-    assert "Wanted 10 runs, shared 0, done 0, to do 10" in result.output
+    assert "Wanted 10 runs, saved 0 that rows share, done 0, to do 10" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_designs_are_one_plan_that_says_what_it_saves(tmp_path):
+    words = [word for name in ("additive", "reverse", "leave-one-out", "shapley") for word in ("--design", name)]
+    words += ["--factors", "ls,sd,ep", "--seeds", "2", "--plan", "--results", tmp_path]
+    result = call("additive_study", *words)
+    assert result.exit_code == 0, result.output
+    # By hand: all 8 combinations of three toggles for each seed, asked by 4 + 4 + 4 + 8 rows.
+    assert "Wanted 40 runs, saved 24 that rows share, done 0, to do 16" in result.output
+    assert "additive 1, reverse 1 and 1 more: baseline" in result.output
+
+
+def test_the_names_of_designs_are_those_there_are():
+    assert list(options.DESIGN_NAMES) == list(DESIGNS)
 
 
 def test_plan_of_the_papers_training_needs_no_data(tmp_path):

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
-from harness import console, experiment, planning, terminal
+from harness import console, experiment, planning, tables, terminal
 from harness.experiment import DataFacts
 
 DATA = DataFacts("embedded", 8, 512, 240, "ab" * 32)
@@ -65,7 +65,7 @@ def test_time_to_go_is_unknown_until_something_was_measured(plan):
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_no_number_and_no_word_of_the_caption_is_cut(width, is_terminal):
     said = out(width, is_terminal)
-    terminal.show(summaries.summary(), ["row 3: boom"], said)
+    terminal.show([tables.additive(summaries.summary())], ["row 3: boom"], said)
     text = " ".join(said.file.getvalue().split())
     assert " ".join(summaries.CAPTION.split()) in text
     for shown in ("74.4", "81.0 (+0.3)", "350-EP", "FAILED row 3: boom"):

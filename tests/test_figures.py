@@ -22,6 +22,7 @@ CASES = {
     "partial seeds": summaries.summary({6: PARTIAL}, profile="paper"),
     "nothing run": summaries.summary(dict.fromkeys(range(1, 11), MISSING), population=""),
     "some rows": summaries.summary(study=STUDY.only([2, 5, 9])),
+    "three seeds": summaries.three_seeds(),
     "one row": summaries.summary(study=STUDY.only([1])),
     "toggle added": summaries.summary(study=WITH_AWKWARD, caption="costs $5 and $ 6"),
 }
@@ -100,10 +101,16 @@ def test_the_papers_recipe_shares_one_axis_with_the_paper():
     assert sorted(drawn(axes)) == sorted([*points.ours.top1, *points.paper.top1])
 
 
-def test_steps_are_written_with_their_sign():
+def test_steps_are_marked_by_their_findings():
+    points = figures.additive_points(summaries.summary())
+    assert points.ours.mark == ("", "", "", "≈", "*", "", "*", "*", "", "")
+    assert points.paper.mark == ("",) * 10
+
+
+def test_steps_are_written_with_sign_and_mark():
     axes = figures.additive(summaries.summary()).axes
     assert [text.get_text() for text in axes[0].texts] == [
-        "+0.5", "-1.8", "+0.0", "+6.2", "+0.0", "+4.7", "-1.1", "+3.5",
+        "+0.5", "-1.8", "+0.0≈", "+6.2*", "+0.0", "+4.7*", "-1.1*", "+3.5",
     ]  # fmt: skip
     assert [text.get_text() for text in axes[1].texts] == [
         "+0.5", "+1.2", "+0.2", "+0.1", "+1.0", "+0.5", "+0.3", "+0.3",

@@ -11,13 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import summaries
-from summaries import MISSING, NAN, PARTIAL, STUDY
+from summaries import MISSING, NAN, PARTIAL, STEPLESS, STUDY
 
-from ablations.toggles import EMA, FRAMES, LS, RESOLUTION
+from ablations.toggles import DEPTH, EMA, FRAMES, LS, RESOLUTION, SD, TABLE_2
 from harness import tables
-from harness.studies import Row
+from harness.studies import Row, Study
 from harness.toggles import Toggle
 
+CLEAR = r"\clearpage"
 ROOT = Path(__file__).parents[1]
 WITH_AWKWARD = STUDY.plus([summaries.AWKWARD.at()])
 CASES = {
@@ -71,7 +72,7 @@ class Cells(html.parser.HTMLParser):
 def test_columns_are_those_of_the_papers_table():
     assert list(tables.cells(table("full")).columns) == [
         "#", "Model", "LS", "SD", "WD", "350-EP", "SJ", "SE", "D-stem", "RA",
-        "GFLOPs", "top-1 (%)", "95 % interval", "paper, Kinetics-400",
+        "GFLOPs", "top-1 (%)", "95 % interval", "step's 95 % interval", "paper, Kinetics-400",
     ]  # fmt: skip
     assert list(tables.cells(table("paper")).columns)[-1] == "paper"
 
@@ -83,6 +84,7 @@ def test_a_row_shows_its_toggles_and_numbers():
         "GFLOPs": "0.055",
         "top-1 (%)": "60.2 (-1.8)",
         "95 % interval": "[53.3, 66.8]",
+        "step's 95 % interval": "[-7.2, +3.8]",
         "paper, Kinetics-400": "76.1 (+1.2)",
     }
 
@@ -151,7 +153,21 @@ def test_a_row_that_the_paper_has_not_gets_a_dash():
 def test_without_any_number_of_the_paper_there_is_no_column_for_it():
     nothing = {"paper_top1": NAN, "paper_step": NAN}
     summary = summaries.summary(dict.fromkeys(range(1, 11), nothing))
-    assert list(tables.cells(tables.additive(summary)).columns)[-1] == "95 % interval"
+    assert list(tables.cells(tables.additive(summary)).columns)[-1] == "step's 95 % interval"
+
+
+def test_without_any_interval_of_a_step_there_is_no_column_for_it():
+    summary = summaries.summary(dict.fromkeys(range(1, 11), STEPLESS))
+    assert "step's 95 % interval" not in tables.cells(tables.additive(summary)).columns
+
+
+@pytest.mark.parametrize(
+    ("finding", "top1"),
+    [("better", "62.0 (+0.5*)"), ("worse", "62.0 (+0.5*)"), ("no difference", "62.0 (+0.5≈)"),
+     ("unsettled", "62.0 (+0.5)"), ("", "62.0 (+0.5)")],
+)  # fmt: skip
+def test_a_step_is_marked_by_its_finding(finding, top1):
+    assert shown(summaries.summary({2: {"finding": finding}}), 2)["top-1 (%)"] == top1
 
 
 def test_a_scaling_axis_has_no_ticks():
@@ -174,8 +190,9 @@ def test_no_cell_but_a_tick_is_blank_or_nan(case):
 def test_csv_holds_the_unrounded_numbers(case):
     rows = CASES[case].rows
     numbers = [
-        "gflops", "params", "top1", "low", "high", "step", "seeds", "seeds_wanted", "videos",
-        "paper_top1", "paper_step", "paper_gflops",
+        "gflops", "params", "top1", "low", "high", "top5", "top5_low", "top5_high", "step", "step_low", "step_high",
+        "p", "p_holm", "p_equal", "p_equal_holm", "right", "wrong", "smallest", "spread", "units", "discordance",
+        "seeds", "seeds_wanted", "videos", "paper_top1", "paper_step", "paper_gflops",
     ]  # fmt: skip
     back = read(tables.csv(table(case)))
     pd.testing.assert_frame_equal(
@@ -183,6 +200,14 @@ def test_csv_holds_the_unrounded_numbers(case):
     )
     for toggle in CASES[case].study.toggles:
         assert list(back[toggle.key]) == [int(toggle.key in keys) for keys in rows["keys"]]
+
+
+def test_csv_says_findings_and_classes():
+    back = read(tables.csv(table("full")))
+    assert back["finding"].fillna("").tolist()[:4] == ["", "unsettled", "unsettled", "no difference"]
+    assert back.loc[2, ["classes", "settle", "step_population"]].tolist() == [
+        "east 5.0;north-east -3.0", "12,900 videos", "videos",
+    ]  # fmt: skip
 
 
 def test_csv_joins_ids_and_leaves_what_is_missing_empty():
@@ -235,20 +260,31 @@ def test_latex_is_a_whole_environment():
     assert text.startswith(r"\begin{table}") and text.rstrip().endswith(r"\end{table}")
     for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:table2}", r"\caption{", r"($-$1.8)"):
         assert part in text
-    assert text.count(r"a\_b \& $<$c$|$d$>$ 50\% \{e\}") == 2  # head and caption
+    # The head, which stands in as many lines as it has words, and the caption.
+    assert text.replace(r"\\{}", " ").count(r"a\_b \& $<$c$|$d$>$ 50\% \{e\}") == 2
     keys = [key for keys in CASES["toggle added"].rows["keys"] for key in keys if key not in {"depth", "frames"}]
     assert text.count(r"\checkmark") == len(keys)
 
 
+PAGES = {
+    **{case: tables.additive(summary) for case, summary in CASES.items()},
+    **{f"steps, {case}": tables.steps(summary) for case, summary in CASES.items()},
+    "steps, three seeds": tables.steps(summaries.three_seeds()),
+    "two designs": tables.credits(summaries.credits(summaries.DESIGNS[:2])),
+    "every design": tables.credits(summaries.credits(summaries.DESIGNS)),
+    "interactions": tables.interactions(summaries.credits(pairs=28)),
+}
+
+
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
-@pytest.mark.parametrize("case", CASES)
-def test_latex_compiles_onto_a_page(case, tmp_path):
+def test_latex_compiles_each_onto_a_page(tmp_path):
+    parts = [tables.latex(made) for made in PAGES.values()]
     document = "\n".join(
         [
             r"\documentclass{article}",
             r"\usepackage[utf8]{inputenc}",
             r"\usepackage{booktabs,amssymb}",
-            rf"\begin{{document}}{tables.latex(table(case))}\end{{document}}",
+            rf"\begin{{document}}{chr(10).join(rf'{part}{CLEAR}' for part in parts)}\end{{document}}",
         ]
     )
     (tmp_path / "page.tex").write_text(document, encoding="utf-8")
@@ -257,8 +293,9 @@ def test_latex_compiles_onto_a_page(case, tmp_path):
         cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "Output written on page.pdf (1 page" in done.stdout
+    assert f"Output written on page.pdf ({len(PAGES)} pages" in done.stdout
     assert "Overfull" not in done.stdout
+    assert "Missing character" not in done.stdout
 
 
 def test_render_gives_every_format_and_the_same_text_twice():
@@ -284,3 +321,129 @@ def test_a_toggle_at_another_value_than_its_default_shows_the_value():
     table = tables.additive(summaries.summary(study=study))
     assert list(tables.cells(table)["EMA"])[-2:] == ["", "0.99"]
     assert pd.read_csv(io.StringIO(tables.csv(table)))["ema"].tolist()[-2:] == [0.0, 0.99]
+
+
+def steps(summary, row: int) -> dict[str, str]:
+    """The cells of one row of the table of steps by their heads."""
+    return dict(tables.cells(tables.steps(summary)).set_index("#").loc[str(row)])
+
+
+def test_a_step_shows_all_that_is_known_of_it():
+    assert steps(summaries.summary(), 2) == {
+        "change": "+ LS",
+        "top-5 (%)": "83.1 [78.1, 86.0]",
+        "step, 95 % interval": "+0.5 [-5.1, +6.1]",
+        "p": "0.850",
+        "p (Holm)": "1.000",
+        "finding": "unsettled",
+        "flipped right / wrong": "31 / 30",
+        "most affected classes": "east +5, north-east -3",
+        "smallest visible step": "8.2",
+        "to settle": "12,900 videos",
+    }
+
+
+def test_a_row_without_a_step_is_there_for_its_top5():
+    row = steps(summaries.summary(), 1)
+    assert (row.pop("change"), row.pop("top-5 (%)")) == ("R3D-50", "82.6 [77.6, 85.5]")
+    assert set(row.values()) == {"–"}
+
+
+@pytest.mark.parametrize(
+    ("row", "cell"),
+    [(4, "not run"), (5, "row 4: not run"), (6, "2 of 3 seeds"), (7, "row 6: 2 of 3 seeds"), (8, "–"), (9, "–")],
+)
+def test_what_is_missing_of_a_step_is_said(row, cell):
+    # Of row 8 both accuracies are there, but no step between them.
+    summary = summaries.summary({4: MISSING, 5: STEPLESS, 6: PARTIAL, 7: STEPLESS, 8: STEPLESS})
+    assert steps(summary, row)["step, 95 % interval"] == cell
+    assert steps(summary, row)["finding"] == "–"
+
+
+def test_a_step_may_have_neither_interval_nor_flips():
+    nothing = {"step_low": NAN, "step_high": NAN, "right": NAN, "wrong": NAN, "smallest": NAN, "p": NAN}
+    row = steps(summaries.summary({5: nothing}), 5)
+    assert row["step, 95 % interval"] == "+6.2*"
+    assert (row["flipped right / wrong"], row["smallest visible step"], row["p"]) == ("–", "–", "–")
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.0, "<0.001"), (0.00099, "<0.001"), (0.001, "0.001"), (0.0321, "0.032"), (0.0496, "0.050"), (1.0, "1.000")],
+)
+def test_p_values(p, text):
+    assert tables.p_value(p) == text
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "text"), [(0, 0, "0 / 0"), (1200, 3.0, "1,200 / 3"), (2.5, 1 / 3, "2.5 / 0.3")]
+)
+def test_flips_over_seeds_may_be_fractions(right, wrong, text):
+    assert steps(summaries.summary({2: {"right": right, "wrong": wrong}}), 2)["flipped right / wrong"] == text
+
+
+@pytest.mark.parametrize(
+    ("applied", "before", "text"),
+    [
+        ((LS.at(),), (), "+ LS"),
+        ((), (LS.at(),), "− LS"),
+        ((LS.at(), SD.at()), (SD.at(),), "+ LS"),
+        ((LS.at(),), (SD.at(),), "+ LS − SD"),
+        ((EMA.at(0.99),), (EMA.at(),), "EMA 0.99"),
+        ((LS.at(), DEPTH.at(200), FRAMES.at(48)), (LS.at(),), "depth 200 48 frames"),
+        ((LS.at(),), (LS.at(),), "–"),
+    ],
+)
+def test_a_change_is_what_a_row_adds_or_takes_away(applied, before, text):
+    row = Row(2, "", applied, follows=1)
+    study = Study("s", "S", TABLE_2, (Row(1, "base", before), row))
+    assert tables.change(row, study) == text
+
+
+def test_a_change_without_a_row_to_follow():
+    assert tables.change(Row(1, "R3D-50", ()), STUDY) == "R3D-50"
+    assert tables.change(Row(1, "", (LS.at(),)), STUDY) == "+ LS"
+    assert tables.change(Row(7, "", ()), STUDY) == "row 7"
+    assert tables.change(Row(2, "", (LS.at(),), follows=1), STUDY.only([2])) == "… + LS"
+
+
+def test_leaving_one_out_is_written_with_a_minus():
+    whole = Row(1, "full", tuple(one.at() for one in TABLE_2))
+    rows = [Row(n, "", tuple(o for o in whole.applied if o.toggle is not left), follows=1)
+            for n, left in enumerate(TABLE_2, start=2)]  # fmt: skip
+    summary = summaries.summary(study=Study("loo", "Leave one out", TABLE_2, (whole, *rows)))
+    assert list(tables.cells(tables.steps(summary))["change"]) == ["full", *(f"− {one.label}" for one in TABLE_2)]
+    assert "$-$ LS" in tables.latex(tables.steps(summary))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_cell_of_the_steps_is_blank_or_nan(case):
+    made = tables.steps(CASES[case])
+    assert (tables.cells(made) != "").all(axis=None)
+    for text in tables.render(made).values():
+        assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
+    back = read(tables.csv(made))
+    rows = CASES[case].rows
+    for name in ("step", "step_low", "step_high", "p", "p_holm", "top5", "right", "wrong", "smallest"):
+        assert back[name].astype(float).equals(rows[name].astype(float).rename_axis("row"))
+
+
+def test_signs_are_typeset():
+    text = tables.latex(table("full"))
+    assert r"60.2 (+0.0$\approx$)" in text and "66.5 (+6.2*)" in text
+    assert "$<$0.001" in tables.latex(tables.steps(CASES["full"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("62.0 (+0.5*)", "62.0 (+0.5*)"),
+        ("+1.3 [+0.2, +2.4]*", "+1.3 [+0.2, +2.4]*"),
+        ("* a difference", "* a difference"),
+        ("*a*", r"\*a*"),
+        ("(*) or (*)", r"(\*) or (\*)"),
+    ],
+)
+def test_no_asterisk_begins_an_emphasis_in_markdown(text, escaped):
+    made = tables.additive(summaries.summary(caption=text))
+    assert tables.markdown(made).rstrip().endswith(escaped)

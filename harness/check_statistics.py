@@ -1,0 +1,99 @@
+"""python -m harness.check_statistics: whether intervals, tests and forecasts keep their word, by simulation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from harness import options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.simulated_checks import Check, Found, Tried
+
+_EXAMPLES = """
+\b
+Examples:
+  python -m harness.check_statistics             the table of docs/statistics.md, in minutes
+  python -m harness.check_statistics --fast      few studies, in seconds
+
+Exit codes: 0 every figure is within its target; 1 one is not; 2 wrong usage; 130 stopped.
+"""
+FAST = 100
+
+
+@click.command(epilog=_EXAMPLES)
+@click.option("--studies", type=click.IntRange(min=50), default=2000, show_default=True, metavar="N",
+              help="Simulated studies behind a figure; cheap ones are simulated several times as often.")  # fmt: skip
+@click.option("--fast", is_flag=True, help=f"{FAST} studies, and three standard errors allowed beyond every target.")
+@options.one_line_errors
+def main(studies: int, fast: bool) -> None:
+    """Simulates studies whose truth is known and counts how often the statistics of this package are right.
+
+    The same numbers of studies give the same table. With fewer than 2,000, three standard errors of the simulation are
+    allowed beyond every target.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from harness import simulated_checks
+
+    studies = FAST if fast else studies
+    screen, checks = Console(stderr=True), list(enumerate(simulated_checks.checks()))
+    found = [
+        simulated_checks.run(check, place, studies, widen=studies < 2000)
+        for place, check in track(checks, "simulating", console=screen, disable=not screen.is_terminal, transient=True)
+    ]
+    click.echo(f"{table(found)}\n\n{methods(list(simulated_checks.tried(studies)))}")
+    missed = [one for one in found if not one.within]
+    for one in missed:
+        click.echo(f"not within its target: {one.check.what}: {one.check.case}", err=True)
+    raise SystemExit(1 if missed else 0)
+
+
+def table(found: Sequence[Found]) -> str:
+    """What the checks found, in Markdown."""
+    lines = ["| what | case | studies | found | target |", "|---|---|---:|---:|---|"]
+    lines += [
+        f"| {one.check.what} | {one.check.case} | {one.studies:,} | {_figure(one)} | {_target(one.check)} |"
+        for one in found
+    ]
+    return "\n".join(lines)
+
+
+def methods(tried: Sequence[Tried]) -> str:
+    """How methods for several seeds fared, in Markdown."""
+    counts = list(tried[0].coverage)
+    lines = [
+        f"| method | seeds of the two rows | {' | '.join(f'{seeds} seeds' for seeds in counts)} |",
+        f"|---|---|{'---:|' * len(counts)}",
+    ]
+    lines += [
+        f"| {one.method} | {one.scenario} | {' | '.join(f'{one.coverage[seeds]:.1f} %' for seeds in counts)} |"
+        for one in tried
+    ]
+    return "\n".join(lines)
+
+
+def _figure(found: Found) -> str:
+    text = f"{found.figure:.1f} {found.check.unit}" if found.check.chance else f"{found.figure:.0e}"
+    return text if found.within else f"**{text}**"
+
+
+def _target(check: Check) -> str:
+    low, high = check.target
+    if not check.chance:
+        return f"at most {high:.0e}"
+    if (low, high) == (0.0, 100.0):
+        return "none"
+    if high == 100.0:
+        return f"at least {low:g} %"
+    if low == 0.0:
+        return f"at most {high:g} %"
+    return f"{low:g} to {high:g} {check.unit}"
+
+
+if __name__ == "__main__":
+    main()
