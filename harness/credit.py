@@ -136,10 +136,12 @@ def _difference(design: Design, key: str, wanted: Wanted, evidence: Evidence) ->
         return None
     margin = evidence.margin / 100
     sums = [_weighted(weights, seed, wanted, evidence) for seed, weights in rows.items()]
+    terms = sums[0]
     if len(sums) > 1:
         per_seed = [float(sum(weight * one.right.mean() for weight, one in terms)) for terms in sums]
-        return estimates.contrast(per_seed, "seeds", None if math.isnan(margin) else margin)
-    (terms,) = sums
+        # The credit changes with a single video by no less than this.
+        step = min(abs(weight) for weight, _ in terms) / terms[0][1].right.shape[1]
+        return estimates.contrast(per_seed, "seeds", None if math.isnan(margin) else margin, step=step)
     if sorted(weight for weight, _ in terms) == [-1.0, 1.0]:
         (_, before), (_, after) = sorted(terms, key=lambda term: term[0])
         return comparison.compare(before, after, margin)
@@ -177,9 +179,11 @@ def _interactions(
         )
     except estimates.NotEstimable as error:
         return _ordered([], question), f"{str(error)[0].upper()}{str(error)[1:]}."
+    every = len(set(map(tuple, on))) == 2 ** len(question.factors)
+    bias = "" if every else ", and can bias them, since not every combination was run"
     return _ordered(found, question), (
         f"Interactions by least squares over the {len(runs)} runs of all designs at one scale ({freedom} degrees of "
-        "freedom are left; what three toggles do together counts as noise)."
+        f"freedom are left; what three toggles do together counts as noise{bias})."
     )
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from ablations.table2 import STUDY
 from ablations.toggles import TOGGLES
-from harness import credit, designs
+from harness import credit, designs, estimates
 from harness.designs import Question
 
 KEYS = ("ls", "sd", "ep")
@@ -73,6 +73,16 @@ def test_several_seeds_give_students_interval_over_seeds():
     assert value(found, "one-at-a-time", "SD", "p") == 1.0
 
 
+def test_a_credit_that_is_a_step_is_the_step_of_the_tables():
+    def steady(keys, seed):
+        return 400 + 40 * ("ls" in keys)
+
+    found = credits(["one-at-a-time"], steady)
+    step = estimates.paired(*(np.tile(np.arange(VIDEOS) < right, (3, 1)) for right in (400, 440)))
+    assert value(found, "one-at-a-time", "LS", "p") == pytest.approx(step.p)
+    assert step.p > 0, "three seeds that agree to the video do not make it certain"
+
+
 def test_one_seed_speaks_of_videos():
     found = credits(["one-at-a-time", "shapley"], accuracy, seeds=(0,))
     # Nested right answers: 40 videos flip to right, none to wrong.
@@ -116,7 +126,7 @@ def test_interactions_by_least_squares_find_the_one_there_is():
 def test_interactions_that_cannot_be_told_are_not_there():
     found = credits(["one-at-a-time"], accuracy)
     assert found.interactions.empty
-    assert "not estimable from these 12 runs" in found.caption
+    assert "12 runs (at least 10 are needed), in which some toggles are never switched without others" in found.caption
     assert credits(["factorial"], accuracy, keys=("ls",)).interactions_note.endswith("there is one toggle only.")
 
 
