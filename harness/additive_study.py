@@ -89,7 +89,7 @@ def main(
         conducting.describe(workspace, chosen, console)
     if plan_only:
         return
-    failures, name = conducting.faults(chosen), outputs.stem(workspace, study, seeds, question)
+    failures, name = conducting.faults(chosen), outputs.stem(workspace, question, designs)
     mode = wandb_mode if workspace.devices.chief and not draw_only else "off"
     with mirroring.mirror(mode, name, workspace.store, console) as mirror:
         mirror.catch_up(chosen)
@@ -101,7 +101,7 @@ def main(
         drawn = outputs.draw(workspace, whole, designs, question, name, plots, margin)
         terminal.show(drawn.tables, failures, console)
         mirror.drawn(drawn.summary, drawn.files)
-        click.echo(f"Written: {', '.join(map(str, drawn.files))}")
+        click.echo(f"Written: {len(drawn.files)} files, {workspace.store.root / 'tables' / name}* and {plots / name}*")
     if failures:
         raise SystemExit(1)
 

@@ -298,7 +298,7 @@ def _rows(
         rows.append(
             Row(
                 number=place + 1,
-                model=known.model if known else "",
+                model=known.model if known else _end(subset, question),
                 applied=applied,
                 published=known.published if known else None,
                 follows=follows[place] if follows else None,
@@ -306,6 +306,11 @@ def _rows(
             )
         )
     return tuple(rows)
+
+
+def _end(subset: Sequence[Applied], question: Question) -> str:
+    """What the two ends of every order are called; nothing for what lies between."""
+    return {0: "baseline", len(question.factors): "full recipe"}.get(len(subset), "")
 
 
 def _study(question: Question, name: str, rows: tuple[Row, ...], how: str) -> Study:

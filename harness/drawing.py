@@ -43,8 +43,10 @@ _METADATA: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None
 def framed(title: str, caption: str) -> Figure:
     """A figure without panels yet: its title above, its caption below, and room for the panels between."""
     lines = textwrap.wrap(caption, 135)
-    figure = Figure(figsize=(WIDTH, _PANELS + _LINE * (len(lines) + 2)), dpi=_DPI, layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    head = textwrap.wrap(title, 88)
+    height = _PANELS + _LINE * (len(lines) + 2) + 0.15 * (len(head) - 1)
+    figure = Figure(figsize=(WIDTH, height), dpi=_DPI, layout="constrained")
+    figure.suptitle("\n".join(head), x=0.01, ha="left", weight="bold")
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7, color=MUTED)
     return figure
 

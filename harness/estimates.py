@@ -60,6 +60,7 @@ class Difference:
       units: number of videos or seeds.
       spread: standard deviation of the difference over those units (divisor units - 1; NaN for one unit).
       right, wrong: videos that flipped to right and to wrong, on average over the seeds; NaN for a general contrast.
+      method: of the p-value: "exact McNemar" or "Student's t".
     """
 
     value: float
@@ -72,6 +73,7 @@ class Difference:
     spread: float
     right: float
     wrong: float
+    method: str = "Student's t"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +108,10 @@ def accuracy(correct: int, videos: int, level: float = 0.95) -> Estimate:
 
 
 def mean_over_seeds(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Mean of one number over trainings with several seeds, with Student's interval.
+    """Mean accuracy of trainings with several seeds, with Student's interval, cut at 0 and 1, which loses no coverage.
 
     Args:
-      values: one number for each seed, at least two.
+      values: the accuracy at each seed, a fraction, at least two.
       level: coverage of the interval.
     """
     array = np.asarray(values, dtype=float)
@@ -118,7 +120,7 @@ def mean_over_seeds(values: Sequence[float], level: float = 0.95) -> Estimate:
     if error == 0.0:
         return Estimate(mean, mean, mean, "seeds")
     low, high = stats.t.interval(level, len(array) - 1, loc=mean, scale=error)
-    return Estimate(mean, float(low), float(high), "seeds")
+    return Estimate(mean, max(float(low), 0.0), min(float(high), 1.0), "seeds")
 
 
 def paired(before: npt.ArrayLike, after: npt.ArrayLike, margin: float | None = None, level: float = 0.95) -> Difference:
@@ -170,6 +172,7 @@ def _on_videos(right: int, wrong: int, videos: int, margin: float | None, level:
         _moments(right, wrong, videos)[1],
         float(right),
         float(wrong),
+        "exact McNemar",
     )
 
 

@@ -91,7 +91,8 @@ def additive_points(summary: Summary) -> AdditivePoints:
         x=tuple(index + 0.6 * (sum(starts[: index + 1]) - 1) for index in range(len(starts))),
         stretches=tuple(zip(firsts, [*firsts[1:], len(starts)], strict=True)),
         ours=_ours(summary),
-        paper=_paper(summary) if summary.rows["paper_top1"].notna().any() else None,
+        # A panel with one point would compare nothing.
+        paper=_paper(summary) if summary.rows["paper_top1"].count() > 1 else None,
         comparable=summary.comparable,
     )
 

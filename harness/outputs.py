@@ -94,23 +94,28 @@ def draw(
     root, files_ = workspace.store.root, []
     for study, numbers in zip(plan.studies, summaries, strict=True):
         files_ += write(numbers, name if study is question.study else f"{name}-{study.name}", root, plots)
-    shown: list[Table | None] = [tables.additive(summaries[0]), tables.steps(summaries[0])]
+    shown: list[Table | None] = [tables.additive(summaries[0])]
+    if len(summaries[0].flips):
+        shown.append(tables.steps(summaries[0]))
     if designs:
         found = credits(designs, question, plan, measured)
-        files_ += write_credits(found, name, root, plots)
+        files_ += write_credits(found, f"{name}-{'-'.join(found.designs)}", root, plots)
         shown += [tables.credits(found), tables.interactions(found)]
     return Drawn(tuple(table for table in shown if table is not None), summaries[0], tuple(files_))
 
 
-def stem(workspace: Workspace, study: Study, seeds: int, question: Question | None = None) -> str:
+def stem(workspace: Workspace, question: Question, designs: Sequence[Design]) -> str:
     """Name of the files of a study's tables and figures: what is drawn differently never replaces one another."""
+    study, seeds = question.study, len(question.seeds)
     added = [row.applied[-1] for row in study.rows if row.published is None and row.applied]
     parts = [study.name, workspace.profile.name, *(f"plus-{one.short}" for one in added)]
     if seeds > 1:
         parts.append(f"{seeds}-seeds")
-    if question and not question.own:
+    if not question.own:
         parts += ["of", *(one.short for one in question.factors)]
         parts += ["at", *map(str, question.base)] if question.base else []
+    if any(design.study.name == "shapley" for design in designs):
+        parts.append(f"{question.orderings}-orders")
     if str(workspace.cut):
         parts.append("cut")
     return "-".join(parts)
@@ -121,12 +126,14 @@ def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]
 
     What flipped class by class is a file of values alone: it is too long to be looked at.
     """
-    written = _write_tables([(name, tables.additive(numbers)), (f"{name}-steps", tables.steps(numbers))], results)
+    follows = [row.follows for row in numbers.study.rows if row.follows is not None]
+    steps = tables.steps(numbers) if follows else None
+    written = _write_tables([(name, tables.additive(numbers)), (f"{name}-steps", steps)], results)
     if len(numbers.flips):
         flips = numbers.flips.to_csv(index=False, lineterminator="\n")
         written.append(files.replace(results / "tables" / f"{name}-flips.csv", flips.encode()))
-    # Points that are no steps from one another would be a figure without a statement.
-    if any(row.follows is not None for row in numbers.study.rows):
+    # Steps one after the other make a line; many steps from one row are drawn with the credits.
+    if follows and len(set(follows)) == len(follows):
         written += _write_figure(figures.additive(numbers), name, plots)
     return written
 

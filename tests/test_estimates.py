@@ -27,14 +27,19 @@ def test_intervals_over_seeds_cover_the_truth():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(2000):
-        found = estimates.mean_over_seeds(rng.normal(76.0, 0.3, size=3))
-        covered += found.low <= 76.0 <= found.high
+        found = estimates.mean_over_seeds(rng.normal(0.76, 0.003, size=3))
+        covered += found.low <= 0.76 <= found.high
     assert 0.93 <= covered / 2000 <= 0.97
 
 
 def test_equal_seeds_have_an_interval_without_width():
     found = estimates.mean_over_seeds([0.5, 0.5, 0.5])
     assert (found.value, found.low, found.high, found.population) == (0.5, 0.5, 0.5, "seeds")
+
+
+def test_an_interval_over_seeds_holds_no_accuracy_that_cannot_be():
+    found = estimates.mean_over_seeds([0.3, 0.9, 0.85])
+    assert (found.low, found.high) == (0.0, 1.0)
 
 
 def flipped(right, wrong, videos):
