@@ -56,7 +56,7 @@ def main(
     design_names: tuple[str, ...],
     factors: str | None,
     base: str | None,
-    orderings: int,
+    orderings: int | None,
     margin: float,
     **flags: object,
 ) -> None:
@@ -69,6 +69,7 @@ def main(
 
     from ablations.table2 import STUDY
     from harness import catalog, conducting, mirroring, outputs, terminal
+    from harness import designs as designs_
     from harness.studies import parse_rows
     from harness.toggles import parse
 
@@ -76,7 +77,7 @@ def main(
         options.refuse_others(_DRAWN, "--draw trains nothing")
     known = catalog.toggles(toggle_files)
     study = STUDY.plus([parse(text, known) for text in added])
-    question = options.question(study, factors, base, orderings, seeds, known)
+    question = options.question(study, design_names, factors, base, orderings, seeds, known)
     designs = options.designs_of(design_names, question, rows, factors, base)
     studies = [design.study for design in designs] or [study]
     console = Console()
@@ -84,6 +85,7 @@ def main(
     workspace = options.workspace(**flags, purpose=purpose)  # type: ignore[arg-type]
     whole = workspace.plan(studies, range(seeds))
     whole.protocol  # noqa: B018 - refuses rows that cannot share a table before anything is trained
+    designs_.refuse_idle(designs, whole.wanted)
     chosen = whole.only(parse_rows(rows)) if rows else whole
     if not draw_only:
         conducting.describe(workspace, chosen, console)

@@ -37,6 +37,7 @@ class Evidence:
       protocol: name of the protocol; numbers under any other are not looked at.
       classes: names of the data set's classes; empty where they are not known.
       margin: a step up to so many percentage points counts as none; NaN for no such test.
+      unusable: ids of runs whose record or predictions are damaged.
     """
 
     records: pd.DataFrame
@@ -46,6 +47,7 @@ class Evidence:
     protocol: str
     classes: tuple[str, ...] = ()
     margin: float = math.nan
+    unusable: frozenset[str] = frozenset()
 
     @property
     def usable(self) -> pd.DataFrame:
@@ -107,16 +109,16 @@ def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.Da
     """
     usable = evidence.usable
     runs = runs_of(wanted, usable)
-    refuse_mixed(wanted, runs, evidence)
+    refuse_mixed({f"row {number}": own for number, own in wanted.items()}, runs, evidence)
     lines = [_line(row, wanted[row.number], usable, published) for row in study.rows]
     pairs = {row.number: _pair(row, wanted, evidence) for row in study.rows}
-    rows = pd.DataFrame(lines).set_index("number").join(_steps(pairs, evidence))
+    rows = pd.DataFrame(lines).set_index("number").join(_steps(pairs, _planned_steps(study), evidence))
     population = " and ".join(sorted({population for population in rows["population"] if population}))
     comparable = evidence.profile == "paper" and _on_the_papers_terms(runs)
     return Summary(
         study=study,
         profile=evidence.profile,
-        caption=" ".join([evidence.caption, *_remarks(rows, runs, evidence, population)]),
+        caption=" ".join([evidence.caption, *_remarks(rows, runs, evidence, population, _planned_steps(study))]),
         reference="paper" if comparable else "paper, Kinetics-400",
         rows=rows,
         population=population,
@@ -137,7 +139,7 @@ def _line(row: Row, wanted: Mapping[int, str], usable: pd.DataFrame, published: 
         "number": row.number,
         "model": row.model,
         "keys": frozenset(one.toggle.key for one in row.applied),
-        "setting": row.applied[-1].toggle.label if row.applied else row.model,
+        "setting": row.applied[-1].label if row.applied else row.model,
         "gflops": math.nan if first is None else first["multiply_adds"] / 1e9,
         "params": math.nan if first is None else first["params"],
         **dict(zip(("top1", "low", "high", "population"), top1, strict=True)),
@@ -154,7 +156,7 @@ def _line(row: Row, wanted: Mapping[int, str], usable: pd.DataFrame, published: 
 
 def _estimate(runs: pd.DataFrame, name: str) -> estimates.Estimate:
     if len(runs) > 1:
-        return estimates.mean_over_seeds(list(runs[name]))
+        return estimates.mean_over_seeds(list(runs[name]), step=1 / runs["videos"].max())
     one = runs.iloc[0]
     return estimates.accuracy(round(one[name] * one["videos"]), int(one["videos"]))
 
@@ -175,8 +177,13 @@ def runs_of(wanted: Wanted, usable: pd.DataFrame) -> pd.DataFrame:
     return usable.loc[list(dict.fromkeys(run_id for own in wanted.values() for run_id in finished(own, usable)))]
 
 
-def refuse_mixed(wanted: Wanted, runs: pd.DataFrame, evidence: Evidence) -> None:
+def refuse_mixed(named: Mapping[str, Mapping[int, str]], runs: pd.DataFrame, evidence: Evidence) -> None:
     """Refuses runs that cannot share a table.
+
+    Args:
+      named: name of a row, for messages -> seed -> id of its run.
+      runs: the finished ones.
+      evidence: what was measured.
 
     Raises:
       MixedError: naming them.
@@ -184,32 +191,46 @@ def refuse_mixed(wanted: Wanted, runs: pd.DataFrame, evidence: Evidence) -> None
     for field, one in (("profile", "profile"), ("fingerprint", "data set"), ("videos", "number of videos")):
         kinds = runs.drop_duplicates(field)
         if len(kinds) > 1:
-            named = ", ".join(f"run {run_id[:8]}: {_short(kinds.loc[run_id, field])}" for run_id in kinds.index)
-            raise MixedError(f"rows cannot share a table: more than one {one} ({named})")
+            which = ", ".join(f"run {run_id[:8]}: {_short(kinds.loc[run_id, field])}" for run_id in kinds.index)
+            raise MixedError(f"rows cannot share a table: more than one {one} ({which})")
     if len(runs) and runs["profile"].iloc[0] != evidence.profile:
         raise MixedError(f"runs of profile {runs['profile'].iloc[0]} cannot stand in a table of {evidence.profile}")
-    for number, own in wanted.items():
+    for name, own in named.items():
         for seed, run_id in own.items():
             if run_id in runs.index and runs.loc[run_id, "seed"] != seed:
                 raise MixedError(
-                    f"row {number}: run {run_id[:8]} has seed {runs.loc[run_id, 'seed']} and is counted as seed "
+                    f"{name}: run {run_id[:8]} has seed {runs.loc[run_id, 'seed']} and is counted as seed "
                     f"{seed}: one seed would count twice"
                 )
+    there = {
+        name if len(own) == 1 else f"{name}, seed {seed}": evidence.outcomes[run_id]
+        for name, own in named.items()
+        for seed, run_id in own.items()
+        if run_id in evidence.outcomes
+    }
+    if there:
+        comparison.refuse_several_sets(there)
 
 
 def _short(value: Any) -> str:
     return value[:8] if isinstance(value, str) else str(value)
 
 
-def _steps(pairs: Mapping[int, Pair | None], evidence: Evidence) -> pd.DataFrame:
+def _planned_steps(study: Study) -> int:
+    """How many steps the study has once all of its runs are there."""
+    numbers = {row.number for row in study.rows}
+    return sum(row.follows in numbers for row in study.rows)
+
+
+def _steps(pairs: Mapping[int, Pair | None], planned: int, evidence: Evidence) -> pd.DataFrame:
     """The step of each row that follows another, indexed by its number; the columns of a summary that are a step's."""
     margin = evidence.margin / 100
     differences = {number: comparison.compare(*pair, margin) for number, pair in pairs.items() if pair}
-    found = comparison.verdicts([differences.get(number) for number in pairs])
+    found = comparison.verdicts([differences.get(number) for number in pairs], planned)
     found.index = pd.Index(pairs, name="number")
     found = found.rename(columns={"value": "step", "low": "step_low", "high": "step_high",
                                   "population": "step_population"})  # fmt: skip
-    details = [_details(pairs[number], differences.get(number), evidence) for number in pairs]
+    details = [_details(pairs[number], differences.get(number), planned, evidence) for number in pairs]
     found = found.join(pd.DataFrame(details, index=found.index))
     found.loc[~found["finding"].isin(["unsettled"]), "settle"] = ""
     return found
@@ -239,7 +260,7 @@ def _pair(row: Row, wanted: Wanted, evidence: Evidence) -> Pair | None:
     return before, after
 
 
-def _details(pair: Pair | None, difference: Difference | None, evidence: Evidence) -> dict[str, Any]:
+def _details(pair: Pair | None, difference: Difference | None, planned: int, evidence: Evidence) -> dict[str, Any]:
     if pair is None or difference is None:
         return {"discordance": math.nan, "classes": (), "smallest": math.nan, "settle": ""}
     flipped = comparison.discordance(*pair)
@@ -247,8 +268,8 @@ def _details(pair: Pair | None, difference: Difference | None, evidence: Evidenc
     return {
         "discordance": flipped,
         "classes": tuple((str(name), float(net)) for name, net in classes.items() if net),
-        "smallest": comparison.smallest(difference, flipped),
-        "settle": comparison.settle(difference, flipped),
+        "smallest": comparison.smallest(difference, flipped, planned),
+        "settle": comparison.settle(difference, flipped, planned),
     }
 
 
@@ -258,14 +279,23 @@ def _on_the_papers_terms(runs: pd.DataFrame) -> bool:
     return whole and not any(runs["cut"]) and all(runs["classes"] == KINETICS_400.classes)
 
 
-def _remarks(rows: pd.DataFrame, runs: pd.DataFrame, evidence: Evidence, population: str) -> list[str]:
+def _remarks(rows: pd.DataFrame, runs: pd.DataFrame, evidence: Evidence, population: str, planned: int) -> list[str]:
     """Sentences of the caption that the numbers themselves decide."""
     remarks = provenance(runs, evidence.protocol)
     remarks += intervals(population)
-    remarks += marks(rows["finding"], rows["step_population"], evidence.margin, "steps")
+    steps = rows.rename(columns={"step_population": "population_of_step"})
+    remarks += marks(
+        steps[["finding", "method", "units"]].assign(population=steps["population_of_step"]),
+        evidence.margin,
+        "Steps",
+        f"{planned} step{'s' if planned > 1 else ''}",
+    )
     missing = [number for number, line in rows.iterrows() if line["seeds"] < line["seeds_wanted"]]
-    if missing:
-        remarks.append(f"Not finished: row {', '.join(map(str, missing))}.")
+    damaged = [number for number in missing if set(rows.loc[number, "run_ids"]) & evidence.unusable]
+    if damaged:
+        remarks.append(f"Not usable, a record or its predictions are damaged: row {', '.join(map(str, damaged))}.")
+    if unfinished := [number for number in missing if number not in damaged]:
+        remarks.append(f"Not finished: row {', '.join(map(str, unfinished))}.")
     return remarks
 
 
@@ -281,36 +311,33 @@ def intervals(population: str) -> list[str]:
     return []
 
 
-def marks(
-    findings: pd.Series[Any], populations: pd.Series[Any], margin: float, what: str, family: str = ""
-) -> list[str]:
+def marks(found: pd.DataFrame, margin: float, what: str, family: str) -> list[str]:
     """How differences were tested and what their marks mean; nothing where there is none.
 
     Args:
-      findings: of each difference, an empty text where it is missing.
-      populations: of each difference, likewise.
+      found: a line for each difference; columns "finding" (empty where it is missing), "population", "units", "method".
       margin: percentage points, NaN for no equivalence test.
-      what: what the differences are called: "steps".
-      family: over which of them Holm's correction goes; empty for all.
+      what: what the differences are called: "Steps".
+      family: over which of them Holm's correction goes: "8 steps".
     """
-    count = int((findings != "").sum())
-    if not count:
+    tested = found[~found["finding"].isin(["", "not tested"])]
+    if not len(tested):
         return []
-    over = {population for population in populations if population}
-    tests = {
-        "videos": "on the same videos, of one seed (exact McNemar: it speaks of these very trainings, other seeds may "
-        "differ by more)",
-        "seeds": "over seeds, paired by seed, on these videos (Student's t)",
-    }
-    tested = "; ".join(tests[population] for population in sorted(over))
-    equal = (
-        f"; ≈: less than {margin:g} point{'' if margin == 1 else 's'} either way (two one-sided tests)"
-        if margin == margin
-        else ""
-    )
-    family = family or f"{count} {what if count > 1 else what.removesuffix('s')}"
-    return [f"{what.capitalize()} are compared {tested}; *: a difference{equal}; both at 5 % after Holm's correction "
-            f"for {family}."]  # fmt: skip
+    means = []
+    if methods := sorted(set(tested.loc[tested["population"] == "videos", "method"])):
+        means.append(
+            f"on the same videos, of one seed ({' or '.join(methods)}: it speaks of these very trainings, other seeds "
+            "may differ by more)"
+        )
+    if len(seeds := tested[tested["population"] == "seeds"]):
+        few = "; two seeds can hardly show anything" if seeds["units"].min() == 2 else ""
+        means.append(f"over seeds, paired by seed, on these videos (Student's t{few})")
+    points = f"{margin:g} point{'' if margin == 1 else 's'}"
+    equal = f"; ≈: less than {points} either way (two one-sided tests)" if margin == margin else ""
+    return [
+        f"{what} are compared {'; '.join(means)}; *: a difference{equal}; each at 5 % after "
+        f"Holm's correction for {family}."
+    ]
 
 
 def provenance(runs: pd.DataFrame, protocol: str) -> list[str]:

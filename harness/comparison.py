@@ -59,12 +59,27 @@ def outcomes(name: str, runs: Mapping[int, str], found: Mapping[str, pd.DataFram
     return Outcomes(name, tuple(sorted(runs)), first.index.to_numpy(), first["label"].to_numpy(), right)
 
 
+def refuse_several_sets(named: Mapping[str, pd.DataFrame]) -> None:
+    """Refuses outcomes on other videos, or with other labels, than the first's.
+
+    Args:
+      named: name for messages -> outcomes of a run.
+
+    Raises:
+      MixedError: naming the two.
+    """
+    first, *others = named
+    for other in others:
+        _refuse_other_videos(first, other, named[first], named[other])
+
+
 def _refuse_other_videos(one: str, other: str, first: pd.DataFrame, second: pd.DataFrame) -> None:
     if not first.index.equals(second.index):
         strange = first.index.symmetric_difference(second.index)
+        example = f"; {strange[0]!r} is in one only" if len(strange) else ""
         raise MixedError(
-            f"{one} and {other}: evaluated on different videos ({len(first):,} and {len(second):,}; {strange[0]!r} is "
-            "in one only): they cannot be compared"
+            f"{one} and {other}: evaluated on different videos ({len(first):,} and {len(second):,}{example}): they "
+            "cannot be compared"
         )
     if not first["label"].equals(second["label"]):
         video = first.index[(first["label"] != second["label"]).to_numpy()][0]
@@ -119,27 +134,34 @@ def _class_name(classes: Sequence[str], label: int) -> str:
     return classes[label] if label < len(classes) else f"class {label}"
 
 
-def verdicts(differences: Sequence[Difference | None]) -> pd.DataFrame:
+def verdicts(differences: Sequence[Difference | None], family: int) -> pd.DataFrame:
     """What may be said of the differences of one table: a line for each, in order; None is a missing one.
 
+    Args:
+      differences: the differences.
+      family: how many there are to be; Holm's correction counts those still missing, so that a mark given early stays.
+
     Returns:
-      Columns "value", "low", "high" (percentage points), "p", "p_holm", "p_equal", "p_equal_holm" (Holm over the
-      differences that there are), "finding" ("better", "worse", "no difference", "unsettled"; empty where missing),
-      "population", "units", "spread" (percentage points), "right", "wrong". Missing numbers are NaN.
+      Columns "value", "low", "high" (percentage points), "p", "p_holm", "p_equal", "p_equal_holm", "finding" ("better",
+      "worse"; "slightly better", "slightly worse": by less than the margin; "no difference", "unsettled"; "not tested"
+      where there is no p-value; empty where the difference is missing), "population", "units", "spread" (percentage
+      points), "right", "wrong", "method". Missing numbers are NaN.
     """
     lines = pd.DataFrame([_verdict(one) for one in differences], columns=_VERDICT)
     for column in ("p", "p_equal"):
-        lines[f"{column}_holm"] = estimates.holm(lines[column].astype(float).tolist())
+        own = lines[column].astype(float).tolist()
+        missing = family - sum(not math.isnan(p) for p in own)
+        lines[f"{column}_holm"] = estimates.holm([*own, *[1.0] * missing])[: len(own)]
     lines["finding"] = [_finding(line) for line in lines.to_dict("records")]
     return lines
 
 
-_VERDICT = ["value", "low", "high", "p", "p_equal", "population", "units", "spread", "right", "wrong"]
+_VERDICT = ["value", "low", "high", "p", "p_equal", "population", "units", "spread", "right", "wrong", "method"]
 
 
 def _verdict(one: Difference | None) -> dict[str, Any]:
     if one is None:
-        return dict.fromkeys(_VERDICT, math.nan) | {"population": "", "units": 0}
+        return dict.fromkeys(_VERDICT, math.nan) | {"population": "", "units": 0, "method": ""}
     values = dataclasses.asdict(one)
     return {name: 100 * values[name] if name in ("value", "low", "high", "spread") else values[name]
             for name in _VERDICT}  # fmt: skip
@@ -148,32 +170,47 @@ def _verdict(one: Difference | None) -> dict[str, Any]:
 def _finding(line: Mapping[Any, Any]) -> str:
     if math.isnan(line["value"]):
         return ""
+    if math.isnan(line["p_holm"]):
+        return "not tested"
+    within = line["p_equal_holm"] <= LEVEL
     if line["p_holm"] <= LEVEL:
-        return "better" if line["value"] > 0 else "worse"
-    return "no difference" if line["p_equal_holm"] <= LEVEL else "unsettled"
+        return f"{'slightly ' if within else ''}{'better' if line['value'] > 0 else 'worse'}"
+    return "no difference" if within else "unsettled"
 
 
-def smallest(difference: Difference, flipped: float) -> float:
+def smallest(difference: Difference, flipped: float, family: int) -> float:
     """The smallest difference, in percentage points, that its test would have shown with 80 % power.
 
     Args:
       difference: the difference.
       flipped: fraction of the videos that flipped.
+      family: number of differences that Holm's correction goes over; its strictest level is the bar.
     """
+    bar = {"alpha": LEVEL / family}
     if difference.population == "seeds":
-        return 100 * power.smallest_over_seeds(difference.units, difference.spread) if difference.spread else math.nan
-    return 100 * power.smallest_on_videos(difference.units, flipped) if flipped else math.nan
+        known = difference.spread > 0
+        return 100 * power.smallest_over_seeds(difference.units, difference.spread, **bar) if known else math.nan
+    return 100 * power.smallest_on_videos(difference.units, flipped, **bar) if flipped else math.nan
 
 
-def settle(difference: Difference, flipped: float) -> str:
-    """How many more seeds or videos would show a difference as large as the one seen, with 80 % power; in words."""
-    size = abs(difference.value)
+def settle(difference: Difference, flipped: float, family: int) -> str:
+    """How many more seeds or videos would show a difference as large as the one seen, with 80 % power; in words.
+
+    Args:
+      difference: the difference.
+      flipped: fraction of the videos that flipped.
+      family: see :func:`smallest`.
+    """
+    size, bar = abs(difference.value), {"alpha": LEVEL / family}
     if not size or not difference.spread or not flipped:
         return ""
     what = difference.population.removesuffix("s")
     try:
-        seeds = difference.population == "seeds"
-        needed = power.seeds_needed(size, difference.spread) if seeds else power.videos_needed(size, max(flipped, size))
+        needed = (
+            power.seeds_needed(size, difference.spread, **bar)
+            if what == "seed"
+            else power.videos_needed(size, max(flipped, size), **bar)
+        )
     except power.PowerError:
         needed = _MOST + 1 + difference.units
     more = needed - difference.units

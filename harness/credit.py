@@ -33,8 +33,8 @@ class Credits:
       credits: a line for each design and toggle, in that order; columns: "design", "toggle" (its label), "credit"
         (percentage points of top-1 that the toggle adds; NaN where missing), "low", "high" (95 % interval, points),
         "p" (two-sided), "p_holm" (Holm over the design's toggles), "p_equal" (equivalence within the margin),
-        "p_equal_holm", "finding" ("better", "worse", "no difference", "unsettled"; empty where missing), "population"
-        (of the interval), "note" (where the toggle was asked at another scale: "depth 200, 48 frames"), "absent" (what
+        "p_equal_holm", "finding" (see :func:`harness.comparison.verdicts`), "population" (of the interval), "method",
+        "note" (where the toggle was asked at another scale: "depth 200, 48 frames"), "absent" (what
         stands in place of a missing number: "not run", "2 of 3 seeds"; empty elsewhere), "run_ids" (tuple).
       interactions: a line for each pair of toggles whose interaction can be told, the largest first; columns:
         "first", "second" (labels), "effect" (points by which the first adds more where the second is on), "low",
@@ -70,9 +70,9 @@ def summarise(
       MixedError: runs of several profiles or data sets, rows on different videos, or one seed counted twice.
     """
     usable = evidence.usable
-    everything = dict(enumerate(own for rows in wanted.values() for own in rows.values()))
-    runs = aggregate.runs_of(everything, usable)
-    aggregate.refuse_mixed(everything, runs, evidence)
+    named = {f"{study} {number}": own for study, rows in wanted.items() for number, own in rows.items()}
+    runs = aggregate.runs_of(dict(enumerate(named.values())), usable)
+    aggregate.refuse_mixed(named, runs, evidence)
     credits = pd.concat([_of_design(design, question, wanted[design.study.name], evidence) for design in designs],
                         ignore_index=True)  # fmt: skip
     interactions, note = _interactions(designs, question, wanted, usable)
@@ -82,7 +82,7 @@ def summarise(
         profile=evidence.profile,
         caption=" ".join([evidence.caption, *_remarks(designs, question, credits, runs, evidence), note]),
         designs=tuple(map(name, designs)),
-        labels=tuple(one.toggle.label for one in question.factors),
+        labels=tuple(one.label for one in question.factors),
         credits=credits,
         interactions=interactions,
         interactions_note=note,
@@ -95,10 +95,10 @@ def _of_design(design: Design, question: Question, wanted: Wanted, evidence: Evi
     keys = [one.toggle.key for one in question.factors]
     rows = {key: _rows(design, key) for key in keys}
     differences = [_difference(design, key, wanted, evidence) for key in keys]
-    lines = comparison.verdicts(differences).rename(columns={"value": "credit"})
+    lines = comparison.verdicts(differences, len(keys)).rename(columns={"value": "credit"})
     lines.insert(0, "design", name(design))
-    lines.insert(1, "toggle", [one.toggle.label for one in question.factors])
-    lines["note"] = [design.scales.get(key, "").replace("=", " ").replace(" frames", ", frames") for key in keys]
+    lines.insert(1, "toggle", [one.label for one in question.factors])
+    lines["note"] = [design.scales.get(key, "") for key in keys]
     lines["absent"] = [
         "" if one else _absent(rows[key], wanted, evidence) for key, one in zip(keys, differences, strict=True)
     ]
@@ -146,7 +146,15 @@ def _difference(design: Design, key: str, wanted: Wanted, evidence: Evidence) ->
         (_, before), (_, after) = sorted(terms, key=lambda term: term[0])
         return comparison.compare(before, after, margin)
     per_video = np.sum([weight * one.right[0] for weight, one in terms], axis=0)
-    return estimates.contrast(per_video, "videos", None if math.isnan(margin) else margin)
+    least = min(abs(weight) for weight, _ in terms)
+    found = estimates.contrast(per_video, "videos", None if math.isnan(margin) else margin, step=least)
+    return _untested(found) if design.drawn else found
+
+
+def _untested(found: Difference) -> Difference:
+    """Without interval and tests: with one seed nothing tells how far other orders would have led."""
+    unknown = dict.fromkeys(("low", "high", "p", "p_equal"), math.nan)
+    return dataclasses.replace(found, **unknown, method="")  # type: ignore[arg-type]
 
 
 def _weighted(weights: Weights, seed: int, wanted: Wanted, evidence: Evidence) -> list[tuple[float, Outcomes]]:
@@ -183,7 +191,8 @@ def _interactions(
     bias = "" if every else ", and can bias them, since not every combination was run"
     return _ordered(found, question), (
         f"Interactions by least squares over the {len(runs)} runs of all designs at one scale ({freedom} degrees of "
-        f"freedom are left; what three toggles do together counts as noise{bias})."
+        f"freedom are left; noise are the trainings' own differences and what three toggles do together{bias}). *: at "
+        f"5 % after Holm's correction for {len(found)} pair{'s' if len(found) > 1 else ''}."
     )
 
 
@@ -206,7 +215,7 @@ _INTERACTIONS = ["first", "second", "effect", "low", "high", "p", "p_holm", "fin
 
 def _ordered(found: Sequence[estimates.Interaction], question: Question) -> pd.DataFrame:
     """The interactions as a table, in percentage points, the largest first."""
-    labels = [one.toggle.label for one in question.factors]
+    labels = [one.label for one in question.factors]
     adjusted = estimates.holm([one.p for one in found])
     lines: list[dict[str, Any]] = [
         {
@@ -217,7 +226,7 @@ def _ordered(found: Sequence[estimates.Interaction], question: Question) -> pd.D
             "high": 100 * one.high,
             "p": one.p,
             "p_holm": float(p),
-            "finding": "unsettled" if p > comparison.LEVEL else "more" if one.value > 0 else "less",
+            "finding": "unsettled" if not p <= comparison.LEVEL else "more" if one.value > 0 else "less",
         }
         for one, p in zip(found, adjusted, strict=True)
     ]
@@ -237,32 +246,46 @@ def _remarks(
     scales = {line["toggle"]: line["note"] for line in credits.to_dict("records") if line["note"]}
     if scales:
         remarks.append(f"†: {'; '.join(f'{label} was asked at {note}' for label, note in scales.items())}.")
-    remarks += aggregate.marks(credits["finding"], credits["population"], evidence.margin, "credits",
-                               f"the {len(question.factors)} toggles of a design")  # fmt: skip
+    if (credits["finding"] == "not tested").any():
+        remarks.append(
+            "Credits over drawn orders have no interval with one seed, which cannot tell how far other orders would "
+            "have led: train more seeds, or draw enough --orderings that all are taken."
+        )
+    remarks += aggregate.marks(credits, evidence.margin, "Credits", f"the {len(question.factors)} toggles of a design")
     return remarks + _findings(credits)
 
 
 _SAID = {
-    "better": "helps",
-    "worse": "hurts",
-    "no difference": "does not matter",
+    "better": ("helps", "help"),
+    "worse": ("hurts", "hurt"),
+    "slightly better": ("helps by less than the margin", "help by less than the margin"),
+    "slightly worse": ("hurts by less than the margin", "hurt by less than the margin"),
+    "no difference": ("does not matter", "do not matter"),
+    "unsettled": ("is unsettled", "are unsettled"),
+    "not tested": ("is not tested", "are not tested"),
+}
+# Of one seed nothing is known of the toggle itself: what differs may be the seed.
+_SAID_OF_TRAININGS = {
+    "better": ("is better", "are better"),
+    "worse": ("is worse", "are worse"),
+    "slightly better": ("is better by less than the margin", "are better by less than the margin"),
+    "slightly worse": ("is worse by less than the margin", "are worse by less than the margin"),
+    "no difference": ("is equal within the margin", "are equal within the margin"),
 }
 
 
 def _findings(credits: pd.DataFrame) -> list[str]:
-    """Which toggles matter, under each design, in a sentence each."""
+    """What each design finds, in a sentence."""
     sentences = []
     for design, lines in credits.groupby("design", sort=False):
+        single = (lines["population"] == "videos").any()
+        verbs = _SAID | (_SAID_OF_TRAININGS if single else {})
         said = [
-            f"{', '.join(own['toggle'])} {verb if len(own) == 1 else _PLURAL[verb]}"
-            for finding, verb in _SAID.items()
+            f"{', '.join(own['toggle'])} {verb[len(own) > 1]}"
+            for finding, verb in verbs.items()
             if len(own := lines[lines["finding"] == finding])
         ]
-        open_ = ", ".join(lines.loc[lines["finding"] == "unsettled", "toggle"])
-        said += [f"{open_} unsettled"] if open_ else []
         if said:
-            sentences.append(f"{str(design).capitalize()}: {'; '.join(said)}.")
+            of = " (these trainings of one seed; other seeds may say otherwise)" if single else ""
+            sentences.append(f"{str(design).capitalize()}{of}: {'; '.join(said)}.")
     return sentences
-
-
-_PLURAL = {"helps": "help", "hurts": "hurt", "does not matter": "do not matter"}

@@ -97,7 +97,7 @@ def _design(numbers: Credits, design: str, shift: float) -> DesignSeries:
         credit=_floats(found["credit"]),
         low=_floats(found["low"]),
         high=_floats(found["high"]),
-        survives=tuple(mark == "*" for mark in marks),
+        survives=tuple(mark.startswith("*") for mark in marks),
         marks=tuple(_above(mark, note) for mark, note in zip(marks, noted, strict=True)),
         absent=tuple(words["absent"]),
     )

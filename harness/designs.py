@@ -29,13 +29,15 @@ class Design:
       study: the rows; its name is the design's.
       credits: seed -> key of a toggle -> number of a row -> weight of its accuracy in the toggle's credit.
       note: how a toggle is credited: one sentence for captions.
-      scales: key of a toggle -> the scale at which it was asked, where that is not the base's: "depth=200 frames=48".
+      scales: key of a toggle -> the scale at which it was asked, where that is not the base's: "depth 200, 48 frames".
+      drawn: whether orders were drawn at random, so that one seed's credits cannot tell how far others would lie.
     """
 
     study: Study
     credits: Mapping[int, Mapping[str, Weights]]
     note: str
     scales: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    drawn: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,7 @@ def of_study(question: Question) -> Design:
 
 
 def _other_scale(row: Row, base: tuple[Applied, ...]) -> str:
-    return " ".join(str(one) for one in row.applied if one.toggle.axis and one not in base)
+    return ", ".join(one.label for one in row.applied if one.toggle.axis and one not in base)
 
 
 def additive(question: Question) -> Design:
@@ -153,7 +155,7 @@ def shapley(question: Question) -> Design:
     credits = {seed: _mean_steps(own, numbers) for seed, own in orders.items()}
     study = _study(question, "shapley", rows, f"{question.orderings} orders drawn by each seed")
     note = f"shapley: the mean step of adding it over {question.orderings} orders that each seed draws for itself."
-    return Design(study, credits, note)
+    return Design(study, credits, note, drawn=True)
 
 
 DESIGNS: Mapping[str, Callable[[Question], Design]] = {
@@ -174,12 +176,36 @@ def build(names: Iterable[str], question: Question) -> tuple[Design, ...]:
       ToggleError: no toggle to ask about, one that is in the base already or twice, or too many for a factorial.
     """
     keys = [one.toggle.key for one in (*question.base, *question.factors)]
+    for one in question.factors:
+        if one.toggle.axis and one.value == one.toggle.default:
+            raise ToggleError(f"{one}: every run has it, unless another value is given")
     if not question.factors:
         raise ToggleError(f"{question.study.name}: no toggle to ask about")
     for key in keys:
         if keys.count(key) > 1:
             raise ToggleError(f"toggle {key}: is given twice, or in the base and among the toggles to ask about")
     return tuple(DESIGNS[name](question) for name in dict.fromkeys(names))
+
+
+def refuse_idle(designs: Sequence[Design], wanted: Mapping[str, Mapping[int, Mapping[int, str]]]) -> None:
+    """Refuses a design of which two rows are one run: a toggle at that value changes nothing.
+
+    Args:
+      designs: the designs.
+      wanted: name of a design's study -> row number -> seed -> id of the run.
+
+    Raises:
+      ToggleError: naming the rows.
+    """
+    for design in designs:
+        seen: dict[str, int] = {}
+        for number, runs in wanted[design.study.name].items():
+            for run_id in runs.values():
+                if seen.setdefault(run_id, number) != number:
+                    raise ToggleError(
+                        f"{design.study.name}: rows {seen[run_id]} and {number} are the same run: one of the toggles "
+                        "has the value of the baseline"
+                    )
 
 
 def _few(question: Question) -> int:

@@ -15,11 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from harness import tables
 from harness.aggregate import Summary
-from harness.credit_figure import credit_points, credits
-from harness.drawing import MUTED, WIDTH, beside, framed, say_absent, settle, style, to_bytes
+from harness.drawing import MUTED, beside, framed, say_absent, settle, style
 from harness.studies import Study
-
-__all__ = ["WIDTH", "additive", "additive_points", "credit_points", "credits", "to_bytes"]
 
 # Colours of Okabe and Ito; marker, filling and line tell the two apart in grey as well.
 _OURS: dict[str, Any] = {"color": "#0072B2", "marker": "o", "linestyle": "-"}

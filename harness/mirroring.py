@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from harness import console as console_
-from harness import records, tables, tracking
+from harness import records, rendering, tables, tracking
 from harness.aggregate import Summary
 from harness.experiment import content_hash
 from harness.planning import Plan, Planned
@@ -98,7 +98,7 @@ def recorded_event(store: Store, run_id: str, group: str) -> dict[str, Any]:
 
 def study_event(numbers: Summary, written: Sequence[Path], group: str) -> dict[str, Any]:
     """That a study's table was written."""
-    cells = tables.cells(tables.additive(numbers))
+    cells = rendering.cells(tables.additive(numbers))
     return {
         "event": "study",
         "group": group,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import signal
@@ -138,6 +139,13 @@ wandb = click.option(
 )  # fmt: skip
 
 
+def finite(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuses "nan", which every range lets through."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is no number", param=parameter)
+    return value
+
+
 designs = _decorated(
     click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
                  help="Train each row with seeds 0 to N-1."),
@@ -150,11 +158,12 @@ designs = _decorated(
     click.option("--base", metavar="LIST",
                  help="What every run of the designs has, such as depth=101,frames=48.  [default: the study's first "
                       "row]"),
-    click.option("--orderings", type=click.IntRange(min=2), default=4, show_default=True, metavar="N",
-                 help="shapley: orders of the toggles that each seed draws, an even number."),
-    click.option("--margin", type=click.FloatRange(min=0, min_open=True), default=0.5, show_default=True,
-                 metavar="POINTS", help="A difference of less than so many points of top-1 does not matter: what the "
-                                        "equivalence tests test."),
+    click.option("--orderings", type=click.IntRange(min=2), metavar="N",
+                 help="shapley: orders of the toggles that each seed draws, an even number.  [default: 4]"),
+    click.option("--margin", type=click.FloatRange(0, 100, min_open=True), default=0.5, show_default=True,
+                 callback=finite, metavar="POINTS",
+                 help="A difference of less than so many points of top-1 does not matter: what the equivalence tests "
+                      "test."),
 )  # fmt: skip
 
 
@@ -202,23 +211,34 @@ def applied(
 
 
 def question(
-    study: Study, factors: str | None, base: str | None, orderings: int, seeds: int, known: Mapping[str, Toggle]
+    study: Study,
+    names: tuple[str, ...],
+    factors: str | None,
+    base: str | None,
+    orderings: int | None,
+    seeds: int,
+    known: Mapping[str, Toggle],
 ) -> Question:
     """What the flags of :data:`designs` ask of a study.
 
     Raises:
       ToggleError: a toggle of a list is unknown or cannot take its value.
-      SettingsError: an odd number of orders.
+      SettingsError: an odd number of orders, or one that no design asks for.
     """
     from harness.designs import Question
     from harness.toggles import parse
 
+    if orderings is not None and "shapley" not in names:
+        raise SettingsError(f"--orderings {orderings}: is for --design shapley")
+    orderings = 4 if orderings is None else orderings
     if orderings % 2:
         raise SettingsError(f"--orderings {orderings}: expected an even number, each order is drawn with its reverse")
     chosen, common = (
-        tuple(parse(part.strip(), known) for part in text.split(",")) if text else default
+        default if text is None else tuple(parse(part.strip(), known) for part in text.split(","))
         for text, default in ((factors, study.factors), (base, study.base))
     )
+    # An axis at its default is what every run has anyway.
+    common = tuple(one for one in common if not (one.toggle.axis and one.value == one.toggle.default))
     return Question(study, chosen, common, tuple(range(seeds)), orderings)
 
 
@@ -234,8 +254,10 @@ def designs_of(
 
     if names and rows:
         raise SettingsError("--rows: names rows of the study itself; leave it out with --design")
-    if not names and (factors or base):
-        raise SettingsError(f"{'--factors' if factors else '--base'}: is what designs ask; name one with --design")
+    if not names and not (factors is None and base is None):
+        raise SettingsError(
+            f"{'--base' if factors is None else '--factors'}: is what designs ask; name one with --design"
+        )
     return designs_.build(names, asked) if names else ()
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from harness import aggregate, credit, figures, files, published, store, tables
+from harness import aggregate, credit, credit_figure, drawing, figures, files, published, rendering, store, tables
 from harness.aggregate import Evidence, Summary
 from harness.credit import Credits
+from harness.data.embedded import EmbeddedSpec
 from harness.designs import Design, Question
 from harness.planning import Plan
+from harness.rendering import Table
 from harness.studies import Study
-from harness.tables import Table
 from harness.workspace import Workspace
 
 
@@ -40,7 +42,9 @@ def evidence(workspace: Workspace, plan: Plan, margin: float = math.nan) -> Evid
     }
     profile = workspace.profile
     frame = store.frame(found)
-    return Evidence(frame, outcomes, profile.name, profile.caption, plan.protocol, workspace.data.classes, margin)
+    faulty = frozenset(one.run.id for one in plan.faulty if one.done)
+    classes = workspace.data.classes
+    return Evidence(frame, outcomes, profile.name, profile.caption, plan.protocol, classes, margin, faulty)
 
 
 def summary(study: Study, plan: Plan, measured: Evidence) -> Summary:
@@ -105,7 +109,10 @@ def draw(
 
 
 def stem(workspace: Workspace, question: Question, designs: Sequence[Design]) -> str:
-    """Name of the files of a study's tables and figures: what is drawn differently never replaces one another."""
+    """Name of the files of a study's tables and figures: studies that differ never replace one another's.
+
+    Drawing one study again, with another margin of its tests say, replaces what was drawn of it.
+    """
     study, seeds = question.study, len(question.seeds)
     added = [row.applied[-1] for row in study.rows if row.published is None and row.applied]
     parts = [study.name, workspace.profile.name, *(f"plus-{one.short}" for one in added)]
@@ -116,8 +123,13 @@ def stem(workspace: Workspace, question: Question, designs: Sequence[Design]) ->
         parts += ["at", *map(str, question.base)] if question.base else []
     if any(design.study.name == "shapley" for design in designs):
         parts.append(f"{question.orderings}-orders")
+    facts, profile = workspace.data.facts, workspace.profile
+    if (facts.name == EmbeddedSpec().name) != profile.embedded:
+        parts.append(f"on-{re.sub(r'[^A-Za-z0-9.-]+', '-', facts.name)}-{facts.fingerprint[:8]}")
+    if workspace.replicas not in (1, profile.replicas):
+        parts.append(f"{workspace.replicas}-replicas")
     if str(workspace.cut):
-        parts.append("cut")
+        parts.append(f"cut-{str(workspace.cut).replace(', ', '-').replace(' ', '-')}")
     return "-".join(parts)
 
 
@@ -129,6 +141,7 @@ def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]
     follows = [row.follows for row in numbers.study.rows if row.follows is not None]
     steps = tables.steps(numbers) if follows else None
     written = _write_tables([(name, tables.additive(numbers)), (f"{name}-steps", steps)], results)
+    (results / "tables" / f"{name}-flips.csv").unlink(missing_ok=True)
     if len(numbers.flips):
         flips = numbers.flips.to_csv(index=False, lineterminator="\n")
         written.append(files.replace(results / "tables" / f"{name}-flips.csv", flips.encode()))
@@ -141,17 +154,22 @@ def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]
 def write_credits(found: Credits, name: str, results: Path, plots: Path) -> list[Path]:
     """Writes what designs say of the toggles, under a name; the paths written."""
     named = [(f"{name}-credit", tables.credits(found)), (f"{name}-interactions", tables.interactions(found))]
-    return _write_tables(named, results) + _write_figure(figures.credits(found), f"{name}-credit", plots)
+    return _write_tables(named, results) + _write_figure(credit_figure.credits(found), f"{name}-credit", plots)
 
 
 def _write_tables(named: Iterable[tuple[str, Table | None]], results: Path) -> list[Path]:
-    return [
-        files.replace(results / "tables" / f"{name}.{suffix}", text.encode())
-        for name, table in named
-        if table is not None
-        for suffix, text in tables.render(table).items()
-    ]
+    """Writes tables under their names; a table that is None leaves none of an earlier drawing behind."""
+    written = []
+    for name, table in named:
+        rendered = rendering.render(table) if table else {}
+        for suffix in rendering.SUFFIXES:
+            path = results / "tables" / f"{name}.{suffix}"
+            if suffix in rendered:
+                written.append(files.replace(path, rendered[suffix].encode()))
+            else:
+                path.unlink(missing_ok=True)
+    return written
 
 
 def _write_figure(figure: Figure, name: str, plots: Path) -> list[Path]:
-    return [files.replace(plots / f"{name}.{suffix}", figures.to_bytes(figure, suffix)) for suffix in ("png", "pdf")]
+    return [files.replace(plots / f"{name}.{suffix}", drawing.to_bytes(figure, suffix)) for suffix in ("png", "pdf")]

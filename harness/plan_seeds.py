@@ -40,6 +40,7 @@ _RECORDED = {"results", "profile_name", "data", "replicas", "batch", "steps", "v
 
 @click.command(epilog=_EXAMPLES)
 @click.option("--detect", type=click.FloatRange(0, 100, min_open=True), default=0.3, show_default=True,
+              callback=options.finite,
               metavar="POINTS", help="The effect to be found, in percentage points of top-1.")  # fmt: skip
 @click.option("--power", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
               help="Chance to find it.")  # fmt: skip
@@ -47,7 +48,7 @@ _RECORDED = {"results", "profile_name", "data", "replicas", "batch", "steps", "v
               help="Level of the two-sided test of one step; divide it by the steps for Holm's strictest.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(min=1), metavar="N",
               help="Look at seeds 0 to N-1.  [default: as many as a row has]")  # fmt: skip
-@click.option("--seed-spread", type=click.FloatRange(min=0), metavar="POINTS",
+@click.option("--seed-spread", type=click.FloatRange(min=0, min_open=True), callback=options.finite, metavar="POINTS",
               help="Read no records: assume this standard deviation over seeds of a step.")  # fmt: skip
 @click.option("--videos", type=click.IntRange(min=1), metavar="N",
               help="Read no records: assume so many videos and one seed; with --discordance.")  # fmt: skip
@@ -81,6 +82,11 @@ def main(
     goal = Goal(detect / 100, power, alpha)
     if (videos is None) != (discordance is None):
         raise SettingsError("--videos and --discordance: neither says anything without the other")
+    if discordance is not None and discordance < detect:
+        raise SettingsError(
+            f"--detect {detect:g}: a difference cannot exceed the share of videos that flip, "
+            f"--discordance {discordance:g}"
+        )
     if seed_spread is None and videos is None:
         options.refuse_others(_GOAL | _RECORDED, "nothing is trained here")
         _from_records(goal, _study(toggle_files, added), seeds, flags)

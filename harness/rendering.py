@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # A line of a table's data: name of a column -> its raw value.
 Line = Mapping[Any, Any]
 
+# Of the files that a table becomes.
+SUFFIXES = ("md", "tex", "csv", "html")
 TICK = "✓"
 
 _CSS: list[Any] = [
@@ -123,7 +125,7 @@ def _drawn(tick: str) -> Callable[[Any], str]:
 
 def render(table: Table) -> dict[str, str]:
     """The table in every format: suffix of a file -> its text."""
-    return {"md": markdown(table), "tex": latex(table), "csv": csv(table), "html": html(table)}
+    return dict(zip(SUFFIXES, (markdown(table), latex(table), csv(table), html(table)), strict=True))
 
 
 def markdown(table: Table) -> str:

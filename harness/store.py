@@ -219,7 +219,13 @@ def outcomes(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns:
       Indexed by the video's id, sorted; columns "label" (number of the class), "top1", "top5" (whether the label is the
       first guess, and among the first five).
+
+    Raises:
+      RecordError: a video is in it twice.
     """
+    again = predictions["media_id"].duplicated()
+    if again.any():
+        raise RecordError(f"predictions: video {predictions['media_id'][again].iloc[0]!r} is in them twice")
     guesses, labels = np.stack(predictions["top_class"].to_list()), predictions["label"].to_numpy()
     hits = guesses == labels[:, None]
     right = {"label": labels, "top1": hits[:, 0], "top5": hits[:, :5].any(axis=1)}

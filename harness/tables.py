@@ -1,7 +1,4 @@
-"""A summary, or credits -> tables without a look: what stands in which column, and how its numbers are written.
-
-What a table becomes in a file is :mod:`harness.rendering`'s; its names are offered here as well.
-"""
+"""A summary, or credits -> tables without a look: what stands in which column, and how its numbers are written."""
 
 from __future__ import annotations
 
@@ -13,20 +10,19 @@ import pandas as pd
 
 from harness.aggregate import Summary
 from harness.credit import Credits
-from harness.rendering import TICK, Column, Line, Table, cells, csv, html, latex, markdown, render
+from harness.rendering import Column, Line, Table
 from harness.studies import Row, Study
 from harness.toggles import Applied, Toggle
-
-__all__ = [
-    "NOTHING", "TICK", "Column", "Line", "Table", "absent", "additive", "cells", "change", "credits", "csv", "html",
-    "interactions", "latex", "mark", "markdown", "model", "render", "signed", "steps",
-]  # fmt: skip
 
 NOTHING = "–"
 DAGGER = "†"
 _LARGEST = 10  # interactions shown; the CSV file has all
 
-_MARKS = {"better": "*", "worse": "*", "more": "*", "less": "*", "no difference": "≈"}
+_MARKS = {
+    **dict.fromkeys(("better", "worse", "more", "less"), "*"),
+    **dict.fromkeys(("slightly better", "slightly worse"), "*≈"),
+    "no difference": "≈",
+}
 _ACCURACY = ["top1", "low", "high", "top5", "top5_low", "top5_high"]
 _STEP = [
     "step", "step_low", "step_high", "p", "p_holm", "p_equal", "p_equal_holm", "finding", "right", "wrong", "classes",
@@ -39,9 +35,11 @@ _NUMBERS = [
 
 
 _STEPS_READ = (
+    "A step's interval is not corrected for their number; where it and the p-value disagree, the p-value decides. "
     "Flipped: videos that just one of the two rows has right, mean over the seeds; a class's number is the net of them. "
-    "Smallest visible step: the smallest that the test of this step, by itself, would have shown with 80 % power. To "
-    "settle: what would show a step as large as this one, with the same power."
+    "Smallest visible step: the smallest that would have been found at Holm's strictest level with 80 % power. To "
+    "settle: what would so find a step, if it is as large as the one seen; more videos settle it for these trainings "
+    "only, and for the recipe only more seeds do."
 )
 
 
@@ -194,14 +192,8 @@ def model(row: Row) -> str:
     A value that the model's name ends in, such as the 200, is not said again.
     """
     named = re.findall(r"\w+", row.model)
-    scale = [_scale(one) for one in row.applied if one.toggle.axis and str(one.value) not in named]
+    scale = [one.label for one in row.applied if one.toggle.axis and str(one.value) not in named]
     return ", ".join(filter(None, [row.model, *scale]))
-
-
-def _scale(axis: Applied) -> str:
-    # A label in the plural counts something: "48 frames", but "resolution 256".
-    label = axis.toggle.label
-    return f"{axis.value} {label}" if label.endswith("s") else f"{label} {axis.value}"
 
 
 def change(row: Row, study: Study) -> str:
@@ -209,7 +201,7 @@ def change(row: Row, study: Study) -> str:
 
     A change from a row that is not part of the study begins with "…".
     """
-    last = f"+ {row.applied[-1].toggle.label}" if row.applied else ""
+    last = f"+ {row.applied[-1].label}" if row.applied else ""
     if row.follows is None:
         return model(row) or last or f"row {row.number}"
     followed = next((one for one in study.rows if one.number == row.follows), None)
@@ -217,13 +209,13 @@ def change(row: Row, study: Study) -> str:
         return f"… {last}"
     own, before = ({one.toggle.key: one for one in of.applied} for of in (row, followed))
     added = [_added(one, one.toggle.key in before) for key, one in own.items() if one != before.get(key)]
-    return " ".join([*added, *(f"− {one.toggle.label}" for key, one in before.items() if key not in own)]) or NOTHING
+    return " ".join([*added, *(f"− {one.label}" for key, one in before.items() if key not in own)]) or NOTHING
 
 
 def _added(one: Applied, known: bool) -> str:
     if one.toggle.axis:
-        return _scale(one)
-    return f"{one.toggle.label} {one.value}" if known else f"+ {one.toggle.label}"
+        return one.label
+    return f"{one.toggle.label} {one.value}" if known else f"+ {one.label}"
 
 
 def absent(seeds: int, wanted: int) -> str:
@@ -237,7 +229,7 @@ def signed(points: float) -> str:
 
 
 def mark(finding: str) -> str:
-    """The mark of a finding: "*" for a difference that survives Holm, "≈" for none within the margin, else empty."""
+    """The mark of a finding: "*": a difference that survives Holm, "≈": within the margin, "*≈": both; else empty."""
     return _MARKS.get(finding, "")
 
 

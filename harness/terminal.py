@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from harness import rendering, tables
+from harness import rendering
 from harness.console import say
 
 _GAP = 2  # blanks between columns
 
 
-def show(shown: Sequence[tables.Table], failures: Sequence[str], console: Console) -> None:
+def show(shown: Sequence[rendering.Table], failures: Sequence[str], console: Console) -> None:
     """Prints tables, each with its caption, and what failed."""
     for table in shown:
         show_table(table, console)
@@ -22,14 +22,14 @@ def show(shown: Sequence[tables.Table], failures: Sequence[str], console: Consol
         say(console, f"FAILED {failure}", style="red")
 
 
-def show_table(table: tables.Table, console: Console) -> None:
+def show_table(table: rendering.Table, console: Console) -> None:
     """Prints a table and its caption; as Markdown where there is no terminal, or one too narrow for two columns.
 
     A table wider than the terminal is printed in parts below one another; each begins with the first column.
     """
     parts = _parts(rendering.widths(table), console.width) if console.is_terminal else []
     if not parts:
-        say(console, tables.markdown(table))
+        say(console, rendering.markdown(table))
         return
     say(console, table.title, style="italic")
     for part in parts:
@@ -50,11 +50,11 @@ def _parts(widths: Sequence[int], room: int) -> list[list[int]]:
     return parts if fits else []
 
 
-def _draw(table: tables.Table) -> RichTable:
+def _draw(table: rendering.Table) -> RichTable:
     drawn = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
     widths, heads = rendering.widths(table), rendering.stacked_heads(table)
     for column, head, width in zip(table.columns, heads, widths, strict=True):
         drawn.add_column(head, no_wrap=not column.wrap, min_width=width, justify=column.align)  # type: ignore[arg-type]
-    for line in tables.cells(table).itertuples(index=False):
+    for line in rendering.cells(table).itertuples(index=False):
         drawn.add_row(*map(str, line))
     return drawn

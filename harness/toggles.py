@@ -113,6 +113,15 @@ class Applied:
         return self.toggle.key if self.value == self.toggle.default and not self.toggle.axis else str(self)
 
     @property
+    def label(self) -> str:
+        """For tables and figures: the toggle's label, with the value where it is not the default; an axis's always."""
+        if self.toggle.axis:
+            # A label in the plural counts something: "48 frames", but "resolution 256".
+            plural = self.toggle.label.endswith("s")
+            return f"{self.value} {self.toggle.label}" if plural else f"{self.toggle.label} {self.value}"
+        return self.toggle.label if self.value == self.toggle.default else f"{self.toggle.label} {self.value}"
+
+    @property
     def changes(self) -> dict[str, Any]:
         """Field -> value of the settings, VALUE filled in; amounts stay in the paper's units."""
         return {field: _fill(term, self.value) for field, term in self.toggle.changes.items()}

@@ -148,7 +148,7 @@ CREDIT_CAPTION = (
     "Holm's correction over the design's toggles; ≈ no difference of more than 0.5 points; † asked at another scale."
 )
 DESIGNS = (
-    "additive", "reverse", "one-at-a-time", "leave-one-out", "full-factorial", "fractional-factorial", "shapley",
+    "additive", "reverse", "one-at-a-time", "leave-one-out", "factorial", "fractional-factorial", "shapley",
 )  # fmt: skip
 LABELS = ("LS", "SD", "WD", "350-EP", "SJ", "SE", "D-stem", "RA")
 # Credit, interval and finding of each toggle; a design shifts the credit and its interval.

@@ -1,5 +1,6 @@
 """Summaries: steps, missing runs, several seeds, what the caption admits, what is refused."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -67,6 +68,19 @@ def test_several_seeds_are_compared_by_seed():
     assert step["p_equal"] > 0.5, "a difference of 9 points is not within 5"
     assert "less than 5 points either way" in found.caption
     assert "paired by seed" in found.caption
+
+
+def test_a_sure_difference_within_the_margin_is_both():
+    before, after = first(8_000, 17_706), first(8_040, 17_706)
+    found = of(from_outcomes({"a": (0, before), "b": (0, after)}, margin=0.5), {1: ["a"], 2: ["b"]}, rows=(1, 2))
+    assert found.rows.loc[2, "finding"] == "slightly better"
+
+
+def test_a_damaged_run_is_not_just_unfinished():
+    measured = dataclasses.replace(evidence([line("a", 0.5)]), unusable=frozenset({"b"}))
+    found = of(measured, {1: ["a"], 2: ["b"], 3: ["c"]})
+    assert "Not usable, a record or its predictions are damaged: row 2." in found.caption
+    assert "Not finished: row 3." in found.caption
 
 
 def test_a_small_difference_is_a_finding_with_a_margin():

@@ -150,9 +150,45 @@ def test_a_toggle_asked_at_another_scale_is_marked_and_not_among_the_interaction
     built = designs.build(["additive"], question)
     wanted, runs = runs_of(built, lambda keys, seed: 400 + len(keys))
     found = credit.summarise(built, question, wanted, from_outcomes(runs))
-    assert value(found, "additive", "RA", "note") == "depth 200, frames 48"
-    assert "†: RA was asked at depth 200, frames 48." in found.caption
+    assert value(found, "additive", "RA", "note") == "depth 200, 48 frames"
+    assert "†: RA was asked at depth 200, 48 frames." in found.caption
     assert "8 runs" in found.interactions_note
+
+
+def test_drawn_orders_of_one_seed_have_no_interval():
+    keys = ("ls", "sd", "wd", "ep", "sj", "se")
+    single, several = (credits(["shapley"], accuracy, seeds=seeds, keys=keys) for seeds in ((0,), (0, 1)))
+    assert not single.credits["credit"].isna().any()
+    assert single.credits[["low", "high", "p", "p_equal"]].isna().all(axis=None)
+    assert (single.credits["finding"] == "not tested").all()
+    assert "Credits over drawn orders have no interval with one seed" in single.caption
+    assert "McNemar" not in single.caption
+    assert not several.credits["p"].isna().any()
+    assert "two seeds can hardly show anything" in several.caption
+
+
+def test_what_one_seed_shows_is_said_of_its_trainings():
+    found = credits(["one-at-a-time"], accuracy, seeds=(0,))
+    assert "One-at-a-time (these trainings of one seed; other seeds may say otherwise): LS, 350-EP are better" in (
+        found.caption
+    )
+
+
+def test_a_value_that_is_not_the_default_is_shown():
+    question = Question(STUDY, (TOGGLES["sd"].at(0.3), TOGGLES["depth"].at(101)), (), (0,), 4)
+    built = designs.build(["one-at-a-time"], question)
+    wanted, runs = runs_of(built, lambda keys, seed: 400 + len(keys))
+    found = credit.summarise(built, question, wanted, from_outcomes(runs))
+    assert found.labels == ("SD 0.3", "depth 101")
+
+
+def test_missing_toggles_count_in_holms_family():
+    whole = credits(["one-at-a-time"], accuracy)
+    partly = credits(["one-at-a-time"], accuracy, drop={"sd/1", "ls/0"})
+    label = "350-EP"
+    assert value(partly, "one-at-a-time", label, "p_holm") == pytest.approx(
+        3 * value(whole, "one-at-a-time", label, "p")
+    )
 
 
 def test_a_base_is_said():

@@ -11,7 +11,7 @@ import summaries
 from rich.console import Console
 from summaries import DESIGNS, LABELS, NAN, NOT_RUN
 
-from harness import figures, rendering, tables, terminal
+from harness import credit_figure, drawing, rendering, tables, terminal
 
 NOTHING_RUN = {(design, label): NOT_RUN for design in DESIGNS for label in LABELS}
 LONG = tuple(f"{label}, and some more words" for label in LABELS)
@@ -38,11 +38,11 @@ CASES = {
 
 
 def cell(numbers, design: str, label: str) -> str:
-    return str(tables.cells(tables.credits(numbers)).set_index("toggle").loc[label, design])
+    return str(rendering.cells(tables.credits(numbers)).set_index("toggle").loc[label, design])
 
 
 def test_there_is_a_line_for_each_toggle_and_a_column_for_each_design():
-    cells = tables.cells(tables.credits(CASES["every design"]))
+    cells = rendering.cells(tables.credits(CASES["every design"]))
     assert list(cells.columns) == ["toggle", *DESIGNS]
     assert list(cells["toggle"]) == list(LABELS)
 
@@ -70,14 +70,14 @@ def test_a_toggle_of_which_a_design_does_not_speak_gets_a_dash():
     numbers = summaries.credits()
     few = summaries.credits(credits=numbers.credits[numbers.credits["toggle"] != "LS"])
     assert cell(few, "additive", "LS") == "–"
-    assert math.isnan(figures.credit_points(few).series[0].credit[0])
-    assert figures.credit_points(few).series[0].absent[0] == ""
+    assert math.isnan(credit_figure.credit_points(few).series[0].credit[0])
+    assert credit_figure.credit_points(few).series[0].absent[0] == ""
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_csv_holds_every_number_unrounded(case):
     wanted = CASES[case].credits
-    back = pd.read_csv(io.StringIO(tables.csv(tables.credits(CASES[case]))), float_precision="round_trip")
+    back = pd.read_csv(io.StringIO(rendering.csv(tables.credits(CASES[case]))), float_precision="round_trip")
     assert list(back.columns) == list(wanted.columns)
     for name in ("credit", "low", "high", "p", "p_holm", "p_equal"):
         np.testing.assert_array_equal(back[name].astype(float), wanted[name].astype(float))
@@ -87,25 +87,25 @@ def test_csv_holds_every_number_unrounded(case):
 @pytest.mark.parametrize("case", CASES)
 def test_no_cell_is_blank_or_nan(case):
     made = tables.credits(CASES[case])
-    assert (tables.cells(made) != "").all(axis=None)
-    assert all("nan" not in text for text in tables.render(made).values())
+    assert (rendering.cells(made) != "").all(axis=None)
+    assert all("nan" not in text for text in rendering.render(made).values())
 
 
 def test_the_ten_largest_interactions_are_shown_and_all_are_in_the_file():
     made = tables.interactions(summaries.credits(pairs=28))
-    cells = tables.cells(made)
+    cells = rendering.cells(made)
     assert cells.iloc[:2].to_numpy().tolist() == [
         ["LS × SD", "+6.5 [+4.5, +8.5]*", "<0.001", "0.011", "more"],
         ["SD × WD", "-6.2 [-8.2, -4.2]*", "<0.001", "0.011", "less"],
     ]
     assert len(cells) == 10 and "The 10 largest of 28" in made.caption
-    assert len(pd.read_csv(io.StringIO(tables.csv(made)))) == 28
+    assert len(pd.read_csv(io.StringIO(rendering.csv(made)))) == 28
 
 
 @pytest.mark.parametrize(("pairs", "lines"), [(1, 1), (10, 10)])
 def test_few_interactions_are_all_shown(pairs, lines):
     made = tables.interactions(summaries.credits(pairs=pairs))
-    assert (len(tables.cells(made)), made.caption) == (lines, "Interactions are told from 37 runs.")
+    assert (len(rendering.cells(made)), made.caption) == (lines, "Interactions are told from 37 runs.")
 
 
 def test_without_interactions_there_is_no_table():
@@ -114,7 +114,7 @@ def test_without_interactions_there_is_no_table():
 
 def test_points_are_the_given_numbers():
     numbers = CASES["every design"]
-    points = figures.credit_points(numbers)
+    points = credit_figure.credit_points(numbers)
     assert (points.labels, points.margin) == (LABELS, 0.5)
     assert [series.name for series in points.series] == list(DESIGNS)
     for series in points.series:
@@ -127,16 +127,16 @@ def test_points_are_the_given_numbers():
 
 
 def test_marks_stand_above_and_notes_above_them():
-    first, second, *_ = figures.credit_points(CASES["four designs"]).series
+    first, second, *_ = credit_figure.credit_points(CASES["four designs"]).series
     assert first.marks == ("", "", "≈", "", "", "", "", "†")
     assert second.marks == ("", "", "≈", "", "", "", "", "")
     both = summaries.credits(changes={("additive", "WD"): {"note": "depth 200"}})
-    assert figures.credit_points(both).series[0].marks[2] == "†\n≈"
+    assert credit_figure.credit_points(both).series[0].marks[2] == "†\n≈"
 
 
 @pytest.mark.parametrize("count", range(1, 8))
 def test_the_designs_of_a_toggle_stand_apart_around_its_label(count):
-    series = figures.credit_points(summaries.credits(DESIGNS[:count])).series
+    series = credit_figure.credit_points(summaries.credits(DESIGNS[:count])).series
     places = np.array([one.x for one in series])
     np.testing.assert_allclose(places.mean(axis=0), range(8), atol=1e-12)
     assert (np.diff(places, axis=0) > 0.1).all()
@@ -144,10 +144,10 @@ def test_the_designs_of_a_toggle_stand_apart_around_its_label(count):
 
 
 def test_a_missing_credit_is_said_once_for_neighbours():
-    texts = [one.get_text() for one in figures.credits(CASES["some missing"]).axes[0].texts]
+    texts = [one.get_text() for one in credit_figure.credits(CASES["some missing"]).axes[0].texts]
     assert texts.count("2 of 3 seeds") == 1
     apart = {(one, "SJ"): NOT_RUN for one in (DESIGNS[0], DESIGNS[2])}
-    texts = [one.get_text() for one in figures.credits(summaries.credits(changes=apart)).axes[0].texts]
+    texts = [one.get_text() for one in credit_figure.credits(summaries.credits(changes=apart)).axes[0].texts]
     assert texts.count("not run") == 2
 
 
@@ -158,14 +158,14 @@ def markers(axes):
 
 
 def test_what_survives_is_filled_and_each_design_has_its_own_colour_and_marker():
-    found = markers(figures.credits(CASES["every design"]).axes[0])
+    found = markers(credit_figure.credits(CASES["every design"]).axes[0])
     assert [filled for *_, filled in found] == [True, False, False, True, False, True, False, False] * len(DESIGNS)
     assert len({marker for _, marker, _ in found}) == len({colour for colour, *_ in found}) == len(DESIGNS)
 
 
 @pytest.mark.parametrize(("margin", "there"), [(0.5, True), (NAN, False)])
 def test_the_margin_is_a_band_that_the_legend_explains(margin, there):
-    figure = figures.credits(summaries.credits(margin=margin))
+    figure = credit_figure.credits(summaries.credits(margin=margin))
     bands = [patch for patch in figure.axes[0].patches if patch.get_alpha()]
     assert bool(bands) == there
     if there:
@@ -182,9 +182,9 @@ def legends(figure):
 
 @pytest.mark.parametrize("case", CASES)
 def test_texts_are_legible_inside_and_apart(case):
-    figure = figures.credits(CASES[case])
+    figure = credit_figure.credits(CASES[case])
     figure.draw_without_rendering()
-    assert figure.get_figwidth() == figures.WIDTH
+    assert figure.get_figwidth() == drawing.WIDTH
     axes = figure.axes[0]
     assert len(legends(figure)) == 2
     labels = axes.get_xticklabels()
@@ -202,7 +202,7 @@ def test_texts_are_legible_inside_and_apart(case):
 
 @pytest.mark.parametrize("suffix", ["png", "pdf"])
 def test_the_same_credits_give_the_same_bytes(suffix):
-    first, second = (figures.to_bytes(figures.credits(CASES["one missing"]), suffix) for _ in range(2))
+    first, second = (drawing.to_bytes(credit_figure.credits(CASES["one missing"]), suffix) for _ in range(2))
     assert first == second
 
 
@@ -222,7 +222,7 @@ def test_a_terminal_of_any_width_shows_every_cell_whole(name, width, is_terminal
     terminal.show_table(TABLES[name], console)
     text = console.file.getvalue()
     unbroken = [place for place, column in enumerate(TABLES[name].columns) if not column.wrap]
-    for shown in tables.cells(TABLES[name]).iloc[:, unbroken].to_numpy().ravel():
+    for shown in rendering.cells(TABLES[name]).iloc[:, unbroken].to_numpy().ravel():
         assert shown.replace("<", r"\<" if "|" in text else "<") in text
     assert "…" not in text
     words = text.split()

@@ -173,7 +173,7 @@ def test_the_study_is_its_own_additive_design():
     assert design.credits[0]["ls"] == {2: 1.0, 1: -1.0}
     # Row 9 changes depth and frames, no toggle; row 10 asks RandAugment there.
     assert design.credits[0]["ra"] == {10: 1.0, 9: -1.0}
-    assert design.scales == {"ra": "depth=200 frames=48"}
+    assert design.scales == {"ra": "depth 200, 48 frames"}
 
 
 def test_rows_that_the_paper_has_answer_to_it():
@@ -196,6 +196,7 @@ def test_a_base_is_in_every_row_and_added_toggles_are_asked_too():
     [
         ({"keys": ()}, "no toggle to ask about"),
         ({"keys": ("ls", "sd", "ls")}, "toggle ls: is given twice"),
+        ({"keys": ("ls", "depth")}, "depth=50: every run has it, unless another value is given"),
         ({"base": (SD.at(0.1),)}, "toggle sd: is given twice, or in the base"),
     ],
 )
@@ -208,6 +209,19 @@ def test_a_factorial_of_too_many_toggles_is_refused_by_its_rows(monkeypatch):
     monkeypatch.setattr(designs, "MOST_FACTORS", 4)
     with pytest.raises(ToggleError, match=r"a factorial of 5 toggles has up to 32 rows: .* --factors"):
         built("factorial")
+
+
+def test_a_toggle_that_changes_nothing_is_refused():
+    design = built("reverse", keys=("ls", "dstem"))
+    same = {1: {0: "a"}, 2: {0: "a"}, 3: {0: "b"}}
+    with pytest.raises(ToggleError, match="reverse: rows 1 and 2 are the same run: one of the toggles has the value of"):
+        designs.refuse_idle([design], {"reverse": same})
+    designs.refuse_idle([design], {"reverse": {1: {0: "a"}, 2: {0: "c"}, 3: {0: "b"}}})
+
+
+def test_the_ends_of_an_order_that_the_study_does_not_name_are_named():
+    assert [row.model for row in built("leave-one-out").study.rows] == ["full recipe", "", "", "", "", ""]
+    assert built("reverse").study.rows[0].model == "R3D-50"
 
 
 def test_a_design_is_built_once():

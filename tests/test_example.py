@@ -1,4 +1,4 @@
-"""The committed example: its table follows from its records, and its records from its predictions."""
+"""The committed examples: their tables follow from their records, and their records from their predictions."""
 
 from pathlib import Path
 
@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 from ablations.table2 import STUDY
-from harness import outputs, tables, workspace
+from ablations.toggles import TOGGLES
+from harness import designs, outputs, rendering, tables, workspace
+from harness.designs import Question
 from harness.devices import Devices
 from harness.experiment import Cut
 from harness.store import Store
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "results" / "example"
+DESIGNS = ROOT / "results" / "example-designs"
+QUESTION = Question(STUDY, tuple(TOGGLES[key].at() for key in ("sd", "ep", "dstem", "ra")), (), (0, 1, 2), 6)
 
 
 @pytest.fixture(scope="module")
@@ -22,31 +26,69 @@ def example(tmp_path_factory):
     return workspace.Workspace(profile, data, Cut(), 1, Store(EXAMPLE), Devices())
 
 
+@pytest.fixture(scope="module")
+def asked(example):
+    """The workspace of the example of several designs, the designs, and their plan."""
+    made = workspace.Workspace(example.profile, example.data, Cut(), 1, Store(DESIGNS), Devices())
+    built = designs.build(["additive", "reverse", "leave-one-out", "shapley"], QUESTION)
+    return made, built, made.plan([design.study for design in built], QUESTION.seeds)
+
+
 def summary(example):
     plan = example.plan([STUDY], [0])
     return outputs.summary(STUDY, plan, outputs.evidence(example, plan, margin=0.5))
 
 
-def test_the_example_is_what_the_default_command_wants(example):
+def stands_in_the_readme(path):
+    table, caption = path.read_text().split("\n\n")[1:3]
+    readme = (ROOT / "README.md").read_text()
+    assert table in readme
+    assert f"<sub>{caption.strip()}</sub>" in readme
+
+
+def test_the_examples_are_what_their_commands_want(example, asked):
     plan = example.plan([STUDY], [0])
     assert len(plan.runs) == 10
     assert plan.missing == ()
+    # By hand: all 16 combinations of four toggles for each of three seeds.
+    assert (len(asked[2].runs), asked[2].missing) == (48, ())
 
 
-def test_the_table_follows_from_the_records_and_stands_in_the_readme(example):
+def test_the_tables_follow_from_the_records_and_stand_in_the_readme(example):
     numbers = summary(example)
-    for suffix, text in tables.render(tables.additive(numbers)).items():
-        assert (EXAMPLE / f"table2-quick.{suffix}").read_text() == text
-    table = (EXAMPLE / "table2-quick.md").read_text().split("\n\n")[1]
-    assert table in (ROOT / "README.md").read_text()
+    for name, table in (("table2-quick", tables.additive(numbers)), ("table2-quick-steps", tables.steps(numbers))):
+        for suffix, text in rendering.render(table).items():
+            assert (EXAMPLE / f"{name}.{suffix}").read_text() == text
+    stands_in_the_readme(EXAMPLE / "table2-quick.md")
 
 
-def test_every_number_of_the_example_is_recomputed_from_its_predictions(example):
-    for record in map(example.store.read, example.store.ids()):
-        predictions = example.store.predictions(record, "10x3@32")
-        labels, best = predictions["label"].to_numpy(), np.stack(predictions["top_class"])
-        assert record.evaluations["10x3@32"].top1 == np.mean(best[:, 0] == labels)
-        assert record.provenance["dirty"] is False
+def test_the_credits_follow_from_the_records_and_stand_in_the_readme(asked):
+    made, built, plan = asked
+    found = outputs.credits(built, QUESTION, plan, outputs.evidence(made, plan, margin=0.5))
+    name = f"{outputs.stem(made, QUESTION, built)}-additive-reverse-leave-one-out-shapley"
+    for kind, table in (("credit", tables.credits(found)), ("interactions", tables.interactions(found))):
+        for suffix, text in rendering.render(table).items():
+            assert (DESIGNS / f"{name}-{kind}.{suffix}").read_text() == text
+    stands_in_the_readme(DESIGNS / f"{name}-credit.md")
+
+
+def test_every_number_of_the_examples_is_recomputed_from_its_predictions():
+    for store in (Store(EXAMPLE), Store(DESIGNS)):
+        for record in map(store.read, store.ids()):
+            predictions = store.predictions(record, "10x3@32")
+            labels, best = predictions["label"].to_numpy(), np.stack(predictions["top_class"])
+            evaluation = record.evaluations["10x3@32"]
+            assert evaluation.top1 == np.mean(best[:, 0] == labels)
+            assert evaluation.top5 == pytest.approx(np.mean((best == labels[:, None]).any(axis=1)))
+            assert record.provenance["dirty"] is False
+
+
+def test_a_run_that_both_examples_hold_came_out_alike():
+    shared = set(Store(EXAMPLE).ids()) & set(Store(DESIGNS).ids())
+    assert len(shared) >= 1, "the baseline with the first seed"
+    for run_id in shared:
+        one, other = (store.predictions(store.read(run_id), "10x3@32") for store in (Store(EXAMPLE), Store(DESIGNS)))
+        assert one["loss"].equals(other["loss"])
 
 
 def test_each_row_lies_between_chance_and_95_percent(example):

@@ -11,7 +11,7 @@ import pytest
 import summaries
 from summaries import MISSING, NAN, OURS, PAPER, PARTIAL, STUDY
 
-from harness import figures
+from harness import drawing, figures
 
 ROOT = Path(__file__).parents[1]
 WITH_AWKWARD = STUDY.plus([summaries.AWKWARD.at()])
@@ -121,7 +121,7 @@ def test_steps_are_written_with_sign_and_mark():
 def test_texts_are_legible_inside_and_apart(case):
     figure = figures.additive(CASES[case])
     figure.draw_without_rendering()
-    assert figure.get_figwidth() == figures.WIDTH
+    assert figure.get_figwidth() == drawing.WIDTH
     ticks = [label for axes in figure.axes for label in axes.get_yticklabels()]
     texts = [text for axes in figure.axes for text in (*axes.texts, *axes.get_legend().get_texts())]
     labels = figure.axes[-1].get_xticklabels()
@@ -150,16 +150,16 @@ def test_no_percentage_above_100_is_on_the_scale():
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_the_same_numbers_give_the_same_bytes(suffix):
     figure = figures.additive(summaries.summary({4: MISSING}))
-    first = figures.to_bytes(figure, suffix)
-    figures.to_bytes(figure, "pdf" if suffix == "png" else "png")
-    assert figures.to_bytes(figure, suffix) == first
-    assert figures.to_bytes(figures.additive(summaries.summary({4: MISSING})), suffix) == first
+    first = drawing.to_bytes(figure, suffix)
+    drawing.to_bytes(figure, "pdf" if suffix == "png" else "png")
+    assert drawing.to_bytes(figure, suffix) == first
+    assert drawing.to_bytes(figures.additive(summaries.summary({4: MISSING})), suffix) == first
     assert first.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])
 
 
 def test_an_unknown_format_is_refused():
     with pytest.raises(ValueError, match="'gif': expected one of png, pdf, svg"):
-        figures.to_bytes(figures.additive(summaries.summary(study=STUDY.only([1]))), "gif")
+        drawing.to_bytes(figures.additive(summaries.summary(study=STUDY.only([1]))), "gif")
 
 
 def test_it_changes_no_setting_and_loads_neither_pyplot_nor_tensorflow():
@@ -169,8 +169,8 @@ import matplotlib
 before = matplotlib.rcParams.copy()  # dict() would load pyplot to find a backend
 sys.path.insert(0, "tests")
 import summaries
-from harness import figures
-figures.to_bytes(figures.additive(summaries.summary()), "pdf")
+from harness import drawing, figures
+drawing.to_bytes(figures.additive(summaries.summary()), "pdf")
 assert not {"tensorflow", "matplotlib.pyplot"} & set(sys.modules)
 assert matplotlib.rcParams.copy() == before
 """

@@ -30,10 +30,10 @@ def test_a_study_from_nothing_and_again(folder):
     store = Store(folder / "results")
     assert len(store.ids()) == 2
     assert first.count(": done after") == 2
-    table = (folder / "results/tables/table2-quick-cut.md").read_text()
+    table = (folder / "results/tables/table2-quick-cut-steps-2-validation-videos-8.md").read_text()
     assert "CUT SHORT, not the profile's own training: steps 2." in table
     assert table.count("not run") == 3 * 8
-    assert (folder / "plots/table2-quick-cut.pdf").read_bytes().startswith(b"%PDF")
+    assert (folder / "plots/table2-quick-cut-steps-2-validation-videos-8.pdf").read_bytes().startswith(b"%PDF")
 
     again = call(additive_study.main, folder, *CUT)
     assert "done 2, to do 0" in again
@@ -46,11 +46,11 @@ def test_a_study_from_nothing_and_again(folder):
     assert mended.count(": done after") == 1
     assert store.has(removed)
     assert (store.folder(store.ids()[1]) / "record.json").read_bytes() == kept
-    assert (folder / "results/tables/table2-quick-cut.md").read_text() == table
+    assert (folder / "results/tables/table2-quick-cut-steps-2-validation-videos-8.md").read_text() == table
 
     drawn = call(additive_study.main, folder, "--draw", "--validation-videos", "8")
     assert "done after" not in drawn
-    assert (folder / "results/tables/table2-quick-cut.md").read_text() == table
+    assert (folder / "results/tables/table2-quick-cut-steps-2-validation-videos-8.md").read_text() == table
 
     mirrored = {one.run: one for one in wandb_files.read(folder / "results" / "wandb")}
     assert {*store.ids()} < {*mirrored}, "and the study itself"

@@ -14,7 +14,7 @@ import summaries
 from summaries import MISSING, NAN, PARTIAL, STEPLESS, STUDY
 
 from ablations.toggles import DEPTH, EMA, FRAMES, LS, RESOLUTION, SD, TABLE_2
-from harness import tables
+from harness import rendering, tables
 from harness.studies import Row, Study
 from harness.toggles import Toggle
 
@@ -32,13 +32,13 @@ CASES = {
 }
 
 
-def table(case: str) -> tables.Table:
+def table(case: str) -> rendering.Table:
     return tables.additive(CASES[case])
 
 
 def shown(summary, row: int) -> dict[str, str]:
     """The cells of one row by their heads."""
-    cells = tables.cells(tables.additive(summary))
+    cells = rendering.cells(tables.additive(summary))
     return dict(cells.set_index("#").loc[str(row)])
 
 
@@ -70,11 +70,11 @@ class Cells(html.parser.HTMLParser):
 
 
 def test_columns_are_those_of_the_papers_table():
-    assert list(tables.cells(table("full")).columns) == [
+    assert list(rendering.cells(table("full")).columns) == [
         "#", "Model", "LS", "SD", "WD", "350-EP", "SJ", "SE", "D-stem", "RA",
         "GFLOPs", "top-1 (%)", "95 % interval", "step's 95 % interval", "paper, Kinetics-400",
     ]  # fmt: skip
-    assert list(tables.cells(table("paper")).columns)[-1] == "paper"
+    assert list(rendering.cells(table("paper")).columns)[-1] == "paper"
 
 
 def test_a_row_shows_its_toggles_and_numbers():
@@ -153,12 +153,12 @@ def test_a_row_that_the_paper_has_not_gets_a_dash():
 def test_without_any_number_of_the_paper_there_is_no_column_for_it():
     nothing = {"paper_top1": NAN, "paper_step": NAN}
     summary = summaries.summary(dict.fromkeys(range(1, 11), nothing))
-    assert list(tables.cells(tables.additive(summary)).columns)[-1] == "step's 95 % interval"
+    assert list(rendering.cells(tables.additive(summary)).columns)[-1] == "step's 95 % interval"
 
 
 def test_without_any_interval_of_a_step_there_is_no_column_for_it():
     summary = summaries.summary(dict.fromkeys(range(1, 11), STEPLESS))
-    assert "step's 95 % interval" not in tables.cells(tables.additive(summary)).columns
+    assert "step's 95 % interval" not in rendering.cells(tables.additive(summary)).columns
 
 
 @pytest.mark.parametrize(
@@ -172,17 +172,17 @@ def test_a_step_is_marked_by_its_finding(finding, top1):
 
 def test_a_scaling_axis_has_no_ticks():
     added = summaries.summary(study=STUDY.plus([RESOLUTION.at(256)]))
-    assert "resolution" not in tables.cells(tables.additive(added)).columns
+    assert "resolution" not in rendering.cells(tables.additive(added)).columns
     assert shown(added, 11)["Model"] == "R3D-RS-200, 48 frames, resolution 256"
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_cell_but_a_tick_is_blank_or_nan(case):
     made = table(case)
-    cells = tables.cells(made)
+    cells = rendering.cells(made)
     texts = [place for place, column in enumerate(made.columns) if column.align != "center"]
     assert (cells.iloc[:, texts] != "").all(axis=None)
-    for text in (*tables.render(made).values(), cells.to_string()):
+    for text in (*rendering.render(made).values(), cells.to_string()):
         assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
 
 
@@ -194,7 +194,7 @@ def test_csv_holds_the_unrounded_numbers(case):
         "p", "p_holm", "p_equal", "p_equal_holm", "right", "wrong", "smallest", "spread", "units", "discordance",
         "seeds", "seeds_wanted", "videos", "paper_top1", "paper_step", "paper_gflops",
     ]  # fmt: skip
-    back = read(tables.csv(table(case)))
+    back = read(rendering.csv(table(case)))
     pd.testing.assert_frame_equal(
         back[numbers].astype(float), rows[numbers].astype(float), check_exact=True, check_names=False
     )
@@ -203,7 +203,7 @@ def test_csv_holds_the_unrounded_numbers(case):
 
 
 def test_csv_says_findings_and_classes():
-    back = read(tables.csv(table("full")))
+    back = read(rendering.csv(table("full")))
     assert back["finding"].fillna("").tolist()[:4] == ["", "unsettled", "unsettled", "no difference"]
     assert back.loc[2, ["classes", "settle", "step_population"]].tolist() == [
         "east 5.0;north-east -3.0", "12,900 videos", "videos",
@@ -211,7 +211,7 @@ def test_csv_says_findings_and_classes():
 
 
 def test_csv_joins_ids_and_leaves_what_is_missing_empty():
-    text = tables.csv(tables.additive(summaries.summary({2: MISSING | {"run_ids": ("a", "b")}})))
+    text = rendering.csv(tables.additive(summaries.summary({2: MISSING | {"run_ids": ("a", "b")}})))
     line = text.splitlines()[2]
     assert line.startswith("2,,1,0,") and line.endswith(",a;b")
     assert read(text).loc[2, ["model", "gflops", "top1", "low", "high", "step"]].isna().all()
@@ -220,17 +220,17 @@ def test_csv_joins_ids_and_leaves_what_is_missing_empty():
 def test_a_toggle_named_like_a_number_keeps_its_column():
     study = STUDY.plus([Toggle("step", "Step", "test", "test", {"x": 1}, default=1).at()])
     summary = summaries.summary(study=study)
-    assert list(read(tables.csv(tables.additive(summary)))["toggle_step"]) == [0] * 10 + [1]
+    assert list(read(rendering.csv(tables.additive(summary)))["toggle_step"]) == [0] * 10 + [1]
     assert (shown(summary, 11)["Step"], shown(summary, 10)["Step"]) == ("✓", "")
 
 
 def test_title_says_the_profile():
-    for text in (tables.markdown(table("full")), tables.latex(table("full")), tables.html(table("full"))):
+    for text in (rendering.markdown(table("full")), rendering.latex(table("full")), rendering.html(table("full"))):
         assert "(quick profile)" in text
 
 
 def test_markdown_has_a_line_for_each_row_and_escapes_bars():
-    text = tables.markdown(table("toggle added"))
+    text = rendering.markdown(table("toggle added"))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [re.split(r"(?<!\\)\|", line) for line in lines]
     assert len(lines) == 2 + 11
@@ -239,7 +239,7 @@ def test_markdown_has_a_line_for_each_row_and_escapes_bars():
 
 
 def test_html_escapes_and_styles_only_itself():
-    text = tables.html(table("toggle added"))
+    text = rendering.html(table("toggle added"))
     assert "a_b &amp; &lt;c|d&gt; 50% {e}</th>" in text
     assert "<caption><strong>" in text and "a_b &amp; &lt;c|d&gt; 50% {e}</caption>" in text
     assert "<c|d>" not in text
@@ -249,14 +249,14 @@ def test_html_escapes_and_styles_only_itself():
 
 def test_html_holds_the_same_cells():
     reader = Cells()
-    reader.feed(tables.html(table("toggle added")))
-    cells = tables.cells(table("toggle added"))
+    reader.feed(rendering.html(table("toggle added")))
+    cells = rendering.cells(table("toggle added"))
     assert reader.rows[0] == list(cells.columns)
     assert reader.rows[1:] == cells.to_numpy().tolist()
 
 
 def test_latex_is_a_whole_environment():
-    text = tables.latex(table("toggle added"))
+    text = rendering.latex(table("toggle added"))
     assert text.startswith(r"\begin{table}") and text.rstrip().endswith(r"\end{table}")
     for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:table2}", r"\caption{", r"($-$1.8)"):
         assert part in text
@@ -278,7 +278,7 @@ PAGES = {
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 def test_latex_compiles_each_onto_a_page(tmp_path):
-    parts = [tables.latex(made) for made in PAGES.values()]
+    parts = [rendering.latex(made) for made in PAGES.values()]
     document = "\n".join(
         [
             r"\documentclass{article}",
@@ -299,15 +299,15 @@ def test_latex_compiles_each_onto_a_page(tmp_path):
 
 
 def test_render_gives_every_format_and_the_same_text_twice():
-    texts = tables.render(table("full"))
+    texts = rendering.render(table("full"))
     assert set(texts) == {"md", "tex", "csv", "html"}
-    assert texts == tables.render(table("full"))
+    assert texts == rendering.render(table("full"))
 
 
 def test_rendering_leaves_the_summary_as_it_was():
     summary = summaries.summary({4: MISSING})
     before = summary.rows.copy(deep=True)
-    tables.render(tables.additive(summary))
+    rendering.render(tables.additive(summary))
     pd.testing.assert_frame_equal(summary.rows, before)
 
 
@@ -319,13 +319,13 @@ def test_importing_it_does_not_load_tensorflow():
 def test_a_toggle_at_another_value_than_its_default_shows_the_value():
     study = summaries.STUDY.plus([EMA.at(0.99)])
     table = tables.additive(summaries.summary(study=study))
-    assert list(tables.cells(table)["EMA"])[-2:] == ["", "0.99"]
-    assert pd.read_csv(io.StringIO(tables.csv(table)))["ema"].tolist()[-2:] == [0.0, 0.99]
+    assert list(rendering.cells(table)["EMA"])[-2:] == ["", "0.99"]
+    assert pd.read_csv(io.StringIO(rendering.csv(table)))["ema"].tolist()[-2:] == [0.0, 0.99]
 
 
 def steps(summary, row: int) -> dict[str, str]:
     """The cells of one row of the table of steps by their heads."""
-    return dict(tables.cells(tables.steps(summary)).set_index("#").loc[str(row)])
+    return dict(rendering.cells(tables.steps(summary)).set_index("#").loc[str(row)])
 
 
 def test_a_step_shows_all_that_is_known_of_it():
@@ -412,26 +412,26 @@ def test_leaving_one_out_is_written_with_a_minus():
     rows = [Row(n, "", tuple(o for o in whole.applied if o.toggle is not left), follows=1)
             for n, left in enumerate(TABLE_2, start=2)]  # fmt: skip
     summary = summaries.summary(study=Study("loo", "Leave one out", TABLE_2, (whole, *rows)))
-    assert list(tables.cells(tables.steps(summary))["change"]) == ["full", *(f"− {one.label}" for one in TABLE_2)]
-    assert "$-$ LS" in tables.latex(tables.steps(summary))
+    assert list(rendering.cells(tables.steps(summary))["change"]) == ["full", *(f"− {one.label}" for one in TABLE_2)]
+    assert "$-$ LS" in rendering.latex(tables.steps(summary))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_cell_of_the_steps_is_blank_or_nan(case):
     made = tables.steps(CASES[case])
-    assert (tables.cells(made) != "").all(axis=None)
-    for text in tables.render(made).values():
+    assert (rendering.cells(made) != "").all(axis=None)
+    for text in rendering.render(made).values():
         assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
-    back = read(tables.csv(made))
+    back = read(rendering.csv(made))
     rows = CASES[case].rows
     for name in ("step", "step_low", "step_high", "p", "p_holm", "top5", "right", "wrong", "smallest"):
         assert back[name].astype(float).equals(rows[name].astype(float).rename_axis("row"))
 
 
 def test_signs_are_typeset():
-    text = tables.latex(table("full"))
+    text = rendering.latex(table("full"))
     assert r"60.2 (+0.0$\approx$)" in text and "66.5 (+6.2*)" in text
-    assert "$<$0.001" in tables.latex(tables.steps(CASES["full"]))
+    assert "$<$0.001" in rendering.latex(tables.steps(CASES["full"]))
 
 
 @pytest.mark.parametrize(
@@ -446,4 +446,4 @@ def test_signs_are_typeset():
 )
 def test_no_asterisk_begins_an_emphasis_in_markdown(text, escaped):
     made = tables.additive(summaries.summary(caption=text))
-    assert tables.markdown(made).rstrip().endswith(escaped)
+    assert rendering.markdown(made).rstrip().endswith(escaped)
