@@ -14,9 +14,10 @@ becomes a record (`execution`, `records`, `store`), records become a frame, a fr
 a `worker` process carry it out, `console` shows it, `mirroring` tells a tracker (`tracking`: W&B) of it. TensorFlow is
 loaded in that process alone.
 
-What the statistics promise is tried out by `simulation` (`check_statistics`), what more seeds or videos would show is
-planned by `power` (`seed_planning`, `seed_report`, `plan_seeds`), and what the paper's own printed numbers can show is
-said by `published_steps` (`paper_significance`).
+What the statistics promise is tried out on synthetic studies (`simulation`, `simulated_studies`, `simulated_methods`,
+`simulated_checks`; the command `check_statistics`), what more seeds or videos would show is planned by `power`
+(`seed_planning`, `seed_report`, `plan_seeds`), and what the paper's own printed numbers can show is said by
+`published_steps` (`paper_significance`).
 
 Out of the line leads `exporting` (a run as the Garden's YAML, the command `export`), into it `garden_folder` and
 `importing` (a folder that the Garden trained alone, the command `import_garden`) and `import_wandb` (records from a
