@@ -54,6 +54,11 @@ class Evidence:
         """The records under the protocol, indexed by id."""
         return self.records[self.records["protocol"] == self.protocol].set_index("id")
 
+    @property
+    def tolerance(self) -> float | None:
+        """The margin as a fraction of the videos; None for no such test."""
+        return None if math.isnan(self.margin) else self.margin / 100
+
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
@@ -224,8 +229,7 @@ def _planned_steps(study: Study) -> int:
 
 def _steps(pairs: Mapping[int, Pair | None], planned: int, evidence: Evidence) -> pd.DataFrame:
     """The step of each row that follows another, indexed by its number; the columns of a summary that are a step's."""
-    margin = evidence.margin / 100
-    differences = {number: comparison.compare(*pair, margin) for number, pair in pairs.items() if pair}
+    differences = {number: comparison.compare(*pair, evidence.tolerance) for number, pair in pairs.items() if pair}
     found = comparison.verdicts([differences.get(number) for number in pairs], planned)
     found.index = pd.Index(pairs, name="number")
     found = found.rename(columns={"value": "step", "low": "step_low", "high": "step_high",
@@ -283,13 +287,8 @@ def _remarks(rows: pd.DataFrame, runs: pd.DataFrame, evidence: Evidence, populat
     """Sentences of the caption that the numbers themselves decide."""
     remarks = provenance(runs, evidence.protocol)
     remarks += intervals(population)
-    steps = rows.rename(columns={"step_population": "population_of_step"})
-    remarks += marks(
-        steps[["finding", "method", "units"]].assign(population=steps["population_of_step"]),
-        evidence.margin,
-        "Steps",
-        f"{planned} step{'s' if planned > 1 else ''}",
-    )
+    steps = rows.assign(population=rows["step_population"])
+    remarks += marks(steps, evidence.margin, "Steps", f"{planned} step{'s' if planned > 1 else ''}")
     missing = [number for number, line in rows.iterrows() if line["seeds"] < line["seeds_wanted"]]
     damaged = [number for number in missing if set(rows.loc[number, "run_ids"]) & evidence.unusable]
     if damaged:

@@ -96,19 +96,19 @@ def refuse_other_videos(one: Outcomes, other: Outcomes) -> None:
     _refuse_other_videos(one.name, other.name, *tables)
 
 
-def compare(before: Outcomes, after: Outcomes, margin: float) -> Difference:
+def compare(before: Outcomes, after: Outcomes, margin: float | None) -> Difference:
     """The paired difference of two rows, which have the same seeds.
 
     Args:
       before: the one row.
       after: the other.
-      margin: a difference up to so large, a fraction, counts as none; NaN for no margin.
+      margin: a difference up to so large, a fraction, counts as none; None for no margin.
 
     Raises:
       MixedError: they were evaluated on different videos.
     """
     refuse_other_videos(before, after)
-    return estimates.paired(before.right, after.right, margin=None if math.isnan(margin) else margin)
+    return estimates.paired(before.right, after.right, margin=margin)
 
 
 def discordance(before: Outcomes, after: Outcomes) -> float:

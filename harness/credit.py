@@ -134,19 +134,19 @@ def _difference(design: Design, key: str, wanted: Wanted, evidence: Evidence) ->
     rows = _rows(design, key)
     if not rows or any(run_id not in evidence.outcomes for run_id in _ids(rows, wanted)):
         return None
-    margin = evidence.margin / 100
+    margin = evidence.tolerance
     sums = [_weighted(weights, seed, wanted, evidence) for seed, weights in rows.items()]
     terms = sums[0]
     if len(sums) > 1:
         per_seed = [float(sum(weight * one.right.mean() for weight, one in terms)) for terms in sums]
         # The credit changes with a single video by no less than this.
         step = min(abs(weight) for weight, _ in terms) / terms[0][1].right.shape[1]
-        return estimates.contrast(per_seed, "seeds", None if math.isnan(margin) else margin, step=step)
+        return estimates.contrast(per_seed, "seeds", margin, step=step)
     if sorted(weight for weight, _ in terms) == [-1.0, 1.0]:
         (_, before), (_, after) = sorted(terms, key=lambda term: term[0])
         return comparison.compare(before, after, margin)
     per_video = np.sum([weight * one.right[0] for weight, one in terms], axis=0)
-    found = estimates.contrast(per_video, "videos", None if math.isnan(margin) else margin, step=1.0)
+    found = estimates.contrast(per_video, "videos", margin, step=1.0)
     return _untested(found) if design.drawn else found
 
 
@@ -158,16 +158,13 @@ def _untested(found: Difference) -> Difference:
 
 def _weighted(weights: Weights, seed: int, wanted: Wanted, evidence: Evidence) -> list[tuple[float, Outcomes]]:
     """The terms of one seed's credit: weight and what the row's run made of the videos."""
-    terms = [
+    return [  # all on the same videos: `summarise` has refused anything else
         (
             weight,
             comparison.outcomes(f"run {wanted[number][seed][:8]}", {seed: wanted[number][seed]}, evidence.outcomes),
         )
         for number, weight in weights.items()
     ]
-    for _, other in terms[1:]:
-        comparison.refuse_other_videos(terms[0][1], other)
-    return terms
 
 
 def _interactions(
