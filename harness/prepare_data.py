@@ -52,32 +52,75 @@ problems-SPLIT.csv (what was left out, and why). Stopped or killed, the same com
 @click.argument("videos", required=False, type=click.Path(path_type=Path))
 @click.argument("out", required=False)
 @click.option("--format", "kind", type=click.Choice(["kinetics", "ucf101", "hmdb51", "folders", "csv"]))
-@click.option("--annotations", type=click.Path(path_type=Path), multiple=True, metavar="PATH",
-              help="CSV file, may be repeated; for ucf101 and hmdb51 the folder of the split files.")
-@click.option("--classes", type=click.Path(path_type=Path), metavar="FILE",
-              help="Label map, one name a line in the order of the labels; another label is an error.  "
-                   "[default: the names in alphabetical order; ucf101: classInd.txt]")
-@click.option("--fold", type=click.IntRange(1, 3), default=1, show_default=True,
-              help="Which of the official splits of UCF-101 and HMDB-51.")
+@click.option(
+    "--annotations",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PATH",
+    help="CSV file, may be repeated; for ucf101 and hmdb51 the folder of the split files.",
+)
+@click.option(
+    "--classes",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Label map, one name a line in the order of the labels; another label is an error.  "
+    "[default: the names in alphabetical order; ucf101: classInd.txt]",
+)
+@click.option(
+    "--fold",
+    type=click.IntRange(1, 3),
+    default=1,
+    show_default=True,
+    help="Which of the official splits of UCF-101 and HMDB-51.",
+)
 @click.option("--test-as-validation", is_flag=True, help="Take the videos of a split 'test' for validation.")
-@click.option("--holdout", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE",
-              help="Where the source has no splits: this share of the videos, drawn by their ids, is validation.")
-@click.option("--short-side", type=click.IntRange(16, 4096), default=256, show_default=True, metavar="PIXELS",
-              help="Shorter side of the stored frames, by FFmpeg's bicubic scaler; smaller videos keep their size.")
+@click.option(
+    "--holdout",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Where the source has no splits: this share of the videos, drawn by their ids, is validation.",
+)
+@click.option(
+    "--short-side",
+    type=click.IntRange(16, 4096),
+    default=256,
+    show_default=True,
+    metavar="PIXELS",
+    help="Shorter side of the stored frames, by FFmpeg's bicubic scaler; smaller videos keep their size.",
+)
 @click.option("--quality", type=click.IntRange(1, 95), default=95, show_default=True, help="JPEG quality.")
-@click.option("--fps", metavar="RATE", help="Frames per second, such as 25 or 30000/1001, resampled by timestamps.  "
-                                            "[default: every frame of the video]")
-@click.option("--min-frames", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
-              help="Leave out shorter videos. 64 is the paper's longest clip, so that all its rows see the same videos.")
-@click.option("--videos-per-shard", type=click.IntRange(1, 10_000), default=64, show_default=True, metavar="N",
-              help="At most; a killed preparation loses the shards it was at.")
+@click.option(
+    "--fps",
+    metavar="RATE",
+    help="Frames per second, such as 25 or 30000/1001, resampled by timestamps.  [default: every frame of the video]",
+)
+@click.option(
+    "--min-frames",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Leave out shorter videos. 64 is the paper's longest clip: all its rows see the same videos.",
+)
+@click.option(
+    "--videos-per-shard",
+    type=click.IntRange(1, 10_000),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="At most; a killed preparation loses the shards it was at.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the order of the videos.")
 @click.option("--name", help="Name of the data set.  [default: the folder's]")
 @click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Processes.  [default: one for each CPU]")
 @click.option("--strict", is_flag=True, help="A video that cannot be used is an error: no manifest, exit code 1.")
 @click.option("--rebuild", is_flag=True, help="Make shards again whose videos or options are no longer the same.")
-@click.option("--check", "checked", metavar="DIR",
-              help="Read every shard of a data set and hold it against its manifest, then stop.")
+@click.option(
+    "--check",
+    "checked",
+    metavar="DIR",
+    help="Read every shard of a data set and hold it against its manifest, then stop.",
+)
 @options.one_line_errors
 def main(
     videos: Path | None,
@@ -107,15 +150,15 @@ def main(
         return
     if videos is None or out is None or kind is None:
         raise click.UsageError("needs VIDEOS, OUT and --format; see --help for an example of each format")
-    from harness.data import sources, video
+    from harness.data import lists, sources, video
     from harness.data.places import Place
 
     decoding = video.Decoding(short_side, quality, _rate(fps), min_frames)
-    named = sources.read_names(classes) if classes else None
+    named = lists.names(classes) if classes else None
     request = sources.Request(videos, annotations, named, fold, test_as_validation, holdout)
     place = Place(out)
     if kind == "folders" and place.local and Path(out).resolve().is_relative_to(videos.resolve()):
-        raise sources.SourceError(f"{out}: is inside {videos}, where every folder is a class; name one outside")
+        raise lists.SourceError(f"{out}: is inside {videos}, where every folder is a class; name one outside")
     listing = sources.listing(kind, request)
     _describe(listing)
     from harness.data import preparing
@@ -192,7 +235,7 @@ def _run(plan: Survey, place: Place, workers: int, videos: int) -> None:
     try:
         with _shown(todo, len(plan.todo)) as progress:
             preparing.run(plan, place, workers, progress)
-    except preparing.WorkerLost as lost:
+    except preparing.WorkerLostError as lost:
         click.echo(f"FAILED {lost}", err=True)
         raise SystemExit(1) from None
 

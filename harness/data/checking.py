@@ -12,7 +12,6 @@ from harness.data import manifest as manifests
 from harness.data.manifest import Manifest, ManifestError, Shard, Split
 from harness.data.places import Place
 
-
 # Shard -> (id, digest, number of frames) of each record, as they were written.
 _Rows = dict[str, list[tuple[str, str, str]]]
 
@@ -72,9 +71,7 @@ def faults(place: Place, manifest: Manifest, progress: Callable[[int], None]) ->
             yield f"{place.path(file)}: is not in the manifest"
 
 
-def _examples(
-    place: Place, shard: Shard, classes: int, sources: _Rows | None
-) -> Iterator[indexing.Example]:
+def _examples(place: Place, shard: Shard, classes: int, sources: _Rows | None) -> Iterator[indexing.Example]:
     """The videos of a shard.
 
     Raises:

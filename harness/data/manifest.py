@@ -125,8 +125,8 @@ def save(manifest: Manifest, folder: Path) -> None:
 
 def dumps(manifest: Manifest) -> str:
     """The text of a manifest's file."""
-    maps = {"splits": dict(manifest.splits), "preparation": manifest.preparation and dict(manifest.preparation)}
-    fields = _without_nothing(asdict(replace(manifest, **maps)))
+    options = None if manifest.preparation is None else dict(manifest.preparation)
+    fields = _without_nothing(asdict(replace(manifest, splits=dict(manifest.splits), preparation=options)))
     return json.dumps({"schema": SCHEMA, **fields}, indent=1, sort_keys=True) + "\n"
 
 

@@ -59,8 +59,8 @@ class Place:
             yield
             return
         with self._said():
-            file = Path(self.path(".lock")).open("w")
-        with file:
+            Path(self.path(".lock")).touch()
+        with Path(self.path(".lock")).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -142,7 +142,7 @@ class Place:
             self.remove(f"{PARTS}/{PurePosixPath(part).name}")
 
     def _open(self, path: str, mode: str) -> IO[bytes]:
-        return Path(path).open(mode) if self.local else self._gfile().GFile(path, mode)  # type: ignore[return-value]
+        return Path(path).open(mode) if self.local else self._gfile().GFile(path, mode)
 
     def _gfile(self) -> Any:
         import tensorflow as tf

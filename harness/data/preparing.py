@@ -41,7 +41,7 @@ class PreparingError(ValueError):
     """A preparation that cannot be done or go on; the message is one line."""
 
 
-class WorkerLost(PreparingError):
+class WorkerLostError(PreparingError):
     """A worker process ended before its shard was made."""
 
 
@@ -64,7 +64,10 @@ class Survey:
     @property
     def refused(self) -> str:
         """What speaks against going on without being told to make shards again; empty where nothing does."""
-        again = [*self.changed, *(f"{name}: belongs to another list of videos or number of shards" for name in self.gone)]
+        again = [
+            *self.changed,
+            *(f"{name}: belongs to another list of videos or number of shards" for name in self.gone),
+        ]
         more = f", and {len(again) - 1} more shards" if len(again) > 1 else ""
         return f"{again[0]}{more}; --rebuild makes them again, or name another folder" if again else ""
 
@@ -127,7 +130,7 @@ def run(plan: Survey, place: Place, workers: int, progress: Progress) -> None:
       progress: told of every video and shard.
 
     Raises:
-      WorkerLost: a worker was killed.
+      WorkerLostError: a worker was killed.
       PlaceError: a shard cannot be written.
     """
     if plan.todo or plan.gone:
@@ -160,7 +163,7 @@ def _side_by_side(todo: Sequence[Task], place: Place, workers: int, progress: Pr
                     progress.shard(running.pop(future), report)
         except BrokenProcessPool:
             names = ", ".join(sorted(running.values())[:workers])
-            raise WorkerLost(
+            raise WorkerLostError(
                 f"{place.address}: a worker process was killed while it made one of {names} (out of memory? try fewer "
                 "--workers); finished shards are kept, the same command goes on"
             ) from None

@@ -6,9 +6,7 @@ video in two splits, a path that leaves the folder. Whether a video can be decod
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import re
 from collections import Counter
@@ -18,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from harness.data import lists
+from harness.data.lists import SourceError, shown
 from harness.data.manifest import ID_BYTES, SPLITS
 
 EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".ts")
@@ -29,10 +29,6 @@ _SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 _HMDB_SPLITS: Mapping[str, str] = MappingProxyType({"1": "train", "2": "validation"})
-
-
-class SourceError(ValueError):
-    """A list of videos that cannot be used; the message is one line: file, line, what is wrong, what was expected."""
 
 
 class Video(NamedTuple):
@@ -96,7 +92,7 @@ class _Found:
             self.left_out[name] += 1
             return
         if not video.label:
-            raise SourceError(f"{where}: video {_shown(video.media_id)} has no label")
+            raise SourceError(f"{where}: video {shown(video.media_id)} has no label")
         self.videos.append(video._replace(split=name, media_id=_short_id(video.media_id, where)))
 
 
@@ -118,7 +114,7 @@ def listing(kind: str, request: Request) -> Listing:
     names = frozenset(classes)
     for name in classes:
         if name.splitlines() != [name] or name != name.encode(errors="replace").decode():
-            raise SourceError(f"{request.videos}: the class name {_shown(name)} is no line of UTF-8 text; rename it")
+            raise SourceError(f"{request.videos}: the class name {shown(name)} is no line of UTF-8 text; rename it")
     videos = [video._replace(label=_named(video, classes, names)) for video in found.videos]
     videos.sort(key=lambda video: (video.split, video.media_id))
     _check(videos, request)
@@ -127,21 +123,6 @@ def listing(kind: str, request: Request) -> Listing:
             hint = "; --test-as-validation takes those of test" if found.left_out["test"] else ""
             raise SourceError(f"{request.videos}: the list has no video of split {split}; expected at least one{hint}")
     return Listing(tuple(classes), tuple(videos), dict(found.left_out))
-
-
-def read_names(path: Path) -> tuple[str, ...]:
-    """Class names of a file, one a line, in label order.
-
-    Raises:
-      SourceError: it cannot be read, has none, or one twice.
-    """
-    names = tuple(line.strip() for line in _text(path).splitlines() if line.strip())
-    if not names:
-        raise SourceError(f"{path}: is empty; expected one class name a line")
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise SourceError(f"{path}: names the class {_shown(name)} {count} times; expected each once")
-    return names
 
 
 # --- The formats ------------------------------------------------------------------------------------------------------
@@ -153,29 +134,30 @@ def _kinetics(found: _Found) -> None:
         raise SourceError("--format kinetics needs --annotations FILE: the CSV files of train and validation")
     files = _files_by_stem(request.videos)
     for path in request.lists:
-        for where, row in _rows(path, ("youtube_id", "time_start", "time_end", "split"), ("label",)):
+        for where, row in lists.rows(path, ("youtube_id", "time_start", "time_end", "split"), ("label",)):
             split = _split_of(row["split"], where)
             stem = f"{row['youtube_id']}_{_second(row, 'time_start', where)}_{_second(row, 'time_end', where)}"
             there = files.get(stem, ())
             if len(there) > 1:
-                raise SourceError(f"{where}: {_shown(stem)} is there twice, as {there[0]} and {there[1]}")
+                raise SourceError(f"{where}: {shown(stem)} is there twice, as {there[0]} and {there[1]}")
             found.add(Video(stem, row["label"], split, there[0] if there else f"{stem}.mp4"), where)
 
 
 def _ucf101(found: _Found) -> None:
     request = found.request
     folder = _split_folder(request, "ucf101", "classInd.txt, trainlist01.txt and testlist01.txt")
-    classes = []
-    for where, words in _lines(folder / "classInd.txt"):
+    classes: list[str] = []
+    for where, words in lists.words(folder / "classInd.txt"):
         if len(words) != 2 or words[0] != str(len(classes) + 1):
             raise SourceError(f"{where}: expected '{len(classes) + 1} NameOfClass'")
         classes.append(words[1])
+    numbers = {name: str(number) for number, name in enumerate(classes, start=1)}
     for name, split in (("trainlist", "train"), ("testlist", "validation")):
-        for where, words in _lines(folder / f"{name}{request.fold:02d}.txt"):
+        for where, words in lists.words(folder / f"{name}{request.fold:02d}.txt"):
             path = _inside(words[0], request.videos, where)
             label = path.split("/")[0]
-            if len(words) > 1 and (not words[1].isdecimal() or classes[int(words[1]) - 1 :][:1] != [label]):
-                raise SourceError(f"{where}: label {_shown(words[1])} of {_shown(path)} is not that of classInd.txt")
+            if label in numbers and words[1:] and words[1] != numbers[label]:
+                raise SourceError(f"{where}: label {shown(words[1])} of {shown(path)} is not that of classInd.txt")
             found.add(Video(Path(path).stem, label, split, path), where)
     found.classes = tuple(classes)
 
@@ -189,7 +171,7 @@ def _hmdb51(found: _Found) -> None:
         raise SourceError(f"{folder}: has no file named NAME{ending}")
     for path in paths:
         label = path.name.removesuffix(ending)
-        for where, words in _lines(path):
+        for where, words in lists.words(path):
             if len(words) != 2 or words[1] not in ("0", "1", "2"):
                 raise SourceError(f"{where}: expected 'video.avi N' with N one of 0, 1, 2")
             below = _inside(f"{label}/{words[0]}", request.videos, where)
@@ -227,7 +209,7 @@ def _any_csv(found: _Found) -> None:
     if not request.lists:
         raise SourceError("--format csv needs --annotations FILE: a CSV with the columns path, label and perhaps split")
     for file in request.lists:
-        for where, row in _rows(file, ("path", "label"), ("split",)):
+        for where, row in lists.rows(file, ("path", "label"), ("split",)):
             path = _inside(row["path"], request.videos, where)
             media_id = path.rpartition(".")[0] or path
             split = _split_of(row["split"], where) if row["split"] else _held_out(media_id, request, where)
@@ -250,7 +232,7 @@ def _check(videos: Sequence[Video], request: Request) -> None:
         other = by_id.setdefault(video.media_id, video)
         if other is not video:
             what = "in two splits" if other.split != video.split else "listed twice"
-            raise SourceError(f"video {_shown(video.media_id)} is {what} ({other.path}, {video.path}); expected once")
+            raise SourceError(f"video {shown(video.media_id)} is {what} ({other.path}, {video.path}); expected once")
         try:
             found = (request.videos / video.path).stat()
         except (OSError, ValueError):
@@ -267,8 +249,8 @@ def _named(video: Video, classes: Sequence[str], names: Container[str]) -> str:
     if re.fullmatch(r"[0-9]{1,9}", video.label) and int(video.label) < len(classes):
         return classes[int(video.label)]
     raise SourceError(
-        f"video {_shown(video.media_id)} has the label {_shown(video.label)}; expected one of the {len(classes)} "
-        f"classes of the label map, such as {_shown(classes[0])}"
+        f"video {shown(video.media_id)} has the label {shown(video.label)}; expected one of the {len(classes)} "
+        f"classes of the label map, such as {shown(classes[0])}"
     )
 
 
@@ -284,7 +266,7 @@ def _short_id(media_id: str, where: str) -> str:
     try:
         full = media_id.encode()
     except UnicodeEncodeError:
-        raise SourceError(f"{where}: the name {_shown(media_id)} is no UTF-8 text; rename it") from None
+        raise SourceError(f"{where}: the name {shown(media_id)} is no UTF-8 text; rename it") from None
     if len(full) <= ID_BYTES:
         return media_id
     mark = "-" + hashlib.sha256(full).hexdigest()[:16]
@@ -295,10 +277,10 @@ def _inside(name: str, folder: Path, where: str) -> str:
     """The path below the folder, with '/' between its parts; refuses one that leads out of it, also by a link."""
     root, text = folder.resolve(), name.strip()
     if not text or "\0" in text:
-        raise SourceError(f"{where}: the path {_shown(name)} is none; expected a path below {folder}")
+        raise SourceError(f"{where}: the path {shown(name)} is none; expected a path below {folder}")
     plain = Path(os.path.normpath(folder.absolute() / text))
     if not plain.is_relative_to(folder.absolute()) or not Path(os.path.realpath(plain)).is_relative_to(root):
-        raise SourceError(f"{where}: the path {_shown(name)} leaves the folder {folder}; expected one inside")
+        raise SourceError(f"{where}: the path {shown(name)} leaves the folder {folder}; expected one inside")
     return plain.relative_to(folder.absolute()).as_posix()
 
 
@@ -311,14 +293,14 @@ def _held_out(media_id: str, request: Request, where: str) -> str:
 
 def _split_of(text: str, where: str) -> str:
     if text.lower() not in _SPLIT_NAMES:
-        raise SourceError(f"{where}: the split {_shown(text)} is unknown; expected train, validation or test")
+        raise SourceError(f"{where}: the split {shown(text)} is unknown; expected train, validation or test")
     return _SPLIT_NAMES[text.lower()]
 
 
 def _second(row: Mapping[str, str], key: str, where: str) -> str:
     """A time of an annotation as file names have it: six digits."""
     if not re.fullmatch(r"[0-9]{1,6}(\.0*)?", row[key]):
-        raise SourceError(f"{where}: {key} is {_shown(row[key])}; expected whole seconds")
+        raise SourceError(f"{where}: {key} is {shown(row[key])}; expected whole seconds")
     return f"{int(float(row[key])):06d}"
 
 
@@ -356,52 +338,3 @@ def _video_files(folder: Path) -> Iterator[str]:
 
 def _children(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.is_dir())
-
-
-def _rows(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a CSV as (place, column -> stripped text); columns by the names in its first line, in any order."""
-    lines = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    names = [name.strip().lower() for name in _next(lines, path) or ()]
-    for name in needed:
-        if names.count(name) != 1:
-            expected = ", ".join(needed)
-            raise SourceError(
-                f"{path}: the first line names the columns {_shown(','.join(names))}; expected {expected}"
-            )
-    while (row := _next(lines, path)) is not None:
-        where = f"{path}: line {lines.line_num}"
-        if not any(row):
-            continue
-        if len(row) != len(names):
-            raise SourceError(f"{where}: has {len(row)} fields; expected {len(names)}, as in the first line")
-        cells = dict(zip(names, (cell.strip() for cell in row), strict=True))
-        yield where, {name: cells.get(name, "") for name in (*needed, *optional)}
-
-
-def _next(lines: Iterator[list[str]], path: Path) -> list[str] | None:
-    try:
-        return next(lines, None)
-    except csv.Error as error:
-        raise SourceError(f"{path}: line {getattr(lines, 'line_num', 0)}: is no CSV ({error})") from None
-
-
-def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The lines of a text file that are not blank, as (place, words)."""
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if line.split():
-            yield f"{path}: line {number}", line.split()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror}); expected a text file") from None
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: byte {error.start} is no UTF-8; expected UTF-8 text") from None
-
-
-def _shown(text: str) -> str:
-    """The text on one line, cut where a reader has seen enough."""
-    shown = repr(text) if text.isprintable() else ascii(text)
-    return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,8 +29,6 @@ _SCALER = Interpolation.BICUBIC | 0x40000 | 0x80000
 _CONTAINERS = (
     "3g2,3gp,aac,asf,avi,flac,flv,gif,h264,hevc,m4a,m4v,matroska,mj2,mov,mp3,mp4,mpeg,mpegts,mpegvideo,ogg,wav,webm"
 )
-# Those whose header says how long the video is; of others FFmpeg guesses it from the size of the file.
-_LENGTH_STATED = ("mov", "matroska", "avi", "asf")
 # A video is one record, which is a protocol buffer, which holds less than 2 GiB; and a worker holds it whole.
 MOST_BYTES = 2**30
 KINDS = (
@@ -98,7 +97,7 @@ def decode(path: Path, how: Decoding) -> Decoded:
     try:
         # With its scheme, no name can be taken for an address; and what is opened may not open anything else.
         options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
-        with av.open(f"file:{os.path.abspath(path)}", options=options, metadata_errors="replace") as container:
+        with av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace") as container:
             return _decode(container, how)
     except VideoError:
         raise
@@ -167,7 +166,7 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
-                raise VideoError("corrupt" if number else "not a video", f"a packet is cut off after frame {number}")
+                raise VideoError("cut short", f"the file ends within a picture, {number} frames in")
             for frame in packet.decode():
                 if frame.is_corrupt:
                     raise VideoError("corrupt", f"frame {number} is damaged")
@@ -179,16 +178,27 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _check_length(container: Any, stream: Any, seconds: float, frames: int) -> None:
-    if container.format.name.split(",")[0] not in _LENGTH_STATED:
-        return
-    if stream.duration and stream.time_base:
-        stated, slack = float(stream.duration * stream.time_base), 0.05
-    elif container.duration:
-        stated, slack = container.duration / av.time_base, 0.10  # its longest stream's, which may be sound
-    else:
-        return
-    if seconds < stated * (1 - slack) - 0.5:
+    stated, slack = _stated(container, stream)
+    if seconds < stated * (1 - slack) - 2 * float(_frame_length(stream)):
         raise VideoError("cut short", f"ends after {seconds:.1f} s ({frames} frames) of {stated:.1f} s")
+
+
+def _stated(container: Any, stream: Any) -> tuple[float, float]:
+    """How long the header says the video is, in seconds, and the share by which it may be wrong; 0 s: it says nothing.
+
+    Of other containers FFmpeg guesses the length from the size of the file.
+    """
+    kind = container.format.name.split(",")[0]
+    if kind == "avi" and stream.frames and stream.time_base:
+        return float(stream.frames * stream.time_base), 0.05  # its duration, FFmpeg corrects by the size of the file
+    if kind in ("mov", "asf") and stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base), 0.05
+    clock = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if kind == "matroska" and clock:
+        return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3]), 0.05
+    if kind in ("mov", "matroska", "asf") and container.duration:
+        return container.duration / av.time_base, 0.25  # its longest stream's, which may be the sound
+    return 0.0, 0.0
 
 
 def _at_rate(frames: Iterator[_Timed], how: Decoding) -> Iterator[bytes]:
@@ -238,7 +248,7 @@ class _Shape:
 
 
 def _square(frame: Any, aspect: Fraction | None) -> tuple[int, int]:
-    """Width and height of a frame in pixels that are as wide as high; `aspect` is the width of its own by the height."""
+    """Width and height in pixels that are as wide as high; `aspect` is the width of the frame's own by the height."""
     if aspect and Fraction(1, 4) <= aspect <= 4:
         return round(frame.width * aspect), frame.height
     return frame.width, frame.height
