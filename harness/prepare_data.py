@@ -238,6 +238,8 @@ def _run(plan: Survey, place: Place, workers: int, videos: int) -> None:
     except preparing.WorkerLostError as lost:
         click.echo(f"FAILED {lost}", err=True)
         raise SystemExit(1) from None
+    finally:
+        place.sweep()  # where a disk is full, half a shard takes the room
 
 
 @contextlib.contextmanager

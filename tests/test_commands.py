@@ -6,7 +6,18 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from harness import additive_study, benchmark, costs, evaluate, export, import_garden, import_wandb, index_data, train
+from harness import (
+    additive_study,
+    benchmark,
+    costs,
+    evaluate,
+    export,
+    import_garden,
+    import_wandb,
+    index_data,
+    prepare_data,
+    train,
+)
 
 COMMANDS = {
     "additive_study": additive_study.main,
@@ -15,6 +26,7 @@ COMMANDS = {
     "benchmark": benchmark.main,
     "costs": costs.main,
     "index_data": index_data.main,
+    "prepare_data": prepare_data.main,
     "export": export.main,
     "import_garden": import_garden.main,
     "import_wandb": import_wandb.main,

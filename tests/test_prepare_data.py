@@ -299,7 +299,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(mixed, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     words = command(mixed, tmp_path / "out", 1)
-    done = subprocess.run(words, capture_output=True, text=True, preexec_fn=limited)  # noqa: PLW1509
+    done = subprocess.run(words, capture_output=True, text=True, preexec_fn=limited)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in done.stderr
@@ -307,6 +307,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(mixed, tmp_path):
     assert list((tmp_path / "out/.parts").iterdir()) == []
     assert prepare(mixed, tmp_path / "out").exit_code == 0
     assert check(tmp_path / "out").exit_code == 0
+
+
+def test_ctrl_c_ends_it_and_its_workers(mixed, tmp_path, whole):
+    out = tmp_path / "whole"
+    with subprocess.Popen(command(mixed, out, 2), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline(), process.stdout.readline()  # the counts, and the first shard
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()  # ends with the last of its workers
+    assert process.returncode == 130
+    assert "the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert prepare(mixed, out).exit_code == 0
+    assert content(out) == content(whole)
 
 
 def test_a_worker_that_is_killed_is_said(mixed, tmp_path, monkeypatch):

@@ -227,7 +227,9 @@ def test_numbers_are_ordered_by_size(tmp_path):
     assert listing("csv", Request(put(tmp_path / "v"), (path,))).classes == ("9", "10")
 
 
-@pytest.mark.parametrize("name", ["../secret.mp4", "a/../../secret.mp4", "/etc/passwd", "link.mp4", "out/x.mp4", "", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../secret.mp4", "a/../../secret.mp4", "/etc/passwd", "link.mp4", "out/x.mp4", "", "a\0b"]
+)
 def test_a_path_that_leaves_its_folder_is_refused(tmp_path, name):
     put(tmp_path, "secret.mp4", "elsewhere/x.mp4")
     videos = put(tmp_path / "v", "ok.mp4")

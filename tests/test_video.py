@@ -149,9 +149,7 @@ def test_a_video_that_would_not_fit_a_record(tmp_path, monkeypatch):
 def test_a_playlist_is_no_video(tmp_path):
     """FFmpeg would open what it lists."""
     real = odd_videos.write(tmp_path / "real.ts")
-    (tmp_path / "list.mp4").write_text(
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.6,\nfile:{real}\n#EXT-X-ENDLIST\n"
-    )
+    (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.6,\nfile:{real}\n#EXT-X-ENDLIST\n")
     (tmp_path / "parts.mp4").write_text("ffconcat version 1.0\nfile real.ts\n")
     assert unusable(tmp_path / "list.mp4")[0] == "not a video"
     assert unusable(tmp_path / "parts.mp4")[0] == "not a video"

@@ -35,7 +35,9 @@ def rows(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator
     for name in needed:
         if columns.count(name) != 1:
             expected = ", ".join(needed)
-            raise SourceError(f"{path}: the first line names the columns {shown(','.join(columns))}; expected {expected}")
+            raise SourceError(
+                f"{path}: the first line names the columns {shown(','.join(columns))}; expected {expected}"
+            )
     while (row := _next(lines, path)) is not None:
         where = f"{path}: line {lines.line_num}"
         if not any(row):
