@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -111,10 +110,9 @@ def _check_file(path: Path) -> None:
     try:
         if not path.is_file():
             raise VideoError("missing", "no such file")
-        if not os.access(path, os.R_OK):
-            raise VideoError("unreadable", "permission denied")
-        if path.stat().st_size == 0:
-            raise VideoError("empty", "the file has 0 bytes")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise VideoError("empty", "the file has 0 bytes")
     except OSError as error:
         raise VideoError("unreadable", error.strerror or str(error)) from None
 
