@@ -155,7 +155,9 @@ def test_a_playlist_is_no_video(tmp_path):
     assert unusable(tmp_path / "parts.mp4")[0] == "not a video"
 
 
-@pytest.mark.parametrize("name", ["ümläut 動画.mp4", "a:b.mp4", "%03d.mp4", "-i.mp4", "http:x.mp4", "#4?a=b&(x)[1];.mp4"])
+@pytest.mark.parametrize(
+    "name", ["ümläut 動画.mp4", "a:b.mp4", "%03d.mp4", "-i.mp4", "http:x.mp4", "#4?a=b&(x)[1];.mp4"]
+)
 def test_a_name_is_no_address_and_no_pattern(tmp_path, name):
     assert len(decode(odd_videos.write(tmp_path / "a.mp4").rename(tmp_path / name), ALL).frames) == 40
 
