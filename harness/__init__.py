@@ -14,6 +14,10 @@ becomes a record (`execution`, `records`, `store`), records become a frame, a fr
 a `worker` process carry it out, `console` shows it, `mirroring` tells a tracker (`tracking`: W&B) of it. TensorFlow is
 loaded in that process alone.
 
+Data come in by `data.sources` (which videos there are, read from `data.lists`), `data.video` (a file to frames),
+`data.shards` (one shard), `data.preparing` (all of them, and the `data.manifest`), written to `data.places` and held
+against the manifest by `data.checking`; or they are drawn (`data.embedded`) or made elsewhere (`data.indexing`).
+
 What the statistics promise is tried out by `simulation` (`check_statistics`), what more seeds or videos would show is
 planned by `power` (`seed_planning`, `seed_report`, `plan_seeds`), and what the paper's own printed numbers can show is
 said by `published_steps` (`paper_significance`).
