@@ -18,9 +18,10 @@ Data come in by `data.sources` (which videos there are, read from `data.lists`),
 `data.shards` (one shard), `data.preparing` (all of them, and the `data.manifest`), written to `data.places` and held
 against the manifest by `data.checking`; or they are drawn (`data.embedded`) or made elsewhere (`data.indexing`).
 
-What the statistics promise is tried out by `simulation` (`check_statistics`), what more seeds or videos would show is
-planned by `power` (`seed_planning`, `seed_report`, `plan_seeds`), and what the paper's own printed numbers can show is
-said by `published_steps` (`paper_significance`).
+What the statistics promise is tried out on synthetic studies (`simulation`, `simulated_studies`, `simulated_methods`,
+`simulated_checks`; the command `check_statistics`), what more seeds or videos would show is planned by `power`
+(`seed_planning`, `seed_report`, `plan_seeds`), and what the paper's own printed numbers can show is said by
+`published_steps` (`paper_significance`).
 
 Out of the line leads `exporting` (a run as the Garden's YAML, the command `export`), into it `garden_folder` and
 `importing` (a folder that the Garden trained alone, the command `import_garden`) and `import_wandb` (records from a

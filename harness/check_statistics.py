@@ -11,7 +11,8 @@ from harness import options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.simulated_checks import Check, Found, Tried
+    from harness.simulated_checks import Check, Found
+    from harness.simulated_methods import Tried
 
 _EXAMPLES = """
 \b
@@ -38,7 +39,7 @@ def main(studies: int, fast: bool) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from harness import simulated_checks
+    from harness import simulated_checks, simulated_methods
 
     studies = FAST if fast else studies
     screen, checks = Console(stderr=True), list(enumerate(simulated_checks.checks()))
@@ -46,7 +47,7 @@ def main(studies: int, fast: bool) -> None:
         simulated_checks.run(check, place, studies, widen=studies < 2000)
         for place, check in track(checks, "simulating", console=screen, disable=not screen.is_terminal, transient=True)
     ]
-    click.echo(f"{table(found)}\n\n{methods(list(simulated_checks.tried(studies)))}")
+    click.echo(f"{table(found)}\n\n{methods(list(simulated_methods.tried(studies)))}")
     missed = [one for one in found if not one.within]
     for one in missed:
         click.echo(f"not within its target: {one.check.what}: {one.check.case}", err=True)
@@ -57,7 +58,7 @@ def table(found: Sequence[Found]) -> str:
     """What the checks found, in Markdown."""
     lines = ["| what | case | studies | found | target |", "|---|---|---:|---:|---|"]
     lines += [
-        f"| {one.check.what} | {one.check.case} | {one.studies:,} | {_figure(one)} | {_target(one.check)} |"
+        f"| {one.check.what} | {one.check.case} | {_studies(one)} | {_figure(one)} | {_target(one.check)} |"
         for one in found
     ]
     return "\n".join(lines)
@@ -75,6 +76,10 @@ def methods(tried: Sequence[Tried]) -> str:
         for one in tried
     ]
     return "\n".join(lines)
+
+
+def _studies(found: Found) -> str:
+    return f"{found.studies:,}" if found.studies else "exact"
 
 
 def _figure(found: Found) -> str:

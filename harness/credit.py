@@ -146,8 +146,7 @@ def _difference(design: Design, key: str, wanted: Wanted, evidence: Evidence) ->
         (_, before), (_, after) = sorted(terms, key=lambda term: term[0])
         return comparison.compare(before, after, margin)
     per_video = np.sum([weight * one.right[0] for weight, one in terms], axis=0)
-    least = min(abs(weight) for weight, _ in terms)
-    found = estimates.contrast(per_video, "videos", None if math.isnan(margin) else margin, step=least)
+    found = estimates.contrast(per_video, "videos", None if math.isnan(margin) else margin, step=1.0)
     return _untested(found) if design.drawn else found
 
 

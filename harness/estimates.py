@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import statsmodels.api as sm
-from scipy import special, stats
+from scipy import special
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -107,29 +107,28 @@ def accuracy(correct: int, videos: int, level: float = 0.95) -> Estimate:
     return Estimate(correct / videos, float(low), float(high), "videos")
 
 
-def mean_over_seeds(values: Sequence[float], level: float = 0.95) -> Estimate:
+def mean_over_seeds(values: Sequence[float], level: float = 0.95, step: float = 0.0) -> Estimate:
     """Mean accuracy of trainings with several seeds, with Student's interval, cut at 0 and 1, which loses no coverage.
 
     Args:
       values: the accuracy at each seed, a fraction, at least two.
       level: coverage of the interval.
+      step: what the values are whole multiples of, 1 / videos; see `step` of :func:`contrast` over seeds.
+
+    Raises:
+      EstimateError: fewer than two values, or one that is not finite.
     """
-    array = np.asarray(values, dtype=float)
-    mean = float(array.mean())
-    error = float(stats.sem(array))
-    if error == 0.0:
-        return Estimate(mean, mean, mean, "seeds")
-    low, high = stats.t.interval(level, len(array) - 1, loc=mean, scale=error)
-    return Estimate(mean, max(float(low), 0.0), min(float(high), 1.0), "seeds")
+    found = contrast(values, "seeds", level=level, step=step)
+    return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0), "seeds")
 
 
 def paired(before: npt.ArrayLike, after: npt.ArrayLike, margin: float | None = None, level: float = 0.95) -> Difference:
     """Difference of two rows' accuracies on the same videos, `after` less `before`.
 
-    One seed: it speaks of videos. p is that of the exact McNemar test; interval and equivalence test are Student's, on
-    the differences of the single videos (-1, 0 or 1) and two videos that did not exist, one flipped each way (Bonett &
-    Price 2012, Journal of Educational and Behavioral Statistics 37), so that no flips do not make an interval without
-    width. The estimate itself is the plain difference, which an interval of 70 % or more always holds.
+    One seed: it speaks of videos. p is that of the exact McNemar test; the interval is Student's, on the differences of
+    the single videos (-1, 0 or 1) and two videos that did not exist, one flipped each way (Bonett & Price 2012, Journal
+    of Educational and Behavioral Statistics 37), so that no flips do not make an interval without width. The estimate
+    itself is the plain difference, which an interval of 70 % or more always holds. p_equal: :func:`equivalence`.
 
     Several seeds: it speaks of seeds. One difference a seed, and Student's t on them, whether or not the two trainings
     of a seed are alike. Accuracies are whole numbers of videos, so that three seeds of a small set agree to the video
@@ -159,14 +158,13 @@ def paired(before: npt.ArrayLike, after: npt.ArrayLike, margin: float | None = N
 
 def _on_videos(right: int, wrong: int, videos: int, margin: float | None, level: float) -> Difference:
     """:func:`paired` of one seed, from the number of videos and of flips."""
-    value = (right - wrong) / videos
-    low, high, _, p_equal = _student(*_moments(right + 1, wrong + 1, videos + 2), videos + 2, margin, level)
+    low, high, _ = _student(*_moments(right + 1, wrong + 1, videos + 2), videos + 2, level)
     return Difference(
-        value,
+        (right - wrong) / videos,
         max(low, -1.0),
         min(high, 1.0),
         float(mcnemar([[0, wrong], [right, 0]], exact=True).pvalue),
-        p_equal,
+        math.nan if margin is None else float(equivalence(right, wrong, videos, margin)),
         "videos",
         videos,
         _moments(right, wrong, videos)[1],
@@ -174,6 +172,45 @@ def _on_videos(right: int, wrong: int, videos: int, margin: float | None, level:
         float(wrong),
         "exact McNemar",
     )
+
+
+def equivalence(right: npt.ArrayLike, wrong: npt.ArrayLike, videos: int, margin: float) -> npt.NDArray[np.float64]:
+    """P-value of "two rows of one seed differ by the margin or more".
+
+    Two one-sided score tests of paired proportions: the spread is the one most likely if the difference *were* the
+    margin (Tango 1998, Statistics in Medicine 17; Liu et al. 2002, Statistics in Medicine 21), since few flips tell
+    little of it. Half a video is allowed for the numbers being whole (continuity correction), without which the test
+    errs in up to 6.7 %.
+
+    Args:
+      right: videos that flipped to right, whole numbers of any shape.
+      wrong: videos that flipped to wrong, the same shape; with `right` no more than `videos`.
+      videos: number of videos.
+      margin: differences of at most this size do not matter, a fraction of the videos above 0.
+
+    Returns:
+      The larger of the two p-values, the shape of `right`.
+
+    Raises:
+      EstimateError: a margin that is not above 0.
+    """
+    _check_margin(margin)
+    up, down = np.asarray(right, dtype=float), np.asarray(wrong, dtype=float)
+    if margin >= 1:
+        return np.asarray(np.abs(up - down) >= margin * videos, dtype=float)
+    return np.asarray(np.maximum(_score(up, down, videos, margin), _score(down, up, videos, margin)))
+
+
+def _score(
+    up: npt.NDArray[np.float64], down: npt.NDArray[np.float64], videos: int, margin: float
+) -> npt.NDArray[np.float64]:
+    """P-value of the one-sided score test of "flips up are likelier than flips down by the margin or more"."""
+    known = margin * (1 - margin)
+    linear = (2 * videos - up + down) * margin - up - down
+    # The most likely chance to flip down, given a difference of the margin.
+    least = (np.sqrt(linear**2 + 8 * videos * down * known) - linear) / (4 * videos)
+    error = np.sqrt(videos * (2 * least + known))
+    return np.asarray(special.ndtr((up - down - videos * margin + 0.5) / error))
 
 
 def _moments(right: int, wrong: int, videos: int) -> tuple[float, float]:
@@ -188,14 +225,22 @@ def contrast(
 ) -> Difference:
     """Mean of a weighted sum of rows' accuracies over units, with Student's interval and tests.
 
+    Over videos with a `step`, interval and tests count two videos more, at one step above and below 0: where rows agree
+    on every video their interval keeps a width, and for two rows (step 1) it is Bonett and Price's. The equivalence
+    test then takes the spread to be no less than if the margin came from videos that flipped in all rows at once, and
+    allows for half a video: few flips tell little of the spread, and whole videos are counted.
+
     Args:
-      values: the weighted sum for each unit (a toggle's credit or main effect at each seed, say), at least two.
+      values: the weighted sum for each unit (a toggle's credit or main effect at each seed, say), at least two. Over
+        videos the weights above 0 sum to 1, and so no value is beyond -1 and 1.
       population: what the units are: "videos" or "seeds".
       margin: sums of at most this size do not matter, a fraction of the videos above 0.
       level: coverage of the interval.
-      step: what the values are whole multiples of, 1 / videos where they are differences of accuracies. Interval and
-        tests take the spread to be no less than what rounding to such steps leaves, step / sqrt(12): without it, a few
-        units that agree by chance would make a difference certain. 0: the values are continuous.
+      step: the smallest change of a value. Over videos: 1, a video that flips in all rows; a smaller one would leave
+        the interval too short where hardly any video flips. Over seeds: the smallest absolute weight / videos, which is
+        1 / videos for the difference of two rows; interval and tests take the spread to be no less than what
+        rounding to such steps leaves, step / sqrt(12): without it, a few seeds that agree by chance would make a
+        difference certain. 0: the values are continuous.
 
     Raises:
       EstimateError: fewer than two values, one that is not finite, or a margin that is not above 0.
@@ -203,25 +248,42 @@ def contrast(
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or len(array) < 2 or not np.isfinite(array).all():
         raise EstimateError(f"values {array.tolist()}: expected two finite numbers at least, one for each unit")
+    _check_margin(margin)
     mean, spread = float(array.mean()), float(array.std(ddof=1))
-    low, high, p, p_equal = _student(mean, max(spread, step * _UNIFORM), len(array), margin, level)
-    return Difference(mean, low, high, p, p_equal, population, len(array), spread, math.nan, math.nan)
+    if population == "videos" and step:
+        array = np.append(array, [step, -step])
+        centre, noise = float(array.mean()), float(array.std(ddof=1))
+        null = 0.0 if margin is None else max(noise, math.sqrt(margin * max(1 - margin, 0.0)))
+        p_equal = _two_one_sided(abs(centre) + 0.5 / len(array), null, len(array), margin)
+    else:
+        centre, noise = mean, max(spread, step * _UNIFORM)
+        p_equal = _two_one_sided(abs(centre), noise, len(array), margin)
+    low, high, p = _student(centre, noise, len(array), level)
+    units = len(np.asarray(values))
+    return Difference(mean, low, high, p, p_equal, population, units, spread, math.nan, math.nan)
 
 
-def _student(
-    mean: float, spread: float, units: int, margin: float | None, level: float
-) -> tuple[float, float, float, float]:
-    """Interval, p-value of "no difference" and p-value of the equivalence test."""
-    if margin is not None and not 0 < margin < math.inf:
-        raise EstimateError(f"margin {margin:g}: expected a fraction of the videos above 0")
+def _student(mean: float, spread: float, units: int, level: float) -> tuple[float, float, float]:
+    """Interval and p-value of "no difference"."""
     if spread <= _ROUNDING:
-        outside = math.nan if margin is None else float(abs(mean) >= margin - _ROUNDING)
-        return mean, mean, float(abs(mean) <= _ROUNDING), outside
+        return mean, mean, float(abs(mean) <= _ROUNDING)
     error, freedom = spread / math.sqrt(units), units - 1
     half = error * float(special.stdtrit(freedom, (1 + level) / 2))
-    p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
-    p_equal = math.nan if margin is None else float(special.stdtr(freedom, (abs(mean) - margin) / error))
-    return mean - half, mean + half, p, p_equal
+    return mean - half, mean + half, 2 * float(special.stdtr(freedom, -abs(mean) / error))
+
+
+def _two_one_sided(size: float, spread: float, units: int, margin: float | None) -> float:
+    """The larger p-value of two one-sided t tests of a mean of this absolute size; NaN without a margin."""
+    if margin is None:
+        return math.nan
+    if spread <= _ROUNDING:
+        return float(size >= margin - _ROUNDING)
+    return float(special.stdtr(units - 1, (size - margin) / (spread / math.sqrt(units))))
+
+
+def _check_margin(margin: float | None) -> None:
+    if margin is not None and not 0 < margin < math.inf:
+        raise EstimateError(f"margin {margin:g}: expected a fraction of the videos above 0")
 
 
 def holm(p: Sequence[float]) -> npt.NDArray[np.float64]:
@@ -255,7 +317,7 @@ def interactions(
       The interactions, first toggle before second, and the residual degrees of freedom of the fit.
 
     Raises:
-      NotEstimable: the runs are too few, or cannot tell the effects apart.
+      NotEstimable: the runs are too few, cannot tell the effects apart, or leave no noise to judge them by.
       EstimateError: arrays that do not fit together.
     """
     y, x, blocks = np.asarray(accuracies, dtype=float), np.asarray(toggles), np.asarray(seeds)
@@ -268,6 +330,11 @@ def interactions(
         raise EstimateError("toggles: expected 0 or 1 for every toggle of every run")
     pairs = list(itertools.combinations(range(x.shape[1]), 2))
     fit = _fitted(y, x - 0.5, blocks, pairs)
+    if not math.sqrt(fit.scale) > _ROUNDING:
+        raise NotEstimable(
+            f"interactions of {x.shape[1]} toggles: {len(y)} runs that the effects explain to the last digit, which "
+            "leaves no noise to judge them by"
+        )
     columns = slice(-len(pairs), None)
     limits = fit.conf_int(alpha=1 - level)[columns].tolist()
     found = [

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import optimize, stats
 
+from harness import estimates
+
 _MOST = 10**8  # videos or seeds: nobody has more, and up to here the search takes about a second
 _TAIL = 1e-12  # chance of the numbers of discordant videos that the sum over them leaves out, on each side
 
@@ -34,11 +36,7 @@ def mcnemar_power(videos: int, discordance: float, difference: float, alpha: flo
     Raises:
       PowerError: a number out of its range.
     """
-    _check_count("videos", videos, 1)
-    _check_discordance(discordance)
-    _check_chance("alpha", alpha)
-    if not abs(difference) <= discordance:
-        raise PowerError(f"difference {difference:g}: expected at most the discordance, {discordance:g}, either way")
+    _check_two_rows(videos, discordance, difference, alpha)
     return _mcnemar_power(videos, discordance, difference, alpha)
 
 
@@ -51,6 +49,37 @@ def _mcnemar_power(videos: int, discordance: float, difference: float, alpha: fl
     right = min((discordance + difference) / (2 * discordance), 1.0)
     rejects = stats.binom.cdf(few, discordant, right) + stats.binom.cdf(few, discordant, 1 - right)
     return float(np.sum(number.pmf(discordant) * np.where(few >= 0, rejects, 0.0)))
+
+
+def equivalence_power(videos: int, discordance: float, difference: float, margin: float, alpha: float = 0.05) -> float:
+    """Chance that :func:`harness.estimates.equivalence` finds two rows equal within the margin; its size at the margin.
+
+    Exact and unconditional, as :func:`mcnemar_power` is.
+
+    Args:
+      videos: evaluated by both rows, at least 1.
+      discordance: chance that a video is right in just one of the two rows, above 0, at most 1.
+      difference: of the two accuracies, from -discordance to discordance.
+      margin: differences of at most this size do not matter, a fraction of the videos above 0.
+      alpha: significance level, between 0 and 1.
+
+    Raises:
+      PowerError: a number out of its range.
+      EstimateError: a margin that is not above 0.
+    """
+    _check_two_rows(videos, discordance, difference, alpha)
+    number = stats.binom(videos, discordance)
+    flips = np.arange(number.ppf(_TAIL), number.isf(_TAIL) + 1)
+    half = np.ceil(flips / 2)
+    # The largest number of flips one way that is equivalent, by halving; fewer than half where none is.
+    most, too_many = half - 1, flips + 1
+    while (unknown := too_many - most > 1).any():
+        middle = np.where(unknown, np.floor((most + too_many) / 2), half)
+        equal = estimates.equivalence(middle, flips - middle, videos, margin) <= alpha
+        most, too_many = np.where(unknown & equal, middle, most), np.where(unknown & ~equal, middle, too_many)
+    right = min((discordance + difference) / (2 * discordance), 1.0)
+    chance = stats.binom.cdf(most, flips, right) - stats.binom.cdf(flips - most - 1, flips, right)
+    return float(np.sum(number.pmf(flips) * np.where(most >= half, chance, 0.0)))
 
 
 def smallest_on_videos(videos: int, discordance: float, power: float = 0.8, alpha: float = 0.05) -> float:
@@ -170,6 +199,14 @@ def _first(enough: Callable[[int], bool], least: int, too_many: str) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def _check_two_rows(videos: int, discordance: float, difference: float, alpha: float) -> None:
+    _check_count("videos", videos, 1)
+    _check_discordance(discordance)
+    _check_chance("alpha", alpha)
+    if not abs(difference) <= discordance:
+        raise PowerError(f"difference {difference:g}: expected at most the discordance, {discordance:g}, either way")
 
 
 def _check_count(name: str, number: int, least: int) -> None:

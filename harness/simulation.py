@@ -7,6 +7,7 @@ uses an estimator.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -20,6 +21,28 @@ Floats = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]
 
 _MANY, _FEW = 60, 12  # points of an integral over videos, which vary by several logits, and over seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    """How the seeds of two rows vary.
+
+    Attributes:
+      name: for tables.
+      spreads: standard deviation of the seed effect in the row before and after, logits.
+      correlation: of the effects of one seed in the two rows.
+    """
+
+    name: str
+    spreads: tuple[float, float]
+    correlation: float
+
+
+INDEPENDENT = Seeds("independent", (0.15, 0.15), 0.0)
+CORRELATED = Seeds("alike by seed", (0.5, 0.5), 0.9)
+UNEQUAL = Seeds("unequal spread", (0.05, 0.6), 0.0)
+SCENARIOS = (INDEPENDENT, CORRELATED, UNEQUAL)
+SEEDS = (2, 3, 5, 10)
 
 
 @functools.cache

@@ -36,7 +36,7 @@ _NUMBERS = [
 
 _STEPS_READ = (
     "A step's interval is not corrected for their number; where it and the p-value disagree, the p-value decides. "
-    "Flipped: videos that just one of the two rows has right, mean over the seeds; a class's number is the net of them. "
+    "Flipped: videos that just one of the two rows has right, mean over the seeds; of a class, the net of them. "
     "Smallest visible step: the smallest that would have been found at Holm's strictest level with 80 % power. To "
     "settle: what would so find a step, if it is as large as the one seen; more videos settle it for these trainings "
     "only, and for the recipe only more seeds do."

@@ -90,7 +90,8 @@ def test_one_seed_speaks_of_videos():
     per_video = np.zeros(VIDEOS)
     per_video[400:440] += 1 / 2  # without 350-EP: weights 1/3 + 1/6
     per_video[501:561] += 1 / 2  # with it, where label smoothing is worth 60
-    interval = stats.ttest_1samp(per_video, 0).confidence_interval()
+    # Two videos more, one flipped each way in all rows.
+    interval = stats.ttest_1samp([*per_video, 1, -1], 0).confidence_interval()
     assert value(found, "shapley", "LS") == pytest.approx(5.0)
     assert value(found, "shapley", "LS", "low") == pytest.approx(100 * interval.low)
     assert value(found, "shapley", "LS", "population") == "videos"

@@ -214,7 +214,7 @@ def test_a_factorial_of_too_many_toggles_is_refused_by_its_rows(monkeypatch):
 def test_a_toggle_that_changes_nothing_is_refused():
     design = built("reverse", keys=("ls", "dstem"))
     same = {1: {0: "a"}, 2: {0: "a"}, 3: {0: "b"}}
-    with pytest.raises(ToggleError, match="reverse: rows 1 and 2 are the same run: one of the toggles has the value of"):
+    with pytest.raises(ToggleError, match="reverse: rows 1 and 2 are the same run: one of the toggles has"):
         designs.refuse_idle([design], {"reverse": same})
     designs.refuse_idle([design], {"reverse": {1: {0: "a"}, 2: {0: "c"}, 3: {0: "b"}}})
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, special, stats
 
 from harness import estimates
 
@@ -37,6 +37,23 @@ def test_equal_seeds_have_an_interval_without_width():
     assert (found.value, found.low, found.high, found.population) == (0.5, 0.5, 0.5, "seeds")
 
 
+def test_seeds_that_agree_are_not_certain_of_a_rows_accuracy():
+    found = estimates.mean_over_seeds([1.0, 1.0, 1.0], step=1 / 240)
+    half = stats.t.ppf(0.975, 2) / 240 / math.sqrt(12) / math.sqrt(3)
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, 1 - half, 1.0))
+    wide = [0.7, 0.75, 0.8]
+    assert estimates.mean_over_seeds(wide, step=1 / 240) == estimates.mean_over_seeds(wide)
+    interval = stats.ttest_1samp(wide, 0).confidence_interval(0.9)
+    found = estimates.mean_over_seeds(wide, level=0.9)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5, NAN]])
+def test_seeds_without_a_mean(values):
+    with pytest.raises(estimates.EstimateError, match="finite"):
+        estimates.mean_over_seeds(values)
+
+
 def test_an_interval_over_seeds_holds_no_accuracy_that_cannot_be():
     found = estimates.mean_over_seeds([0.3, 0.9, 0.85])
     assert (found.low, found.high) == (0.0, 1.0)
@@ -65,7 +82,44 @@ def test_one_seed(right, wrong, videos):
     more = np.append(differences, [1.0, -1.0])
     interval = stats.ttest_1samp(more, 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert found.p_equal == pytest.approx(two_one_sided(more, 0.05), abs=1e-12)
+    assert found.p_equal == pytest.approx(max(score(right, wrong, videos, 0.05), score(wrong, right, videos, 0.05)))
+
+
+def score(up, down, videos, margin):
+    """P-value of a difference of the margin or more: the likelihood at the margin is searched for its maximum."""
+
+    def unlikely(q):
+        chances = [q + margin, q, 1 - margin - 2 * q]
+        return -float(special.xlogy([up, down, videos - up - down], chances).sum())
+
+    found = optimize.minimize_scalar(unlikely, bounds=(0, (1 - margin) / 2), method="bounded", options={"xatol": 1e-12})
+    variance = videos * (2 * found.x + margin - margin**2)
+    return stats.norm.cdf((up - down - videos * margin + 0.5) / math.sqrt(variance))
+
+
+def test_equivalence_of_many_counts_at_once():
+    right, wrong = np.array([0, 3, 30]), np.array([0, 4, 1])
+    found = estimates.equivalence(right, wrong, 240, 0.03)
+    assert found.tolist() == [float(estimates.equivalence(r, w, 240, 0.03)) for r, w in zip(right, wrong, strict=True)]
+    assert found[0] < 0.05 < found[2]
+
+
+def test_equivalence_gets_no_surer_with_a_larger_difference():
+    for flips in range(0, 61):
+        right = np.arange(math.ceil(flips / 2), flips + 1)
+        assert (np.diff(estimates.equivalence(right, flips - right, 60, 0.1)) >= 0).all()
+
+
+def test_no_difference_is_larger_than_all_videos():
+    assert estimates.equivalence(10, 0, 10, 1.0) == 1.0
+    assert estimates.equivalence(9, 1, 10, 1.0) == 0.0
+    assert estimates.equivalence(10, 0, 10, 1.5) == 0.0
+
+
+def test_few_flips_that_all_went_one_way_are_no_equivalence():
+    """No flip in 240 videos is what a difference of one point gives in 9 %."""
+    assert 0.99**240 > 0.08
+    assert estimates.paired(*flipped(0, 0, 240), margin=0.01).p_equal > 0.09
 
 
 def two_one_sided(values, margin):
@@ -179,6 +233,40 @@ def test_no_spread(value, p, p_equal):
     assert math.isnan(estimates.contrast([value] * 3, "seeds").p_equal)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, 0.25, -1.0])
+def test_rows_that_agree_on_every_video_are_not_certain(value):
+    found = estimates.contrast([value] * 240, "videos", margin=0.01, step=0.25)
+    assert (found.value, found.spread, found.units) == (value, 0.0, 240)
+    assert found.low < value < found.high
+    assert found.p_equal > 0.05
+    assert found.p > 0
+
+
+@pytest.mark.parametrize(("right", "wrong"), [(9, 2), (0, 0), (3, 12)])
+def test_a_contrast_of_two_rows_is_bonett_and_prices(right, wrong):
+    before, after = flipped(right, wrong, 100)
+    found = estimates.contrast(after[0].astype(float) - before[0], "videos", step=1.0)
+    other = estimates.paired(before, after)
+    assert (found.value, found.low, found.high) == pytest.approx((other.value, other.low, other.high))
+    assert (found.units, found.spread) == (100, pytest.approx(other.spread))
+
+
+def test_equivalence_of_a_contrast_over_videos_by_hand():
+    values = np.array([0.25] * 5 + [-0.5] * 3 + [0.0] * 92)
+    more = np.append(values, [0.25, -0.25])
+    shifted = np.abs(more.mean()) + 0.5 / 102 - 0.03
+    floor = math.sqrt(0.03 * 0.97)  # larger than the spread seen
+    assert more.std(ddof=1) < floor
+    found = estimates.contrast(values, "videos", margin=0.03, step=0.25)
+    assert found.p_equal == pytest.approx(stats.t.cdf(shifted / (floor / math.sqrt(102)), 101))
+    noisy = np.tile([1.0, -1.0], 200)
+    more = np.append(noisy, [0.25, -0.25])
+    found = estimates.contrast(noisy, "videos", margin=0.1, step=0.25)
+    expected = stats.t.cdf((0.5 / 402 - 0.1) / (more.std(ddof=1) / math.sqrt(402)), 401)
+    assert found.p_equal == pytest.approx(expected)
+
+
 def test_the_rounding_of_sums_is_no_spread():
     assert estimates.contrast([0.1 + 0.2 - 0.3, 0.0, 0.0], "seeds").p == 1.0
 
@@ -196,13 +284,22 @@ def runs(toggles, seeds):
     return x, np.repeat(np.arange(seeds), 2**toggles)
 
 
-def test_interactions_without_noise():
+def test_interactions_almost_without_noise():
     x, seed = runs(3, 2)
     y = 0.5 + 0.1 * x[:, 0] + 0.03 * x[:, 0] * x[:, 1] - 0.02 * x[:, 1] * x[:, 2] + 0.01 * seed
+    y += 1e-7 * np.random.default_rng(4).standard_normal(16)
     found, freedom = estimates.interactions(y, x, seed)
     assert [(one.first, one.second) for one in found] == [(0, 1), (0, 2), (1, 2)]
-    assert [one.value for one in found] == pytest.approx([0.03, 0.0, -0.02], abs=1e-12)
+    assert [one.value for one in found] == pytest.approx([0.03, 0.0, -0.02], abs=1e-6)
     assert freedom == 16 - 2 - 3 - 3
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("effect", [0.0, 0.03])
+def test_interactions_without_noise_cannot_be_judged(effect):
+    x, seed = runs(3, 2)
+    with pytest.raises(estimates.NotEstimable, match=r"3 toggles: 16 runs .* no noise to judge them by"):
+        estimates.interactions(0.7 + 0.1 * x[:, 0] + effect * x[:, 0] * x[:, 1] + 0.01 * seed, x, seed)
 
 
 def test_interactions_with_noise_by_hand():

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from harness import power
+from harness import estimates, power
 
 
 @functools.cache
@@ -42,6 +42,37 @@ def test_mcnemar_of_many_videos_nears_the_normal_formula():
     error = math.sqrt(discordance - difference**2)
     normal = stats.norm.sf((1.96 * math.sqrt(discordance) - difference * math.sqrt(videos)) / error)
     assert power.mcnemar_power(videos, discordance, difference) == pytest.approx(normal, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("videos", "discordance", "difference", "margin"),
+    [(12, 0.5, 0.3, 0.3), (20, 0.3, -0.1, 0.25), (15, 1.0, 0.2, 0.6), (25, 0.2, 0.0, 0.2), (20, 0.2, 0.2, 0.2),
+     (9, 0.1, 0.0, 0.9)],
+)  # fmt: skip
+def test_equivalence_by_enumeration(videos, discordance, difference, margin):
+    right, wrong, total = (discordance + difference) / 2, (discordance - difference) / 2, 0.0
+    for r, w in itertools.product(range(videos + 1), repeat=2):
+        if r + w <= videos and estimates.equivalence(r, w, videos, margin) <= 0.05:
+            ways = math.comb(videos, r) * math.comb(videos - r, w)
+            total += ways * right**r * wrong**w * (1 - right - wrong) ** (videos - r - w)
+    assert power.equivalence_power(videos, discordance, difference, margin) == pytest.approx(total, abs=1e-9)
+
+
+@pytest.mark.parametrize("videos", [240, 1_000, 17_706])
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 8])
+def test_equivalence_keeps_its_size(videos, alpha):
+    """Margins of 0.1 to 5 points, discordance from the margin on, where few flips go one way only."""
+    worst = max(
+        power.equivalence_power(videos, min(margin * times, 1.0), margin, margin, alpha)
+        for margin in (*np.geomspace(0.001, 0.05, 25), 1 / 100, 0.0039)
+        for times in (1, 1.05, 1.2, 1.5, 2, 4, 20, 1000)
+    )
+    assert worst <= 1.2 * alpha
+
+
+def test_equivalence_is_found():
+    assert power.equivalence_power(17_706, 0.1, 0.0, 0.01) > 0.98
+    assert power.equivalence_power(17_706, 0.1, 0.0, 0.0001) == 0.0
 
 
 def test_smallest_on_videos():
@@ -101,6 +132,8 @@ def test_power_by_simulation():
         (power.mcnemar_power, (10, 0.1, 0.2), "difference 0.2"),
         (power.mcnemar_power, (10, 0.1, math.nan), "difference nan"),
         (power.mcnemar_power, (10, 0.1, 0.1, 0.0), "alpha 0"),
+        (power.equivalence_power, (0, 0.1, 0.01, 0.1), "videos 0"),
+        (power.equivalence_power, (10, 0.1, 0.2, 0.1), "difference 0.2"),
         (power.smallest_on_videos, (10, 0.1, 1.0), "power 1"),
         (power.smallest_on_videos, (10, 0.1, 0.05), "power 0.05"),
         (power.videos_needed, (0.0, 0.1), "difference 0"),
