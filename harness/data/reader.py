@@ -212,11 +212,23 @@ def _ordered(
 
 def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data.Dataset:
     """Shuffles so many records at a time; `Dataset.shuffle` takes no seed that changes with the epoch."""
+    spec = records.element_spec
+
+    def handle(record: tf.Tensor) -> tf.Tensor:
+        # Shuffled itself, a video of some megabytes would be copied three times.
+        none = tf.raw_ops.EmptyTensorList(element_shape=spec.shape, max_num_elements=1, element_dtype=spec.dtype)
+        return tf.raw_ops.TensorListPushBack(input_handle=none, tensor=record)
 
     def shuffled(number: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
         return tf.random.experimental.stateless_shuffle(some, tf.random.experimental.stateless_fold_in(seed, number))
 
-    return records.batch(window).enumerate().map(shuffled).unbatch()
+    def record_of(handle: tf.Tensor) -> tf.Tensor:
+        item = tf.raw_ops.TensorListGetItem(
+            input_handle=handle, index=0, element_shape=spec.shape, element_dtype=spec.dtype
+        )
+        return tf.ensure_shape(item, spec.shape)
+
+    return records.map(handle).batch(window).enumerate().map(shuffled).unbatch().map(record_of)
 
 
 def evaluation(
