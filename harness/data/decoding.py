@@ -199,7 +199,8 @@ def _laid_along(
     side = params.feature_shape[1]
 
     def filled(frame: tf.Tensor) -> tf.Tensor:
-        return tf.pad(frame, [[0, 0], [0, longest - tf.shape(frame)[1]], [0, 0]])
+        # Copies rows at a time, which `tf.pad` does not.
+        return tf.concat([frame, tf.zeros([side, longest - tf.shape(frame)[1], 3], tf.uint8)], 1)
 
     def compact(frame: tf.Tensor) -> tf.Tensor:
         return tf.concat([frame[:, start : start + side] for start in tf.unstack(starts)], 1)
