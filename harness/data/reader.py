@@ -228,7 +228,9 @@ def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data
         )
         return tf.ensure_shape(item, spec.shape)
 
-    return records.map(handle).batch(window).enumerate().map(shuffled).unbatch().map(record_of)
+    # The next window is read while this one is used, or everything would wait at its beginning.
+    windows = records.map(handle).batch(window).enumerate().map(shuffled).prefetch(1)
+    return windows.unbatch().map(record_of)
 
 
 def evaluation(
