@@ -16,7 +16,9 @@ loaded in that process alone.
 
 Data come in by `data.sources` (which videos there are, read from `data.lists`), `data.video` (a file to frames),
 `data.shards` (one shard), `data.preparing` (all of them, and the `data.manifest`), written to `data.places` and held
-against the manifest by `data.checking`; or they are drawn (`data.embedded`) or made elsewhere (`data.indexing`).
+against the manifest by `data.checking`; or they are drawn (`data.embedded`) or made elsewhere (`data.indexing`). Clips
+are read by `data.reader`: `data.decoding` makes frames, `data.augment` is RandAugment over a clip, `data.draws` fixes
+every draw, `data.inputs` does on the accelerator what can wait for it; `data.speed` times it (`benchmark`).
 
 What the statistics promise is tried out on synthetic studies (`simulation`, `simulated_studies`, `simulated_methods`,
 `simulated_checks`; the command `check_statistics`), what more seeds or videos would show is planned by `power`
