@@ -14,6 +14,12 @@ becomes a record (`execution`, `records`, `store`), records become a frame, a fr
 a `worker` process carry it out, `console` shows it, `mirroring` tells a tracker (`tracking`: W&B) of it. TensorFlow is
 loaded in that process alone.
 
+Data come in by `data.sources` (which videos there are, read from `data.lists`), `data.video` (a file to frames),
+`data.shards` (one shard), `data.preparing` (all of them, and the `data.manifest`), written to `data.places` and held
+against the manifest by `data.checking`; or they are drawn (`data.embedded`) or made elsewhere (`data.indexing`). Clips
+are read by `data.reader`: `data.decoding` makes frames, `data.augment` is RandAugment over a clip, `data.draws` fixes
+every draw, `data.inputs` does on the accelerator what can wait for it; `data.speed` times it (`benchmark`).
+
 What the statistics promise is tried out on synthetic studies (`simulation`, `simulated_studies`, `simulated_methods`,
 `simulated_checks`; the command `check_statistics`), what more seeds or videos would show is planned by `power`
 (`seed_planning`, `seed_report`, `plan_seeds`), and what the paper's own printed numbers can show is said by

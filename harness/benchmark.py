@@ -1,4 +1,4 @@
-"""python -m harness.benchmark: what a choice of the harness costs in speed, as a ratio measured within one call."""
+"""python -m harness.benchmark: the speed of the input pipeline, and what a choice costs, as ratios within one call."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 \b
 Examples:
+  python -m harness.benchmark input                              the reader, on a generated shard
+  python -m harness.benchmark input --json
   python -m harness.benchmark determinism                        the baseline of the quick profile
   python -m harness.benchmark determinism ls ra --depth 200 --steps 200
   python -m harness.benchmark determinism --profile paper --data /data/k400 --batch 8 --strategy mirrored
@@ -36,7 +38,46 @@ Examples:
 
 @click.group(epilog=_EXAMPLES)
 def main() -> None:
-    """Measures what a choice costs in speed."""
+    """Measures the speed of the input pipeline, and what a choice costs in speed."""
+
+
+@main.command("input", epilog=_EXAMPLES + "\nExit codes: 0 measured; 2 wrong usage; 130, 143 stopped.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, metavar="N",
+              help="Passes of each kind, in turns.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True,
+              help="A list of objects with case, ours, garden, decode_only, vs_garden, vs_decode_only.")  # fmt: skip
+@options.one_line_errors
+def reading(rounds: int, as_json: bool) -> None:
+    """Reads a generated shard by our reader, by the Garden's, and by decoding alone, in turns, on two threads.
+
+    Prints clips (in evaluation, videos) a second, and ours as ratios to the others. Decoding alone reads the videos and
+    decodes whole each frame that each clip shows. It takes about a minute.
+    """
+    import json
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # What TensorFlow says while it starts is no result of a benchmark.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from harness.data import speed
+
+    with tempfile.TemporaryDirectory() as folder:
+        lines = list(speed.measure(speed.write_shard(Path(folder) / "shard.tfrecord"), rounds))
+    click.echo(json.dumps(lines, indent=1) if as_json else reading_table(lines))
+
+
+def reading_table(lines: list[dict[str, Any]]) -> str:
+    """The Markdown table of what :func:`harness.data.speed.measure` found."""
+    head = ["case", "ours", "the Garden's", "decoding alone", "against the Garden", "against decoding alone"]
+    rows = [
+        [
+            line["case"],
+            *(f"{line[name]:.3g}" for name in ("ours", "garden", "decode_only")),
+            *(f"{line[name]:.2f}" for name in ("vs_garden", "vs_decode_only")),
+        ]
+        for line in lines
+    ]
+    texts = [head, ["---", *["---:"] * 5], *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in texts)
 
 
 @main.command(epilog=_EXAMPLES + "\nExit codes: 0 measured; 2 wrong usage or unusable input; 130, 143 stopped.")

@@ -357,8 +357,9 @@ def _task(
     evaluated: Callable[[int], None] | None = None,
 ) -> VideoTask:
     """The task; without training data where no step is named at which they begin."""
+    classes, frame = len(manifest.classes), (manifest.height, manifest.width)
     train, validation = (
-        reader.Source.of(place.data, manifest.splits[split], len(manifest.classes)) for split in ("train", "validation")
+        reader.Source.of(place.data, manifest.splits[split], classes, frame) for split in ("train", "validation")
     )
     return VideoTask(config.task, None if start_step is None else train, validation, start_step or 0, evaluated)
 

@@ -17,6 +17,7 @@ from official.vision.configs import video_classification as exp_cfg
 from official.vision.tasks import video_classification
 
 from harness.data import draws, faults, reader
+from harness.data.inputs import for_network
 
 # Classes kept of each video's probabilities.
 TOP = 5
@@ -113,8 +114,10 @@ class VideoTask(video_classification.VideoClassificationTask):
         place = optimizer.iterations * context.num_replicas_in_sync + replica
         # Below zero, since the clips' own draws use seeds from zero up.
         seed = tf.stack([tf.constant(-1 - int(self.task_config.train_data.seed), tf.int64), place])
+        features, labels = inputs
+        features = for_network(features, self.task_config.train_data)
         with draws.fixed_by(seed):
-            return super().train_step(inputs, model, optimizer, metrics)
+            return super().train_step((features, labels), model, optimizer, metrics)
 
     def validation_step(self, inputs: Any, model: tf_keras.Model, metrics: Any = None) -> dict[str, tf.Tensor]:
         """Predictions for one batch, gathered from all replicas.
@@ -128,6 +131,7 @@ class VideoTask(video_classification.VideoClassificationTask):
           "label", "media_id", "valid", "top_class", "top_probability", "loss", each with the global batch first.
         """
         features, labels = inputs
+        features = for_network(features, self.task_config.validation_data)
         probabilities = tf.cast(self.inference_step(features, model), tf.float32)
         top = tf.math.top_k(probabilities, k=min(TOP, probabilities.shape[-1]))
         logs = {

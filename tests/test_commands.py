@@ -19,6 +19,7 @@ from harness import (
     options,
     paper_significance,
     plan_seeds,
+    prepare_data,
     train,
 )
 from harness.designs import DESIGNS
@@ -31,6 +32,7 @@ COMMANDS = {
     "check_statistics": check_statistics.main,
     "costs": costs.main,
     "index_data": index_data.main,
+    "prepare_data": prepare_data.main,
     "export": export.main,
     "import_garden": import_garden.main,
     "import_wandb": import_wandb.main,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.data import manifest as manifests
-from harness.data.manifest import Manifest, ManifestError, Shard, Split
+from harness.data.manifest import Listed, Manifest, ManifestError, Shard, Split
 
 FILES = {"train-0": b"abc", "train-1": b"defg", "validation-0": b"hi"}
 GOOD = Manifest(
@@ -26,6 +26,15 @@ GOOD = Manifest(
     },
     fingerprint="0123456789abcdef" * 4,
     source="made by hand",
+)
+# With all that a preparation knows besides.
+PREPARED = dataclasses.replace(
+    GOOD,
+    splits={
+        "train": dataclasses.replace(GOOD.splits["train"], frames=70, left_out=0, sources=Listed("s.csv", "ab" * 32)),
+        "validation": GOOD.splits["validation"],
+    },
+    preparation={"fps": "25"},
 )
 MISSING = object()
 
@@ -55,6 +64,33 @@ def rewrite(folder: Path, keys: tuple[Any, ...], value: Any) -> None:
 def test_what_is_saved_is_loaded(folder: Path) -> None:
     assert manifests.load(folder) == GOOD
     assert GOOD.splits["train"].examples == 3
+
+
+def test_what_only_a_preparation_knows_is_kept_and_may_lack(folder: Path) -> None:
+    fields = json.loads((folder / manifests.FILE_NAME).read_text())
+    assert "preparation" not in fields
+    assert set(fields["splits"]["train"]) == {"shards", "frames_min", "frames_max", "histogram"}
+    manifests.save(PREPARED, folder)
+    assert manifests.load(folder) == PREPARED
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("preparation",), [], "preparation is a list of 0; expected an object of options"),
+        (("preparation", "fps"), 25, "preparation['fps'] is 25; expected text"),
+        (("splits", "train", "frames"), 0, "splits.train.frames is 0; expected a whole number of at least 1"),
+        (("splits", "train", "left_out"), -1, "splits.train.left_out is -1; expected a whole number of at least 0"),
+        (("splits", "train", "sources", "file"), "../s", "splits.train.sources.file is '../s'; expected a plain name"),
+        (("splits", "train", "sources", "sha256"), "ab", "splits.train.sources.sha256 is 'ab'; expected 64 lower-case"),
+    ],
+)
+def test_malformed_fields_of_a_preparation(folder: Path, keys: tuple[Any, ...], value: Any, message: str) -> None:
+    manifests.save(PREPARED, folder)
+    rewrite(folder, keys, value)
+    with pytest.raises(ManifestError) as caught:
+        manifests.load(folder)
+    assert str(caught.value).startswith(f"{folder / manifests.FILE_NAME}: {message}")
 
 
 def test_save_leaves_only_the_manifest(folder: Path) -> None:
@@ -194,6 +230,7 @@ def places(node: Any, keys: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def test_no_odd_value_anywhere_escapes_as_another_error(folder: Path) -> None:
     path = folder / manifests.FILE_NAME
+    manifests.save(PREPARED, folder)
     good = json.loads(path.read_text())
     messages = []
     for keys in places(good):

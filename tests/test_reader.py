@@ -11,7 +11,7 @@ from official.vision.tasks import video_classification
 from ablations.profiles import QUICK
 from ablations.toggles import RA, SJ
 from harness import experiment, garden
-from harness.data import draws, embedded, reader
+from harness.data import draws, embedded, inputs, reader
 from harness.experiment import Protocol
 from harness.studies import Cell
 from harness.toggles import VALUE, Toggle
@@ -192,7 +192,8 @@ def test_no_draw_of_the_training_pipeline_is_left_to_chance(prepared):
 @pytest.mark.parametrize(("clips", "crops"), [(1, 1), (10, 3), (2, 3)])
 def test_evaluation_clips_are_the_gardens_bit_for_bit(prepared, clips, crops):
     params = evaluation_params(prepared, Protocol(clips, crops, 32), batch=7)
-    ours = [features["image"].numpy() for features, _ in reader.evaluation(params, source(prepared, "validation"))]
+    dataset = reader.evaluation(params, source(prepared, "validation"))
+    ours = [inputs.for_network(features, params)["image"].numpy() for features, _ in dataset]
     theirs = _gardens(prepared, params)
     assert np.array_equal(np.concatenate(ours), np.concatenate(theirs))
 

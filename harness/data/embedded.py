@@ -237,14 +237,14 @@ def _write_split(spec: EmbeddedSpec, split: str, folder: Path, shards: int) -> t
         path = folder / f"{split}-{k:05d}-of-{shards:05d}.tfrecord"
         with tf.io.TFRecordWriter(str(path)) as writer:
             for video in islice(drawn, stop - start):
-                writer.write(_example(video))
+                writer.write(example(video))
                 digests.append((split, video.media_id, _digest(video)))
                 counts[video.label] += 1
         files.append(Shard(path.name, stop - start, path.stat().st_size))
     return Split(tuple(files), spec.frames, spec.frames, tuple(counts)), digests
 
 
-def _example(video: Video) -> bytes:
+def example(video: Video) -> bytes:
     """The video as a serialized `tf.train.SequenceExample`; equal videos give equal bytes."""
     import tensorflow as tf
 

@@ -46,21 +46,21 @@ def index(folder: Path, name: str, classes: Sequence[str], source: str, progress
     splits = {}
     seen: dict[str, str] = {}
     for split in manifests.SPLITS:
-        shards, examples = [], []
+        shards, videos = [], []
         for path in shard_files(folder, split):
-            found = list(_examples(path, len(classes)))
+            found = list(examples(str(path), len(classes)))
             for example in found:
                 if example.media_id in seen:
                     raise ManifestError(f"{path}: video {example.media_id!r} is in {seen[example.media_id]} already")
                 seen[example.media_id] = path.name
             shards.append(Shard(path.name, len(found), path.stat().st_size))
-            examples += found
+            videos += found
             progress(path.stat().st_size)
-        if not examples:
+        if not videos:
             raise ManifestError(f"{folder}: the shards of {split} hold no video; expected at least one")
-        digests += [(split, example.media_id, example.digest) for example in examples]
-        sizes |= {(example.height, example.width) for example in examples}
-        splits[split] = _split(shards, examples, len(classes))
+        digests += [(split, video.media_id, video.digest) for video in videos]
+        sizes |= {(video.height, video.width) for video in videos}
+        splits[split] = _split(shards, videos, len(classes))
     height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
     return Manifest(name, tuple(classes), height, width, splits, manifests.fingerprint(digests), source)
 
@@ -85,12 +85,24 @@ def _split(shards: Sequence[Shard], examples: Sequence[Example], classes: int) -
     return Split(tuple(shards), min(lengths), max(lengths), tuple(histogram))
 
 
-def _examples(path: Path, classes: int) -> Iterator[Example]:
+def examples(path: str, classes: int) -> Iterator[Example]:
+    """The videos of a shard, in order.
+
+    Raises:
+      ManifestError: naming the record that is damaged, lacks something, or has a label outside the classes; or the
+        shard, where it cannot be opened.
+    """
+    number = 0
     try:
-        for number, record in enumerate(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()):
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
             yield _example(record, f"{path}: record {number}", classes)
+            number += 1
     except tf.errors.DataLossError as error:
-        raise ManifestError(f"{path}: damaged or cut short ({error.message}); expected TFRecords") from None
+        raise ManifestError(
+            f"{path}: record {number}: damaged or cut short ({error.message}); expected TFRecords"
+        ) from None
+    except tf.errors.OpError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.message}); expected TFRecords") from None
 
 
 def _example(record: bytes, where: str, classes: int) -> Example:

@@ -17,6 +17,8 @@ from harness import files
 FILE_NAME = "manifest.json"
 SCHEMA = 1
 SPLITS = ("train", "validation")
+# Longest media id, bytes: ids cross to an accelerator as that many numbers.
+ID_BYTES = 64
 
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
@@ -35,13 +37,28 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A file that says something of every video: its plain name inside the folder, and the SHA-256 of its content."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Split:
-    """One split: its shards, the shortest and the longest video in frames, and the number of videos of each class."""
+    """One split: its shards, the shortest and the longest video in frames, and the number of videos of each class.
+
+    What `harness.prepare_data` knows besides, None in a manifest made otherwise: `frames`, the number of all stored
+    frames; `left_out`, the number of videos that could not be used; `sources`, a CSV of where every video comes from.
+    """
 
     shards: tuple[Shard, ...]
     frames_min: int
     frames_max: int
     histogram: tuple[int, ...]
+    frames: int | None = None
+    left_out: int | None = None
+    sources: Listed | None = None
 
     @property
     def examples(self) -> int:
@@ -55,7 +72,7 @@ class Manifest:
 
     `classes` are the class names in label order; `height` and `width` are those of the stored frames in pixels, 0 where
     they vary; `splits` has the keys of `SPLITS`; `fingerprint` is 64 hexadecimal digits; `source` says in words where
-    the videos come from.
+    the videos come from; `preparation`, where the videos were decoded by us, with which options.
     """
 
     name: str
@@ -65,6 +82,7 @@ class Manifest:
     splits: Mapping[str, Split]
     fingerprint: str
     source: str
+    preparation: Mapping[str, str] | None = None
 
 
 def example_digest(media_id: str, label: int, frames: Sequence[bytes]) -> str:
@@ -78,8 +96,10 @@ def example_digest(media_id: str, label: int, frames: Sequence[bytes]) -> str:
 
 def fingerprint(digests: Iterable[tuple[str, str, str]]) -> str:
     """Hash of a data set from its (split, media id, example digest) triples in any order; 64 hexadecimal digits."""
-    lines = (json.dumps(triple) + "\n" for triple in sorted(digests))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for triple in sorted(digests):
+        digest.update((json.dumps(triple) + "\n").encode())
+    return digest.hexdigest()
 
 
 def load(folder: Path) -> Manifest:
@@ -95,14 +115,30 @@ def load(folder: Path) -> Manifest:
 
 def save(manifest: Manifest, folder: Path) -> None:
     """Write the manifest beside its shards, whole or not at all; refuses what `load` would refuse."""
-    path = folder / FILE_NAME
-    fields = asdict(replace(manifest, splits=dict(manifest.splits)))
-    text = json.dumps({"schema": SCHEMA, **fields}, indent=1, sort_keys=True) + "\n"
+    path, text = folder / FILE_NAME, dumps(manifest)
     try:
         _check_files(_parse(text), folder)
     except ManifestError as error:
         raise ManifestError(f"{path}: not written: {error}") from None
     files.replace(path, text.encode())
+
+
+def dumps(manifest: Manifest) -> str:
+    """The text of a manifest's file."""
+    options = None if manifest.preparation is None else dict(manifest.preparation)
+    fields = _without_nothing(asdict(replace(manifest, splits=dict(manifest.splits), preparation=options)))
+    return json.dumps({"schema": SCHEMA, **fields}, indent=1, sort_keys=True) + "\n"
+
+
+def loads(text: str) -> Manifest:
+    """The manifest of a file's text; `ManifestError` if anything is off. Looks at no shard."""
+    return _parse(text)
+
+
+def _without_nothing(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nothing(item) for key, item in value.items() if item is not None}
+    return value
 
 
 def _read(path: Path) -> str:
@@ -131,7 +167,7 @@ def _parse(text: str) -> Manifest:
 
 def _manifest(data: Any) -> Manifest:
     keys = ("schema", "name", "classes", "height", "width", "splits", "fingerprint", "source")
-    fields = _object(data, keys, "the manifest")
+    fields = _object(data, keys, "the manifest", optional=("preparation",))
     _integer(fields["schema"], SCHEMA, "schema")
     classes = tuple(_text(item, f"classes[{i}]") for i, item in enumerate(_list(fields["classes"], "classes")))
     _unique(classes, "classes")
@@ -144,15 +180,16 @@ def _manifest(data: Any) -> Manifest:
         splits={split: _split(splits[split], len(classes), f"splits.{split}") for split in SPLITS},
         fingerprint=_text(fields["fingerprint"], "fingerprint"),
         source=_text(fields["source"], "source"),
+        preparation=_preparation(fields["preparation"]) if "preparation" in fields else None,
     )
-    if len(manifest.fingerprint) != 64 or not _HEX_DIGITS.issuperset(manifest.fingerprint):
-        raise ManifestError(f"fingerprint is {_shown(manifest.fingerprint)}; expected 64 lower-case hexadecimal digits")
+    _hash(manifest.fingerprint, "fingerprint")
     _unique((shard.file for split in SPLITS for shard in manifest.splits[split].shards), "shard files")
     return manifest
 
 
 def _split(data: Any, classes: int, where: str) -> Split:
-    fields = _object(data, ("shards", "frames_min", "frames_max", "histogram"), where)
+    more = ("frames", "left_out", "sources")
+    fields = _object(data, ("shards", "frames_min", "frames_max", "histogram"), where, optional=more)
     shards = _list(fields["shards"], f"{where}.shards")
     counts = _list(fields["histogram"], f"{where}.histogram")
     frames_min = _integer(fields["frames_min"], 1, f"{where}.frames_min")
@@ -161,6 +198,9 @@ def _split(data: Any, classes: int, where: str) -> Split:
         frames_min=frames_min,
         frames_max=_integer(fields["frames_max"], frames_min, f"{where}.frames_max"),
         histogram=tuple(_integer(item, 0, f"{where}.histogram[{i}]") for i, item in enumerate(counts)),
+        frames=_integer(fields["frames"], 1, f"{where}.frames") if "frames" in fields else None,
+        left_out=_integer(fields["left_out"], 0, f"{where}.left_out") if "left_out" in fields else None,
+        sources=_listed(fields["sources"], f"{where}.sources") if "sources" in fields else None,
     )
     if len(counts) != classes:
         raise ManifestError(f"{where}.histogram has {len(counts)} counts; expected one for each of {classes} classes")
@@ -173,12 +213,35 @@ def _split(data: Any, classes: int, where: str) -> Split:
 
 def _shard(data: Any, where: str) -> Shard:
     fields = _object(data, ("file", "examples", "bytes"), where)
-    name = _text(fields["file"], f"{where}.file")
-    # A manifest may come from elsewhere with its data: it must not make anyone open a file outside the folder.
-    if name in (".", "..") or any(mark in name for mark in "/\\:\0"):
-        raise ManifestError(f"{where}.file is {_shown(name)}; expected a plain name inside the folder")
+    name = _plain(fields["file"], f"{where}.file")
     examples = _integer(fields["examples"], 1, f"{where}.examples")
     return Shard(name, examples, _integer(fields["bytes"], 1, f"{where}.bytes"))
+
+
+def _listed(data: Any, where: str) -> Listed:
+    fields = _object(data, ("file", "sha256"), where)
+    return Listed(_plain(fields["file"], f"{where}.file"), _hash(fields["sha256"], f"{where}.sha256"))
+
+
+def _preparation(data: Any) -> dict[str, str]:
+    if not isinstance(data, dict) or not data:
+        raise ManifestError(f"preparation is {_shown(data)}; expected an object of options")
+    return {key: _text(value, f"preparation[{_shown(key)}]") for key, value in data.items()}
+
+
+def _plain(value: Any, where: str) -> str:
+    name = _text(value, where)
+    # A manifest may come from elsewhere with its data: it must not make anyone open a file outside the folder.
+    if name in (".", "..") or any(mark in name for mark in "/\\:\0"):
+        raise ManifestError(f"{where} is {_shown(name)}; expected a plain name inside the folder")
+    return name
+
+
+def _hash(value: Any, where: str) -> str:
+    text = _text(value, where)
+    if len(text) != 64 or not _HEX_DIGITS.issuperset(text):
+        raise ManifestError(f"{where} is {_shown(text)}; expected 64 lower-case hexadecimal digits")
+    return text
 
 
 def _check_files(manifest: Manifest, folder: Path) -> None:
@@ -207,14 +270,14 @@ def _unique(names: Iterable[str], where: str) -> None:
         seen.add(name)
 
 
-def _object(value: Any, keys: Sequence[str], where: str) -> dict[str, Any]:
+def _object(value: Any, keys: Sequence[str], where: str, optional: Sequence[str] = ()) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ManifestError(f"{where} is {_shown(value)}; expected an object")
     for key in keys:
         if key not in value:
             raise ManifestError(f"{where} lacks {key!r}; expected the keys {', '.join(keys)}")
     for key in value:
-        if key not in keys:
+        if key not in keys and key not in optional:
             raise ManifestError(f"{where} has the unknown key {_shown(key)}; expected the keys {', '.join(keys)}")
     return value
 

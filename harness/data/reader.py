@@ -1,4 +1,4 @@
-"""Reads clips: `SequenceExample` shards -> batches, by the Garden's decoder and parser, each draw fixed by a seed.
+"""Reads clips: `SequenceExample` shards -> batches of uint8, equal to the Garden's, each draw fixed by a seed.
 
 Training: the order of an epoch is a function of (seed, epoch), a clip's augmentation of (seed, its place in the order),
 so a resumed run continues where it stopped. Evaluation: every video once, in the order of the shards; the last batch is
@@ -16,7 +16,7 @@ from official.vision.configs import video_classification as exp_cfg
 from official.vision.dataloaders import video_input
 from official.vision.ops import augment
 
-from harness.data import draws
+from harness.data import decoding, draws, inputs
 from harness.data.manifest import Split
 
 MEDIA_ID = "clip/media_id"
@@ -36,11 +36,13 @@ class Source:
       paths: the shards' paths, in order.
       counts: number of videos in each.
       classes: number of classes; a label outside is an error.
+      frame: height and width of all frames, in pixels; zeros where they differ.
     """
 
     paths: tuple[str, ...]
     counts: tuple[int, ...]
     classes: int
+    frame: tuple[int, int] = (0, 0)
 
     @property
     def videos(self) -> int:
@@ -48,10 +50,10 @@ class Source:
         return sum(self.counts)
 
     @classmethod
-    def of(cls, folder: str, split: Split, classes: int) -> Source:
+    def of(cls, folder: str, split: Split, classes: int, frame: tuple[int, int] = (0, 0)) -> Source:
         """The source of a split of a prepared data set in `folder`."""
         paths = tuple(f"{folder}/{shard.file}" for shard in split.shards)
-        return cls(paths, tuple(shard.examples for shard in split.shards), classes)
+        return cls(paths, tuple(shard.examples for shard in split.shards), classes, frame)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,8 @@ def training(
       context: which part of the batch this pipeline makes.
 
     Returns:
-      Dataset of ({"image": [batch, frames, height, width, 3]}, one-hot labels [batch, classes]).
+      Dataset of ({"image": [batch, frames, height, width, 3]}, one-hot labels [batch, classes]). Images are uint8, for
+      :func:`harness.data.inputs.for_network`; with mixup or CutMix they are scaled already, as both mix numbers.
     """
     pipeline = _Pipeline.of(params, source, context)
     dataset = clips(params, source, start_step, context).batch(pipeline.batch, drop_remainder=True)
@@ -209,11 +212,25 @@ def _ordered(
 
 def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data.Dataset:
     """Shuffles so many records at a time; `Dataset.shuffle` takes no seed that changes with the epoch."""
+    spec = records.element_spec
+
+    def handle(record: tf.Tensor) -> tf.Tensor:
+        # Shuffled itself, a video of some megabytes would be copied three times.
+        none = tf.raw_ops.EmptyTensorList(element_shape=spec.shape, max_num_elements=1, element_dtype=spec.dtype)
+        return tf.raw_ops.TensorListPushBack(input_handle=none, tensor=record)
 
     def shuffled(number: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
         return tf.random.experimental.stateless_shuffle(some, tf.random.experimental.stateless_fold_in(seed, number))
 
-    return records.batch(window).enumerate().map(shuffled).unbatch()
+    def record_of(handle: tf.Tensor) -> tf.Tensor:
+        item = tf.raw_ops.TensorListGetItem(
+            input_handle=handle, index=0, element_shape=spec.shape, element_dtype=spec.dtype
+        )
+        return tf.ensure_shape(item, spec.shape)
+
+    # The next window is read while this one is used, or everything would wait at its beginning.
+    windows = records.map(handle).batch(window).enumerate().map(shuffled).prefetch(1)
+    return windows.unbatch().map(record_of)
 
 
 def evaluation(
@@ -227,8 +244,9 @@ def evaluation(
       context: which part of the batch this pipeline makes.
 
     Returns:
-      Dataset of ({"image": [batch x views, frames, height, width, 3]}, labels), where labels holds "label" [batch],
-      "media_id" [batch, 64] (bytes of the id as int32, zero padded) and "valid" [batch] (false for padding).
+      Dataset of (features, labels): features as :func:`harness.data.decoding.evaluation_frames` makes them, for
+      :func:`harness.data.inputs.for_network`; labels holds "label" [batch], "media_id" [batch, 64] (bytes of the id as
+      int32, zero padded) and "valid" [batch] (false for padding).
     """
     pipeline = _Pipeline.of(params, source, context)
     dataset = videos(params, source, context=context)
@@ -236,8 +254,14 @@ def evaluation(
     numbers = range(rounds * pipeline.share)
     missing = sum(pipeline.place(number, pipeline.share) >= _evaluated(params, source) for number in numbers)
     padding = tf.data.Dataset.from_tensors(tf.nest.map_structure(_zeros, dataset.element_spec)).repeat(missing)
-    dataset = dataset.concatenate(padding).batch(pipeline.batch, drop_remainder=True)
-    return dataset.map(_merge_views(params)).prefetch(2)
+    return _batched(dataset.concatenate(padding), pipeline.batch).prefetch(2)
+
+
+def _batched(dataset: tf.data.Dataset, size: int) -> tf.data.Dataset:
+    # A batch of one needs no copy, which of the frames of 30 views takes as long as decoding some.
+    if size == 1:
+        return dataset.map(lambda *element: tf.nest.map_structure(lambda one: tf.expand_dims(one, 0), element))
+    return dataset.batch(size, drop_remainder=True)
 
 
 def videos(
@@ -262,18 +286,22 @@ def _zeros(spec: tf.TensorSpec) -> tf.Tensor:
 
 
 def _parser(params: exp_cfg.DataConfig, source: Source) -> Callable[[tf.Tensor], tuple[Any, ...]]:
-    """Serialized video -> the Garden's features and target, the label as a number, the media id."""
+    """Serialized video -> features, the Garden's target, the label as a number, the media id."""
     decoder = video_input.Decoder(image_key=params.image_field_key, label_key=params.label_field_key)
     decoder.add_context(MEDIA_ID, tf.io.FixedLenFeature((), tf.string))
-    parser = video_input.Parser(params, image_key=params.image_field_key, label_key=params.label_field_key)
-    parse = parser.parse_fn(params.is_training)
+    longest = 0 if params.is_training or params.num_test_crops == 1 else decoding.longest(params, source.frame)
 
     def parsed(record: tf.Tensor) -> tuple[Any, ...]:
         decoded = decoder.decode(record)
-        label, media_id = decoded[params.label_field_key][0], decoded.pop(MEDIA_ID)
-        with tf.control_dependencies(_checks(label, media_id, source.classes)):
-            decoded = {key: tf.identity(value) for key, value in decoded.items()}
-        return (*parse(decoded), tf.cast(label, tf.int32), media_id)
+        labels, media_id = decoded[params.label_field_key], decoded[MEDIA_ID]
+        with tf.control_dependencies(_checks(labels[0], media_id, source.classes)):
+            encoded = tf.identity(decoded[params.image_field_key])
+        if params.is_training:
+            features = {"image": decoding.training_clip(encoded, params)}
+        else:
+            features = decoding.evaluation_frames(encoded, params, longest)
+        target = video_input.process_label(labels, params.one_hot, params.num_classes, params.label_dtype)
+        return features, target, tf.cast(labels[0], tf.int32), media_id
 
     return parsed
 
@@ -288,30 +316,15 @@ def _checks(label: tf.Tensor, media_id: tf.Tensor, classes: int) -> list[tf.Oper
 
 
 def _viewer(params: exp_cfg.DataConfig, source: Source) -> Callable[[tf.Tensor], Element]:
-    """Serialized video -> its views and what identifies it."""
+    """Serialized video -> the frames of its views and what identifies it."""
     parse = _parser(params, source)
-    shape = [params.num_test_clips * params.num_test_crops * params.feature_shape[0], *params.feature_shape[1:]]
 
     def viewed(record: tf.Tensor) -> Element:
         features, _, label, media_id = parse(record)
         numbers = tf.cast(tf.io.decode_raw(media_id, tf.uint8, fixed_length=ID_BYTES), tf.int32)
-        # Slicing three crops loses the static shape, which an accelerator needs.
-        image = tf.ensure_shape(features["image"], shape)
-        return {"image": image}, {"label": label, "media_id": numbers, "valid": tf.constant(True)}
+        return features, {"label": label, "media_id": numbers, "valid": tf.constant(True)}
 
     return viewed
-
-
-def _merge_views(params: exp_cfg.DataConfig) -> Callable[[dict[str, tf.Tensor], Any], Element]:
-    """[batch, views x frames, ...] -> [batch x views, frames, ...]."""
-
-    def merged(features: dict[str, tf.Tensor], labels: Any) -> Element:
-        image = features["image"]
-        views = params.num_test_clips * params.num_test_crops
-        shape = [image.shape[0] * views, params.feature_shape[0], *image.shape[2:]]
-        return {"image": tf.reshape(image, shape)}, labels
-
-    return merged
 
 
 def _mixed(params: exp_cfg.DataConfig, classes: int, pipeline: _Pipeline) -> Callable[[tf.Tensor, Element], Element]:
@@ -331,7 +344,7 @@ def _mixed(params: exp_cfg.DataConfig, classes: int, pipeline: _Pipeline) -> Cal
                 label_smoothing=mix.label_smoothing,
                 num_classes=classes,
             )
-            image, target = augmenter(features["image"], labels)
+            image, target = augmenter(inputs.scaled(features["image"], params), labels)
         return {"image": image}, target
 
     return mixed

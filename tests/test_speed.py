@@ -1,0 +1,43 @@
+"""The benchmark of the reader: what it reads, what it reports."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from harness import benchmark
+from harness.data import reader, speed
+
+LINE = {"case": "training", "ours": 3.0, "garden": 2.0, "decode_only": 4.0, "vs_garden": 1.5, "vs_decode_only": 0.75}
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    monkeypatch.setattr(speed, "write_shard", lambda path: reader.Source((str(path),), (1,), 8))
+    monkeypatch.setattr(speed, "measure", lambda source, rounds: iter([LINE] * 3))
+
+
+def test_json_is_a_list_of_what_was_measured(measured):
+    found = CliRunner().invoke(benchmark.main, ["input", "--json"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout) == [LINE] * 3
+
+
+def test_the_table_has_a_row_for_each_case(measured):
+    lines = CliRunner().invoke(benchmark.main, ["input"]).stdout.splitlines()
+    assert len(lines) == 5
+    assert lines[2] == "| training | 3 | 2 | 4 | 1.50 | 0.75 |"
+
+
+def test_every_case_is_read_by_all_three(monkeypatch, tmp_path):
+    monkeypatch.setattr(speed, "WIDTHS", (341,))
+    monkeypatch.setattr(speed, "_VIDEOS", 1)
+    monkeypatch.setattr(speed, "_EPOCH", 6)
+    monkeypatch.setattr(speed, "CASES", {case: (each, 8 if "train" in case else 1) for case, (each, _) in
+                                         speed.CASES.items()})  # fmt: skip
+    found = list(speed.measure(speed.write_shard(tmp_path / "shard.tfrecord"), rounds=1))
+    assert [line["case"] for line in found] == ["training", "training with RandAugment", "30-view evaluation"]
+    for line in found:
+        assert set(line) == set(LINE)
+        assert line["vs_garden"] == pytest.approx(line["ours"] / line["garden"])
+        assert line["vs_decode_only"] == pytest.approx(line["ours"] / line["decode_only"])
