@@ -1,4 +1,4 @@
-"""Files of tests in the order of how long they take, the longest first, so that both processes end at about one time."""
+"""Files of tests run in the order of how long they take, the longest first: so both processes end at about one time."""
 
 SLOWEST = (
     "test_runner",
