@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +33,7 @@ _DRAWN = {
 @options.folders
 @options.toggle_files
 @options.designs
-@click.option("--plots", type=click.Path(path_type=Path), default=Path("plots"), show_default=True,
-              help="Folder of the figures.")  # fmt: skip
+@options.plots
 @click.option("--rows", metavar="LIST", help="Only these rows, such as 1,3,5-8.")
 @click.option("--add", "added", multiple=True, metavar="KEY[=VALUE]", help="A further row with this toggle added.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print what would run and what it costs, then stop.")
@@ -68,7 +68,7 @@ def main(
     from rich.console import Console
 
     from ablations.table2 import STUDY
-    from harness import catalog, conducting, mirroring, outputs, terminal
+    from harness import catalog, conducting, gathering, outputs, running
     from harness import designs as designs_
     from harness.studies import parse_rows
     from harness.toggles import parse
@@ -84,28 +84,18 @@ def main(
     purpose = "draw" if draw_only else "plan" if plan_only else "train"
     workspace = options.workspace(**flags, purpose=purpose)  # type: ignore[arg-type]
     whole = workspace.plan(studies, range(seeds))
-    whole.protocol  # noqa: B018 - refuses rows that cannot share a table before anything is trained
+    whole.refuse_mixed_protocols()
     designs_.refuse_idle(designs, whole.wanted)
     chosen = whole.only(parse_rows(rows)) if rows else whole
     if not draw_only:
         conducting.describe(workspace, chosen, console)
     if plan_only:
         return
-    failures, name = conducting.faults(chosen), outputs.stem(workspace, question, designs)
-    mode = wandb_mode if workspace.devices.chief and not draw_only else "off"
-    with mirroring.mirror(mode, name, workspace.store, console) as mirror:
-        mirror.catch_up(chosen)
-        if not draw_only and not (failures and fail_fast):
-            failures += conducting.conduct(workspace, chosen, console, mirror, fail_fast)
-        if not workspace.devices.chief:
-            return
-        # The table is always the whole study's: a row that was not asked for is shown as not run.
-        drawn = outputs.draw(workspace, whole, designs, question, name, plots, margin)
-        terminal.show(drawn.tables, failures, console)
-        mirror.drawn(drawn.summary, drawn.files)
-        click.echo(f"Written: {len(drawn.files)} files, {workspace.store.root / 'tables' / name}* and {plots / name}*")
-    if failures:
-        raise SystemExit(1)
+    name = gathering.stem(workspace, study, seeds, gathering.asked(question, designs))
+    how = running.How(wandb_mode, train=not draw_only, fail_fast=fail_fast)
+    # The table is always the whole study's: a row that was not asked for is shown as not run.
+    draw = functools.partial(outputs.draw, workspace, whole, designs, question, name, plots, margin)
+    running.run(workspace, chosen, name, console, how, draw, plots)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.datasets import KINETICS, KINETICS_400
-from harness import comparison, estimates
+from ablations.datasets import DATASETS
+from harness import comparison, estimates, verdicts
 from harness.comparison import MixedError
 from harness.estimates import Difference
 from harness.studies import Row, Study
@@ -34,8 +34,8 @@ class Evidence:
       outcomes: id of a run -> what it made of each video, as :func:`harness.store.outcomes` gives it.
       profile: name of the profile.
       caption: the profile's own sentence.
-      protocol: name of the protocol; numbers under any other are not looked at.
-      classes: names of the data set's classes; empty where they are not known.
+      protocols: id of a run -> name of its protocol; numbers under any other are not looked at.
+      classes: fingerprint of a data set -> names of its classes; empty where they are not known.
       margin: a step up to so many percentage points counts as none; NaN for no such test.
       unusable: ids of runs whose record or predictions are damaged.
     """
@@ -44,15 +44,16 @@ class Evidence:
     outcomes: Mapping[str, pd.DataFrame]
     profile: str
     caption: str
-    protocol: str
-    classes: tuple[str, ...] = ()
+    protocols: Mapping[str, str]
+    classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     margin: float = math.nan
     unusable: frozenset[str] = frozenset()
 
     @property
     def usable(self) -> pd.DataFrame:
-        """The records under the protocol, indexed by id."""
-        return self.records[self.records["protocol"] == self.protocol].set_index("id")
+        """The records under their runs' protocols, indexed by id."""
+        wanted = self.records["id"].map(self.protocols)
+        return self.records[self.records["protocol"] == wanted].set_index("id")
 
     @property
     def tolerance(self) -> float | None:
@@ -81,7 +82,9 @@ class Summary:
         mean over seeds), "discordance" (fraction of the videos that flipped), "classes" (tuple of (class, net flips to
         right), the most affected), "smallest" (points: the smallest step that would have been shown, 80 % power),
         "settle" (what would show a step like the one seen, in words; empty where it is shown),
-        "paper_top1", "paper_step", "paper_gflops".
+        "paper_top1", "paper_step", "paper_gflops", "protocol" (name: "10x3@256"), "views" ("10x3"), "verdict" (one of
+        :data:`harness.verdicts.FINDINGS`, "not run", or empty where there is none to give), "verdict_low",
+        "verdict_high" (points: the 95 % interval of ours less the paper's that it rests on).
       population: what the rows' intervals speak of: "videos" or "seeds"; empty while nothing is finished.
       comparable: whether our numbers answer to the paper's: its profile, uncut, on 400 classes.
       margin: a step up to so many percentage points counts as none; NaN for no such test.
@@ -115,25 +118,34 @@ def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.Da
     usable = evidence.usable
     runs = runs_of(wanted, usable)
     refuse_mixed({f"row {number}": own for number, own in wanted.items()}, runs, evidence)
-    lines = [_line(row, wanted[row.number], usable, published) for row in study.rows]
+    lines = [_line(row, wanted[row.number], usable, published, evidence.protocols) for row in study.rows]
     pairs = {row.number: _pair(row, wanted, evidence) for row in study.rows}
-    rows = pd.DataFrame(lines).set_index("number").join(_steps(pairs, _planned_steps(study), evidence))
+    classes = _classes(runs, evidence)
+    rows = pd.DataFrame(lines).set_index("number").join(_steps(pairs, _planned_steps(study), evidence, classes))
     population = " and ".join(sorted({population for population in rows["population"] if population}))
-    comparable = evidence.profile == "paper" and _on_the_papers_terms(runs)
+    comparable = evidence.profile == "paper" and _on_the_papers_terms(study, runs)
+    rows = rows.join(_verdicts(rows, usable, comparable))
+    remarks = _remarks(rows, runs, evidence, population, _planned_steps(study))
     return Summary(
         study=study,
         profile=evidence.profile,
-        caption=" ".join([evidence.caption, *_remarks(rows, runs, evidence, population, _planned_steps(study))]),
-        reference="paper" if comparable else "paper, Kinetics-400",
+        caption=" ".join([evidence.caption, *remarks]),
+        reference="paper" if comparable else f"paper, {study.dataset}",
         rows=rows,
         population=population,
         comparable=comparable,
         margin=evidence.margin,
-        flips=_flips(pairs, evidence),
+        flips=_flips(pairs, classes),
     )
 
 
-def _line(row: Row, wanted: Mapping[int, str], usable: pd.DataFrame, published: pd.DataFrame | None) -> dict[str, Any]:
+def _line(
+    row: Row,
+    wanted: Mapping[int, str],
+    usable: pd.DataFrame,
+    published: pd.DataFrame | None,
+    protocols: Mapping[str, str],
+) -> dict[str, Any]:
     done = usable.loc[finished(wanted, usable)]
     paper = published.loc[row.published] if published is not None and row.published else None
     first = done.iloc[0] if len(done) else None
@@ -152,11 +164,18 @@ def _line(row: Row, wanted: Mapping[int, str], usable: pd.DataFrame, published: 
         "seeds": len(done),
         "seeds_wanted": len(wanted),
         "videos": 0 if first is None else int(first["videos"]),
-        "paper_top1": math.nan if paper is None else float(paper["top1"]),
-        "paper_step": math.nan if paper is None else float(paper["delta"]),
-        "paper_gflops": math.nan if paper is None else float(paper["gflops"]),
+        "paper_top1": _printed(paper, "top1"),
+        "paper_step": _printed(paper, "delta"),
+        "paper_gflops": _printed(paper, "gflops"),
         "run_ids": tuple(wanted.values()),
+        "protocol": (protocol := next((protocols[run_id] for run_id in wanted.values() if run_id in protocols), "")),
+        "views": protocol.partition("@")[0],
     }
+
+
+def _printed(paper: pd.Series[Any] | None, column: str) -> float:
+    """A number of the paper's; NaN where it prints none."""
+    return math.nan if paper is None or column not in paper.index else float(paper[column])
 
 
 def _estimate(runs: pd.DataFrame, name: str) -> estimates.Estimate:
@@ -227,22 +246,44 @@ def _planned_steps(study: Study) -> int:
     return sum(row.follows in numbers for row in study.rows)
 
 
-def _steps(pairs: Mapping[int, Pair | None], planned: int, evidence: Evidence) -> pd.DataFrame:
+def _verdicts(rows: pd.DataFrame, usable: pd.DataFrame, comparable: bool) -> pd.DataFrame:
+    """What each row's accuracy says of the paper's, indexed by the row's number; nothing where they do not compare."""
+    return pd.DataFrame([_verdict(line, usable, comparable) for line in rows.to_dict("records")], index=rows.index)
+
+
+def _verdict(line: Mapping[Any, Any], usable: pd.DataFrame, comparable: bool) -> dict[str, Any]:
+    if not comparable or math.isnan(line["paper_top1"]):
+        return {"verdict": "", "verdict_low": math.nan, "verdict_high": math.nan}
+    if math.isnan(line["top1"]):
+        return {"verdict": "not run", "verdict_low": math.nan, "verdict_high": math.nan}
+    accuracies = list(usable.loc[list(line["run_ids"]), "top1"])
+    found = verdicts.against_paper(accuracies, line["videos"], line["paper_top1"])
+    return {"verdict": found.finding, "verdict_low": found.low, "verdict_high": found.high}
+
+
+def _classes(runs: pd.DataFrame, evidence: Evidence) -> tuple[str, ...]:
+    """Names of the classes of the one data set that the runs are on."""
+    return evidence.classes.get(runs["fingerprint"].iloc[0], ()) if len(runs) else ()
+
+
+def _steps(
+    pairs: Mapping[int, Pair | None], planned: int, evidence: Evidence, classes: tuple[str, ...]
+) -> pd.DataFrame:
     """The step of each row that follows another, indexed by its number; the columns of a summary that are a step's."""
     differences = {number: comparison.compare(*pair, evidence.tolerance) for number, pair in pairs.items() if pair}
     found = comparison.verdicts([differences.get(number) for number in pairs], planned)
     found.index = pd.Index(pairs, name="number")
     found = found.rename(columns={"value": "step", "low": "step_low", "high": "step_high",
                                   "population": "step_population"})  # fmt: skip
-    details = [_details(pairs[number], differences.get(number), planned, evidence) for number in pairs]
+    details = [_details(pairs[number], differences.get(number), planned, classes) for number in pairs]
     found = found.join(pd.DataFrame(details, index=found.index))
     found.loc[~found["finding"].isin(["unsettled"]), "settle"] = ""
     return found
 
 
-def _flips(pairs: Mapping[int, Pair | None], evidence: Evidence) -> pd.DataFrame:
+def _flips(pairs: Mapping[int, Pair | None], classes: tuple[str, ...]) -> pd.DataFrame:
     tables = [
-        comparison.flipped_by_class(*pair, evidence.classes)
+        comparison.flipped_by_class(*pair, classes)
         .reset_index()
         .assign(row=number, follows=int(pair[0].name.removeprefix("row ")))
         for number, pair in pairs.items()
@@ -264,11 +305,11 @@ def _pair(row: Row, wanted: Wanted, evidence: Evidence) -> Pair | None:
     return before, after
 
 
-def _details(pair: Pair | None, difference: Difference | None, planned: int, evidence: Evidence) -> dict[str, Any]:
+def _details(pair: Pair | None, difference: Difference | None, planned: int, names: tuple[str, ...]) -> dict[str, Any]:
     if pair is None or difference is None:
         return {"discordance": math.nan, "classes": (), "smallest": math.nan, "settle": ""}
     flipped = comparison.discordance(*pair)
-    classes = comparison.flipped_by_class(*pair, evidence.classes)["net"].head(_MOST_CLASSES)
+    classes = comparison.flipped_by_class(*pair, names)["net"].head(_MOST_CLASSES)
     return {
         "discordance": flipped,
         "classes": tuple((str(name), float(net)) for name, net in classes.items() if net),
@@ -277,15 +318,16 @@ def _details(pair: Pair | None, difference: Difference | None, planned: int, evi
     }
 
 
-def _on_the_papers_terms(runs: pd.DataFrame) -> bool:
+def _on_the_papers_terms(study: Study, runs: pd.DataFrame) -> bool:
     # 400 classes tell Kinetics-400 from the embedded clips; nothing in a data set proves more than that.
+    paper = DATASETS.get(study.dataset)
     whole = all(runs["videos"] == runs["videos_in_split"])
-    return whole and not any(runs["cut"]) and all(runs["classes"] == KINETICS_400.classes)
+    return whole and not any(runs["cut"]) and paper is not None and all(runs["classes"] == paper.classes)
 
 
 def _remarks(rows: pd.DataFrame, runs: pd.DataFrame, evidence: Evidence, population: str, planned: int) -> list[str]:
     """Sentences of the caption that the numbers themselves decide."""
-    remarks = provenance(runs, evidence.protocol)
+    remarks = provenance(runs)
     remarks += intervals(population)
     steps = rows.assign(population=rows["step_population"])
     remarks += marks(steps, evidence.margin, "Steps", f"{planned} step{'s' if planned > 1 else ''}")
@@ -339,16 +381,16 @@ def marks(found: pd.DataFrame, margin: float, what: str, family: str) -> list[st
     ]
 
 
-def provenance(runs: pd.DataFrame, protocol: str) -> list[str]:
+def provenance(runs: pd.DataFrame) -> list[str]:
     """What the runs were trained and evaluated on, and what of it was left out; nothing where there are none."""
     if not len(runs):
         return []
-    remarks = [_trained_on(runs, protocol)]
+    remarks = [_trained_on(runs)]
     for cut in sorted({cut for cut in runs["cut"] if cut}):
         remarks.append(f"CUT SHORT, not the profile's own training: {cut}.")
     if any(runs["videos"] < runs["videos_in_split"]):
         remarks.append("CUT SHORT, not the whole validation split.")
-    for full in KINETICS:
+    for full in DATASETS.values():
         fewer = runs.loc[runs["classes"] == full.classes, "videos_in_split"].min()
         if fewer < full.validation_videos:
             remarks.append(
@@ -358,11 +400,12 @@ def provenance(runs: pd.DataFrame, protocol: str) -> list[str]:
     return remarks
 
 
-def _trained_on(runs: pd.DataFrame, protocol: str) -> str:
+def _trained_on(runs: pd.DataFrame) -> str:
     data = sorted(
         {f"{name} ({fingerprint[:8]})" for name, fingerprint in zip(runs["dataset"], runs["fingerprint"], strict=True)}
     )
     videos = sorted(
         {f"{int(some)} of {int(of)}" for some, of in zip(runs["videos"], runs["videos_in_split"], strict=True)}
     )
-    return f"Trained on {', '.join(data)}; evaluated on {', '.join(videos)} validation videos, {protocol} views."
+    protocols = " and ".join(sorted(set(runs["protocol"])))
+    return f"Trained on {', '.join(data)}; evaluated on {', '.join(videos)} validation videos, {protocols} views."

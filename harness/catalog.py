@@ -1,13 +1,18 @@
-"""Which toggles there are: the project's, and those in files of the user's."""
+"""Which toggles and studies there are: the project's, and those in files of the user's."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
+import ablations
 from ablations.toggles import TOGGLES
-from harness.toggles import Toggle, ToggleError
+from harness.studies import Study
+from harness.toggles import Toggle, ToggleError, suggest
 
 
 def toggles(files: Sequence[Path] = ()) -> dict[str, Toggle]:
@@ -28,11 +33,42 @@ def toggles(files: Sequence[Path] = ()) -> dict[str, Toggle]:
     return known
 
 
+def studies() -> dict[str, Study]:
+    """Name -> study, of the modules of `ablations/` that hold one."""
+    modules = [importlib.import_module(f"ablations.{one.name}") for one in pkgutil.iter_modules(ablations.__path__)]
+    return {module.STUDY.name: module.STUDY for module in modules if isinstance(getattr(module, "STUDY", None), Study)}
+
+
+def study(name: str) -> Study:
+    """A study by its name, or of a Python file of the user's by its path.
+
+    Raises:
+      ToggleError: there is none of that name; or the file cannot be read or run, or does not define STUDY.
+    """
+    known = studies()
+    if name in known:
+        return known[name]
+    file = Path(name)
+    if file.suffix != ".py" and file.name == name:
+        raise ToggleError(f"unknown study {name!r}: {suggest(name, known)} (or the path of a file, NAME.py)")
+    found = getattr(_module(file), "STUDY", None)
+    if not isinstance(found, Study):
+        raise ToggleError(f"{file}: defines no STUDY (see ablations/table3.py for how it looks)")
+    if known.get(found.name, found) != found:
+        raise ToggleError(f"{file}: the name {found.name!r} is taken by {known[found.name].title!r}")
+    return found
+
+
 def _toggles_of(file: Path) -> list[Toggle]:
     """The toggles that a Python file of the user's defines, in its order."""
+    return [value for value in vars(_module(file)).values() if isinstance(value, Toggle)]
+
+
+def _module(file: Path) -> ModuleType:
+    """A Python file of the user's, run."""
     if not file.is_file():
         raise ToggleError(f"{file}: no such file")
-    spec = importlib.util.spec_from_file_location(f"_user_toggles_{abs(hash(str(file.resolve())))}", file)
+    spec = importlib.util.spec_from_file_location(f"_user_file_{abs(hash(str(file.resolve())))}", file)
     if spec is None or spec.loader is None:
         raise ToggleError(f"{file}: expected a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
@@ -40,4 +76,4 @@ def _toggles_of(file: Path) -> list[Toggle]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise ToggleError(f"{file}: {type(error).__name__}: {error}") from error
-    return [value for value in vars(module).values() if isinstance(value, Toggle)]
+    return module

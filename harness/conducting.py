@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import shutil
 import signal
@@ -21,7 +22,7 @@ from harness.mirroring import Mirror
 from harness.planning import Plan, Planned
 from harness.store import Store
 from harness.studies import Study
-from harness.worker import Job, Worker
+from harness.worker import Job, Watch, Worker
 from harness.workspace import Workspace
 
 
@@ -58,23 +59,75 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, mirror: Mirror, 
     """
     if not plan.missing:
         return []
-    _refuse_small_disk(workspace, plan)
+    refuse_small_disk(workspace, plan)
     failures: list[str] = []
     board = Board(plan, workspace.rate or workspace.profile.measured_rate)
-    with _alone(workspace), Worker() as worker, _asking(worker, console) as asked, view(board, console) as shown:
+    with conductor(workspace, console, mirror) as conducted, view(board, console) as shown:
         for one in plan.missing:
-            event = _carried_out(workspace, one, worker, shown, mirror)
-            if event.get("every run"):
-                raise DevicesError(event["error"])
-            if event["event"] == "failed":
-                failures.append(_failed(workspace, one, event))
-            if event["event"] == "done":
-                workspace.store.attempts(one.run.id).failure.unlink(missing_ok=True)
-            if event["event"] == "interrupted" or asked:
-                raise Stopped(_how_it_stopped(one, event), asked[0] if asked else signal.SIGTERM)
+            failure = conducted.carry_out(one, shown).failure
+            failures += [failure] if failure else []
             if failures and fail_fast:
                 break
     return failures
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How carrying out a run ended.
+
+    Attributes:
+      event: the last event.
+      failure: one line where it failed; empty otherwise.
+    """
+
+    event: Mapping[str, Any]
+    failure: str = ""
+
+    @property
+    def ended_by_watch(self) -> bool:
+        """Whether the run was ended at a validation, its checkpoint saved, by the one who watched it."""
+        return self.event["event"] == "interrupted" and bool(self.event.get("watched"))
+
+
+class Conductor:
+    """Carries out runs, one after the other, in one worker; made by :func:`conductor`."""
+
+    def __init__(self, workspace: Workspace, worker: Worker, mirror: Mirror, asked: list[int]) -> None:
+        self._workspace, self._worker, self._mirror, self._asked = workspace, worker, mirror, asked
+
+    def carry_out(self, one: Planned, shown: View, watch: Watch | None = None) -> Outcome:
+        """Trains and evaluates a run, or evaluates it only where it is trained.
+
+        Args:
+          one: the run.
+          shown: is shown its events.
+          watch: may end the run at a validation.
+
+        Raises:
+          DevicesError: this machine does not have the devices asked for.
+          Stopped: a signal asked to stop; the run saved its checkpoint.
+        """
+        event = _carried_out(self._workspace, one, self._worker, shown, self._mirror, watch)
+        if event.get("every run"):
+            raise DevicesError(event["error"])
+        failure = _failed(self._workspace, one, event) if event["event"] == "failed" else ""
+        if event["event"] == "done":
+            self._workspace.store.attempts(one.run.id).failure.unlink(missing_ok=True)
+        outcome = Outcome(event, failure)
+        if self._asked or (event["event"] == "interrupted" and not outcome.ended_by_watch):
+            raise Stopped(_how_it_stopped(one, event), self._asked[0] if self._asked else signal.SIGTERM)
+        return outcome
+
+
+@contextlib.contextmanager
+def conductor(workspace: Workspace, console: Console, mirror: Mirror) -> Iterator[Conductor]:
+    """A conductor, while the results folder is locked and signals ask the run that trains to save and stop.
+
+    Raises:
+      RecordError: another process trains into the same folder.
+    """
+    with _alone(workspace), Worker() as worker, _asking(worker, console) as asked:
+        yield Conductor(workspace, worker, mirror, asked)
 
 
 def faults(plan: Plan) -> list[str]:
@@ -87,12 +140,14 @@ def _alone(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
     return workspace.store.locked() if workspace.devices.chief else contextlib.nullcontext()
 
 
-def _carried_out(workspace: Workspace, one: Planned, worker: Worker, shown: View, mirror: Mirror) -> Mapping[str, Any]:
+def _carried_out(
+    workspace: Workspace, one: Planned, worker: Worker, shown: View, mirror: Mirror, watch: Watch | None
+) -> Mapping[str, Any]:
     """The last event of a run; each is shown and mirrored."""
     if not one.done:
         mirror.begins(one)
     event: Mapping[str, Any] = {}
-    for event in worker.events(_job(workspace, one)):
+    for event in worker.events(_job(workspace, one), watch):
         shown.event(one.run.id, event)
         mirror.event(one.run.id, event)
     return event
@@ -142,7 +197,7 @@ def _asking(worker: Worker, console: Console) -> Iterator[list[int]]:
 
 
 def _job(workspace: Workspace, planned: Planned) -> Job:
-    data = workspace.data
+    data = workspace.data_of(planned.run)
     if data.folder is None:
         raise SettingsError(f"{data.facts.name} was only planned with: training needs --data DIR")
     return Job(
@@ -163,8 +218,12 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def _refuse_small_disk(workspace: Workspace, plan: Plan) -> None:
-    """Better now than after a week."""
+def refuse_small_disk(workspace: Workspace, plan: Plan) -> None:
+    """Better now than after a week.
+
+    Raises:
+      SettingsError: the checkpoints of what is to do do not fit on the disk.
+    """
     need, free = plan.disk(_held(workspace, plan)), _free(workspace.store.root)
     if need > free:
         raise SettingsError(
@@ -206,15 +265,17 @@ def describe_results(store: Store, run_id: str, console: Console) -> None:
 
 def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
     """Prints what a plan would run and what it costs."""
-    profile, data = workspace.profile, workspace.data.facts
     say = functools.partial(console_.say, console)
+    several = len(plan.studies) > 1
     for study in plan.studies:
         rows = f": {len(study.rows)} rows" if len(study.rows) > 1 else ""
-        say(f"{study.title}{rows}, profile {profile.name}.")
-    say(
-        f"Data: {data.name}, {data.train_videos:,} training and {data.validation_videos:,} validation videos of "
-        f"{data.classes} classes{'' if workspace.data.ready else ' (not there yet)'}."
-    )
+        say(f"{f'{study.name}: ' if several else ''}{study.title}{rows}, profile {workspace.profile.name}.")
+    for data in {workspace.data_of(one.run).facts.name: workspace.data_of(one.run) for one in plan.runs}.values():
+        facts = data.facts
+        say(
+            f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos of "
+            f"{facts.classes} classes{'' if data.ready else ' (not there yet)'}."
+        )
     if str(workspace.cut):
         say(f"Cut: {workspace.cut}. This is not the profile's own training, and the table will say so.")
     for one in plan.runs:
@@ -229,7 +290,7 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
     done = len(plan.runs) - len(plan.missing) - len(plan.faulty)
     say(
         f"Wanted {plan.count} runs, saved {plan.shared} that rows share, done {done}, to do {len(plan.missing)}; "
-        f"evaluation {plan.runs[0].run.protocol}."
+        f"evaluation {' and '.join(sorted({str(one.run.protocol) for one in plan.runs}))}."
     )
     say(f"Cost of what is to do: {cost(workspace, plan)}")
 

@@ -234,7 +234,7 @@ def _remarks(
     designs: Sequence[Design], question: Question, credits: pd.DataFrame, runs: pd.DataFrame, evidence: Evidence
 ) -> list[str]:
     """Sentences of the caption that the numbers decide."""
-    remarks = aggregate.provenance(runs, evidence.protocol)
+    remarks = aggregate.provenance(runs)
     remarks.append(f"A toggle's credit: {'; '.join(design.note.removesuffix('.') for design in designs)}.")
     base = " ".join(str(one) for one in question.base)
     if base:

@@ -344,7 +344,7 @@ def _study(question: Question, name: str, rows: tuple[Row, ...], how: str) -> St
     toggles = (*(one.toggle for one in question.base), *(one.toggle for one in question.factors))
     ordered = [toggle for toggle in study.toggles if toggle in toggles]
     ordered += [toggle for toggle in toggles if toggle not in ordered]
-    return Study(name, f"{study.title}: {how}", tuple(ordered), rows, study.published)
+    return dataclasses.replace(study, name=name, title=f"{study.title}: {how}", toggles=tuple(ordered), rows=rows)
 
 
 def _design(

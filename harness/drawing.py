@@ -37,6 +37,7 @@ _STYLE: dict[str, Any] = {
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
     "svg.hashsalt": "harness",  # without a salt the ids in the file are random
 }
+SUFFIXES = ("png", "pdf", "svg")  # of the files that a figure becomes
 _METADATA: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 

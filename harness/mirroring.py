@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from harness import console as console_
-from harness import records, rendering, tables, tracking
+from harness import records, tracking
 from harness.aggregate import Summary
 from harness.experiment import content_hash
 from harness.planning import Plan, Planned
@@ -54,9 +54,9 @@ class Mirror:
                 self.begins(one)
                 self._tracker.write(recorded_event(self._store, one.run.id, self._group))
 
-    def drawn(self, numbers: Summary, written: Sequence[Path]) -> None:
-        """The table and its figures were written; they are mirrored once, however often they are drawn."""
-        event, marker = study_event(numbers, written, self._group), self._store.root / "wandb" / f"{self._group}.drawn"
+    def drawn(self, numbers: Summary, written: Sequence[Path], name: str) -> None:
+        """A study's tables and figures were written, under a name; they are mirrored once, however often drawn."""
+        event, marker = study_event(numbers, written, name), self._store.root / "wandb" / f"{name}.drawn"
         digest = content_hash(event)
         if not (marker.is_file() and marker.read_text() == digest):
             self._tracker.write({**event, "marker": str(marker), "digest": digest})
@@ -98,7 +98,9 @@ def recorded_event(store: Store, run_id: str, group: str) -> dict[str, Any]:
 
 def study_event(numbers: Summary, written: Sequence[Path], group: str) -> dict[str, Any]:
     """That a study's table was written."""
-    cells = rendering.cells(tables.additive(numbers))
+    from harness import layouts, rendering  # matplotlib has no part in training
+
+    cells = rendering.cells(layouts.of(numbers.study).table(numbers))
     return {
         "event": "study",
         "group": group,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from harness.designs import Design, Question
     from harness.studies import Study
     from harness.toggles import Applied, Toggle
-    from harness.workspace import Workspace
+    from harness.experiment import Profile
+    from harness.workspace import DataSet, Workspace
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -111,10 +112,20 @@ cell = _decorated(
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
 )  # fmt: skip
 
-training = _decorated(
-    click.option("--profile", "profile_name", default="quick", show_default=True, metavar="NAME",
-                 help="quick: small networks on generated clips, minutes on a laptop. paper: the paper's recipe."),
-    click.option("--data", metavar="DIR", help="Folder of a prepared data set, or 'embedded' for the generated clips."),
+_profile = click.option(
+    "--profile", "profile_name", default="quick", show_default=True, metavar="NAME",
+    help="quick: small networks on generated clips, minutes on a laptop. paper: the paper's recipe.",
+)  # fmt: skip
+_data_set = click.option(
+    "--data", metavar="DIR", help="Folder of a prepared data set, or 'embedded' for the generated clips."
+)
+data_sets = click.option(
+    "--data", "data", multiple=True, metavar="DIR",
+    help="Folder of a prepared data set, or 'embedded' for the generated clips. Several, where studies ask on several: "
+         "each takes the one with as many classes as its own.",
+)  # fmt: skip
+
+_how_to_train = _decorated(
     devices,
     click.option("--replicas", type=click.IntRange(min=1), metavar="N",
                  help="Devices that share a batch; part of a run's identity, since batch normalization is not "
@@ -132,6 +143,9 @@ training = _decorated(
                       "refusing it."),
 )  # fmt: skip
 
+training = _decorated(_profile, _data_set, _how_to_train)
+training_on_several = _decorated(_profile, data_sets, _how_to_train)
+
 
 wandb = click.option(
     "--wandb", "wandb_mode", type=click.Choice(["online", "offline", "off"]), default="offline", show_default=True,
@@ -146,9 +160,21 @@ def finite(_: click.Context, parameter: click.Parameter, value: float | None) ->
     return value
 
 
+plots = click.option(
+    "--plots", type=click.Path(path_type=Path), default=Path("plots"), show_default=True, help="Folder of the figures."
+)
+
+_seeds = click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+                      help="Train each row with seeds 0 to N-1.")  # fmt: skip
+margin = click.option(
+    "--margin", type=click.FloatRange(0, 100, min_open=True), default=0.5, show_default=True, callback=finite,
+    metavar="POINTS", help="A difference of less than so many points of top-1 does not matter: what the equivalence "
+    "tests test.",
+)  # fmt: skip
+repeats = _decorated(_seeds, margin)
+
 designs = _decorated(
-    click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
-                 help="Train each row with seeds 0 to N-1."),
+    _seeds,
     click.option("--design", "design_names", multiple=True, type=click.Choice(DESIGN_NAMES),
                  help="Ask the same toggles in this way; several are planned as one, and runs they share are trained "
                       "once.  [default: the study's own rows]"),
@@ -160,10 +186,7 @@ designs = _decorated(
                       "row]"),
     click.option("--orderings", type=click.IntRange(min=2), metavar="N",
                  help="shapley: orders of the toggles that each seed draws, an even number.  [default: 4]"),
-    click.option("--margin", type=click.FloatRange(0, 100, min_open=True), default=0.5, show_default=True,
-                 callback=finite, metavar="POINTS",
-                 help="A difference of less than so many points of top-1 does not matter: what the equivalence tests "
-                      "test."),
+    margin,
 )  # fmt: skip
 
 
@@ -261,10 +284,22 @@ def designs_of(
     return designs_.build(names, asked) if names else ()
 
 
+def _data_sets(
+    data: str | tuple[str, ...] | None, profile: Profile, results: Path, planning_only: bool
+) -> tuple[DataSet, ...]:
+    """The data sets that --data names; the paper's own where none is named and nothing will be trained."""
+    from harness import workspace as workspaces
+
+    chosen = data if isinstance(data, tuple) else () if data is None else (data,)
+    if not chosen and planning_only and not profile.embedded:
+        return workspaces.papers()
+    return tuple(workspaces.data_set(one, profile, results) for one in chosen or (None,))
+
+
 def workspace(
     results: Path,
     profile_name: str,
-    data: str | None,
+    data: str | tuple[str, ...] | None,
     strategy: str | None,
     tpu: str | None,
     worker_hosts: str | None,
@@ -295,14 +330,18 @@ def workspace(
         raise SettingsError(f"--results {results}: is a file; expected a folder")
     store, profile = Store(results), workspaces.profile(profile_name)
     if purpose == "draw":
+        if isinstance(data, tuple):
+            raise TypeError("to draw, one data set is chosen at a time")
         given = {"replicas": replicas, "batch": batch, "steps": steps}
         return workspaces.recorded(store, profile, data, given, validation_videos)
     devices = devices_.of(strategy, tpu, worker_hosts, task_index, os.environ)
     if purpose == "train" and devices.strategy == "one_device" and (replicas or 1) > 1:
         raise SettingsError(f"--replicas {replicas}: one_device gives one; choose another --strategy")
+    first, *further = _data_sets(data, profile, results, planning_only=purpose == "plan")
     return workspaces.Workspace(
         profile=profile,
-        data=workspaces.data_set(data, profile, results, planning_only=purpose == "plan"),
+        data=first,
+        further=tuple(further),
         cut=Cut(steps, batch, validation_videos),
         replicas=replicas or (profile.replicas if devices.tpu else devices.workers),
         store=store,

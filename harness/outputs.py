@@ -3,59 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from harness import aggregate, credit, credit_figure, drawing, figures, files, published, rendering, store, tables
+from harness import credit, credit_figure, drawing, files, gathering, layouts, rendering, report_pages, tables
 from harness.aggregate import Evidence, Summary
 from harness.credit import Credits
-from harness.data.embedded import EmbeddedSpec
 from harness.designs import Design, Question
 from harness.planning import Plan
 from harness.rendering import Table
-from harness.studies import Study
+from harness.report_pages import Section
 from harness.workspace import Workspace
-
-
-def evidence(workspace: Workspace, plan: Plan, margin: float = math.nan) -> Evidence:
-    """What was measured of a plan's runs by now; runs that the plan found unusable are missing in it.
-
-    Args:
-      workspace: where the records are.
-      plan: the runs.
-      margin: see :class:`harness.aggregate.Evidence`.
-
-    Raises:
-      RecordError: predictions that are missing or not the ones recorded.
-      SettingsError: rows under several protocols.
-    """
-    usable = [one.run.id for one in plan.runs if not one.fault and workspace.store.has(one.run.id)]
-    found = [workspace.store.read(run_id) for run_id in usable]
-    outcomes = {
-        record.id: store.outcomes(workspace.store.predictions(record, plan.protocol))
-        for record in found
-        if plan.protocol in record.evaluations
-    }
-    profile = workspace.profile
-    frame = store.frame(found)
-    faulty = frozenset(one.run.id for one in plan.faulty if one.done)
-    classes = workspace.data.classes
-    return Evidence(frame, outcomes, profile.name, profile.caption, plan.protocol, classes, margin, faulty)
-
-
-def summary(study: Study, plan: Plan, measured: Evidence) -> Summary:
-    """The summary of one of a plan's studies."""
-    name = study.published
-    return aggregate.summarise(study, plan.wanted[study.name], measured, published.load(name) if name else None)
 
 
 def credits(designs: Sequence[Design], question: Question, plan: Plan, measured: Evidence) -> Credits:
     """What a plan's designs say of the toggles."""
     return credit.summarise(designs, question, plan.wanted, measured)
+
+
+_REPORT = "Revisiting 3D ResNets for video recognition: ours beside the paper's"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +33,16 @@ class Drawn:
 
     Attributes:
       tables: for the terminal, in order.
-      summary: of the first study.
-      files: the files written.
+      studies: name of the files of a study -> its summary, and the files written.
     """
 
     tables: tuple[Table, ...]
-    summary: Summary
-    files: tuple[Path, ...]
+    studies: Mapping[str, tuple[Summary, tuple[Path, ...]]]
+
+    @property
+    def files(self) -> list[Path]:
+        """All files written."""
+        return [path for _, paths in self.studies.values() for path in paths]
 
 
 def draw(
@@ -93,44 +65,35 @@ def draw(
       plots: folder of the figures.
       margin: percentage points that do not matter.
     """
-    measured = evidence(workspace, plan, margin)
-    summaries = [summary(study, plan, measured) for study in plan.studies]
+    measured = gathering.evidence(workspace, plan, margin)
+    summaries = [gathering.summary(study, plan, measured) for study in plan.studies]
     root, files_ = workspace.store.root, []
     for study, numbers in zip(plan.studies, summaries, strict=True):
         files_ += write(numbers, name if study is question.study else f"{name}-{study.name}", root, plots)
-    shown: list[Table | None] = [tables.additive(summaries[0])]
-    if len(summaries[0].flips):
-        shown.append(tables.steps(summaries[0]))
+    shown: list[Table | None] = [*_shown(summaries[0])]
     if designs:
         found = credits(designs, question, plan, measured)
         files_ += write_credits(found, f"{name}-{'-'.join(found.designs)}", root, plots)
         shown += [tables.credits(found), tables.interactions(found)]
-    return Drawn(tuple(table for table in shown if table is not None), summaries[0], tuple(files_))
+    return Drawn(tuple(table for table in shown if table is not None), {name: (summaries[0], tuple(files_))})
 
 
-def stem(workspace: Workspace, question: Question, designs: Sequence[Design]) -> str:
-    """Name of the files of a study's tables and figures: studies that differ never replace one another's.
+def draw_each(workspace: Workspace, plan: Plan, seeds: int, plots: Path, margin: float) -> Drawn:
+    """Draws every study of a plan for itself; arguments as of :func:`draw`."""
+    measured = gathering.evidence(workspace, plan, margin)
+    shown: list[Table] = []
+    drawn = {}
+    for study in plan.studies:
+        numbers, name = gathering.summary(study, plan, measured), gathering.stem(workspace, study, seeds)
+        drawn[name] = (numbers, tuple(write(numbers, name, workspace.store.root, plots)))
+        shown += _shown(numbers)
+    return Drawn(tuple(shown), drawn)
 
-    Drawing one study again, with another margin of its tests say, replaces what was drawn of it.
-    """
-    study, seeds = question.study, len(question.seeds)
-    added = [row.applied[-1] for row in study.rows if row.published is None and row.applied]
-    parts = [study.name, workspace.profile.name, *(f"plus-{one.short}" for one in added)]
-    if seeds > 1:
-        parts.append(f"{seeds}-seeds")
-    if not question.own:
-        parts += ["of", *(one.short for one in question.factors)]
-        parts += ["at", *map(str, question.base)] if question.base else []
-    if any(design.study.name == "shapley" for design in designs):
-        parts.append(f"{question.orderings}-orders")
-    facts, profile = workspace.data.facts, workspace.profile
-    if (facts.name == EmbeddedSpec().name) != profile.embedded:
-        parts.append(f"on-{re.sub(r'[^A-Za-z0-9.-]+', '-', facts.name)}-{facts.fingerprint[:8]}")
-    if workspace.replicas not in (1, profile.replicas):
-        parts.append(f"{workspace.replicas}-replicas")
-    if str(workspace.cut):
-        parts.append(f"cut-{str(workspace.cut).replace(', ', '-').replace(' ', '-')}")
-    return "-".join(parts)
+
+def _shown(numbers: Summary) -> list[Table]:
+    """The tables of a study that the terminal shows."""
+    main = layouts.of(numbers.study).table(numbers)
+    return [main, tables.steps(numbers)] if len(numbers.flips) else [main]
 
 
 def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]:
@@ -138,23 +101,39 @@ def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]
 
     What flipped class by class is a file of values alone: it is too long to be looked at.
     """
-    follows = [row.follows for row in numbers.study.rows if row.follows is not None]
-    steps = tables.steps(numbers) if follows else None
-    written = _write_tables([(name, tables.additive(numbers)), (f"{name}-steps", steps)], results)
+    layout = layouts.of(numbers.study)
+    steps = tables.steps(numbers) if any(row.follows for row in numbers.study.rows) else None
+    written = _write_tables([(name, layout.table(numbers)), (f"{name}-steps", steps)], results)
     (results / "tables" / f"{name}-flips.csv").unlink(missing_ok=True)
     if len(numbers.flips):
         flips = numbers.flips.to_csv(index=False, lineterminator="\n")
         written.append(files.replace(results / "tables" / f"{name}-flips.csv", flips.encode()))
-    # Steps one after the other make a line; many steps from one row are drawn with the credits.
-    if follows and len(set(follows)) == len(follows):
-        written += _write_figure(figures.additive(numbers), name, plots)
-    return written
+    figure = layout.figure(numbers)
+    return written + (_write_figure(figure, name, plots) if figure else [])
 
 
 def write_credits(found: Credits, name: str, results: Path, plots: Path) -> list[Path]:
     """Writes what designs say of the toggles, under a name; the paths written."""
     named = [(f"{name}-credit", tables.credits(found)), (f"{name}-interactions", tables.interactions(found))]
     return _write_tables(named, results) + _write_figure(credit_figure.credits(found), f"{name}-credit", plots)
+
+
+def write_report(sections: Sequence[Section], results: Path, plots: Path) -> list[Path]:
+    """Writes a report: its tables and figures, and the pages `report.md`, `.html` and `.tex` in the results folder."""
+    written = []
+    for section in sections:
+        written += _write_tables(section.tables.items(), results)
+        for name, figure in section.figures.items():
+            written += _write_figure(figure, name, plots)
+        for name, text in section.values.items():
+            written.append(files.replace(results / "tables" / f"{name}.csv", text.encode()))
+    where = Path(os.path.relpath(plots, results)).as_posix()
+    pages = {
+        "md": report_pages.markdown(_REPORT, sections, where),
+        "html": report_pages.html_page(_REPORT, sections, where),
+        "tex": report_pages.latex(_REPORT, sections, where),
+    }
+    return written + [files.replace(results / f"report.{suffix}", text.encode()) for suffix, text in pages.items()]
 
 
 def _write_tables(named: Iterable[tuple[str, Table | None]], results: Path) -> list[Path]:
@@ -172,4 +151,4 @@ def _write_tables(named: Iterable[tuple[str, Table | None]], results: Path) -> l
 
 
 def _write_figure(figure: Figure, name: str, plots: Path) -> list[Path]:
-    return [files.replace(plots / f"{name}.{suffix}", drawing.to_bytes(figure, suffix)) for suffix in ("png", "pdf")]
+    return [files.replace(plots / f"{name}.{suffix}", drawing.to_bytes(figure, suffix)) for suffix in drawing.SUFFIXES]

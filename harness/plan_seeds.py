@@ -108,13 +108,13 @@ def _study(toggle_files: tuple[Path, ...], added: tuple[str, ...]) -> Study:
 
 
 def _from_records(goal: Goal, study: Study, seeds: int | None, flags: dict[str, Any]) -> None:
-    from harness import conducting, outputs, seed_report
+    from harness import conducting, gathering, seed_report
     from harness.experiment import SettingsError
 
     workspace = _recorded(flags)
     count = seeds or _most_seeds(workspace, study)
     plan = workspace.plan([study], range(count))
-    steps = seed_report.measured(outputs.summary(study, plan, outputs.evidence(workspace, plan)))
+    steps = seed_report.measured(gathering.summary(study, plan, gathering.evidence(workspace, plan)))
     failures = conducting.faults(plan)
     for failure in failures:
         click.echo(f"FAILED {failure}", err=True)

@@ -88,18 +88,23 @@ class Plan:
     wanted: Mapping[str, Mapping[int, Mapping[int, str]]]
 
     @property
-    def protocol(self) -> str:
-        """Name of the protocol that all rows are evaluated under.
+    def protocols(self) -> dict[str, str]:
+        """Id of a run -> name of the protocol that it is evaluated under."""
+        return {one.run.id: one.run.protocol.name for one in self.runs}
+
+    def refuse_mixed_protocols(self) -> None:
+        """Refuses a study whose rows are evaluated in different ways: their numbers cannot stand in one column.
 
         Raises:
-          SettingsError: there are several, whose numbers cannot stand in one column.
+          SettingsError: naming the study and the protocols. A study may say that the size of its crops differs.
         """
-        names = sorted({one.run.protocol.name for one in self.runs})
-        if len(names) > 1:
-            raise SettingsError(
-                f"{self.studies[0].name}: rows under different protocols cannot share a table: {', '.join(names)}"
-            )
-        return names[0]
+        protocols = {one.run.id: one.run.protocol for one in self.runs}
+        for study in self.studies:
+            wanted = {protocols[run_id] for own in self.wanted[study.name].values() for run_id in own.values()}
+            kinds = {dataclasses.replace(one, size=0) if study.crops_differ else one for one in wanted}
+            if len(kinds) > 1:
+                names = ", ".join(sorted(one.name for one in wanted))
+                raise SettingsError(f"{study.name}: rows under different protocols cannot share a table: {names}")
 
     def only(self, numbers: Sequence[int]) -> Plan:
         """The plan of some rows of its one study.
@@ -179,7 +184,7 @@ class Known:
 def plan(
     studies: Sequence[Study],
     seeds: Sequence[int],
-    complete: Callable[[Cell], Run],
+    complete: Callable[[Study, Cell], Run],
     known: Callable[[Run], Known] = lambda _: Known(),
 ) -> Plan:
     """The plan of some studies together.
@@ -187,7 +192,7 @@ def plan(
     Args:
       studies: the studies, each with a name of its own.
       seeds: each row is trained once with each, unless it has seeds of its own.
-      complete: cell -> run with its settings.
+      complete: study and cell -> run with its settings.
       known: run -> what is known of it.
     """
     runs: dict[str, Run] = {}
@@ -195,7 +200,7 @@ def plan(
     wanted: dict[str, dict[int, dict[int, str]]] = {study.name: {} for study in studies}
     for study in studies:
         for row in study.rows:
-            own = {seed: complete(row.cell(seed)) for seed in (seeds if row.seeds is None else row.seeds)}
+            own = {seed: complete(study, row.cell(seed)) for seed in (seeds if row.seeds is None else row.seeds)}
             wanted[study.name][row.number] = {seed: run.id for seed, run in own.items()}
             for run in own.values():
                 runs.setdefault(run.id, run)

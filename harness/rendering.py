@@ -176,6 +176,11 @@ def latex(table: Table) -> str:
     )
 
 
+def latex_text(text: str) -> str:
+    """A text outside of tables, as LaTeX."""
+    return _typeset(_escaped(text, "latex"))
+
+
 def _column_format(column: Column) -> str:
     return f"p{{{column.wrap / 2:g}em}}" if column.wrap else column.align[0]
 

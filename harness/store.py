@@ -197,6 +197,14 @@ class Store:
         """
         return pd.read_parquet(self._predictions_file(record, protocol))
 
+    def outcomes(self, record: RunRecord, protocol: str) -> pd.DataFrame:
+        """Which videos a run classified rightly under a protocol: see :func:`outcomes`.
+
+        Raises:
+          RecordError: as of :meth:`predictions`.
+        """
+        return outcomes(self.predictions(record, protocol))
+
     def _predictions_file(self, record: RunRecord, protocol: str) -> Path:
         evaluation = record.evaluations.get(protocol)
         if evaluation is None:
@@ -208,6 +216,36 @@ class Store:
         if file_hash(path) != evaluation.predictions_sha256:
             raise RecordError(f"{path}: changed since the record was written (SHA-256 differs)")
         return path
+
+
+class Snapshot(Store):
+    """A store as it was when it was first looked at: each of its files is read, and its hash taken, once."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        vars(self).update(_records={}, _outcomes={})
+
+    def read(self, run_id: str) -> RunRecord:
+        """As of the store."""
+        known: dict[str, RunRecord] = vars(self)["_records"]
+        if run_id not in known:
+            known[run_id] = super().read(run_id)
+        return known[run_id]
+
+    def checked(self, run_id: str) -> RunRecord:
+        """As of the store, and what the predictions say is kept."""
+        record = self.read(run_id)
+        for protocol in record.evaluations:
+            self.outcomes(record, protocol)
+        return record
+
+    def outcomes(self, record: RunRecord, protocol: str) -> pd.DataFrame:
+        """As of the store."""
+        known: dict[tuple[str, str], pd.DataFrame] = vars(self)["_outcomes"]
+        key = (record.id, protocol)
+        if key not in known:
+            known[key] = super().outcomes(record, protocol)
+        return known[key]
 
 
 def outcomes(predictions: pd.DataFrame) -> pd.DataFrame:

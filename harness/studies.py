@@ -68,6 +68,9 @@ class Study:
       toggles: the toggles that are the table's columns, in order.
       rows: the rows, numbered from 1.
       published: name of the published numbers it answers to, None where there are none.
+      dataset: name of the data set that the paper asks it on, one of `ablations/datasets.py`.
+      layout: how it is drawn, one of :data:`harness.layouts.LAYOUTS`.
+      crops_differ: whether its rows may be evaluated at crops of different sizes, as a study of the resolution asks.
     """
 
     name: str
@@ -75,6 +78,9 @@ class Study:
     toggles: tuple[Toggle, ...]
     rows: tuple[Row, ...]
     published: str | None = None
+    dataset: str = "Kinetics-400"
+    layout: str = "additive"
+    crops_differ: bool = False
 
     @property
     def base(self) -> tuple[Applied, ...]:

@@ -13,6 +13,7 @@ from harness.credit import Credits
 from harness.rendering import Column, Line, Table
 from harness.studies import Row, Study
 from harness.toggles import Applied, Toggle
+from harness.verdicts import MARGIN
 
 NOTHING = "–"
 DAGGER = "†"
@@ -29,6 +30,7 @@ _STEP = [
     "smallest", "settle", "spread", "units", "step_population", "discordance",
 ]  # fmt: skip
 _COUNTS = ["seeds", "seeds_wanted", "videos"]
+_VERDICT = ["verdict", "verdict_low", "verdict_high"]
 _NUMBERS = [
     "gflops", "params", *_ACCURACY, *_STEP, *_COUNTS, "paper_top1", "paper_step", "paper_gflops", "run_ids",
 ]  # fmt: skip
@@ -41,13 +43,19 @@ _STEPS_READ = (
     "settle: what would so find a step, if it is as large as the one seen; more videos settle it for these trainings "
     "only, and for the recipe only more seeds do."
 )
+# How a verdict on a row is to be read.
+VERDICT_READ = (
+    "The verdict is on ours less the paper's, points of top-1, by its 95 % interval: agrees where that lies within "
+    f"{MARGIN:g} either way; else below or above where it leaves out zero, and inconclusive where it does not."
+)
 
 
 def additive(summary: Summary) -> Table:
     """The layout of the paper's Table 2: ticks for the toggles, top-1 with its step, and the paper's beside it.
 
     Its data have a line for each row of the study, indexed by its number ("row"). Columns: "model"; for each toggle a
-    boolean under its key; and the numbers of :class:`harness.aggregate.Summary`'s rows under the names they have there.
+    boolean under its key; and the numbers of :class:`harness.aggregate.Summary`'s rows under the names they have there,
+    those of a verdict where the summary has verdicts.
     """
     # A scaling axis has a value in every row, so it is named with the model; a tick would say nothing.
     toggles = [toggle for toggle in summary.study.toggles if not toggle.axis]
@@ -63,10 +71,13 @@ def additive(summary: Summary) -> Table:
         shown.append(Column("step's 95 % interval", _step_interval))
     if summary.rows["paper_top1"].notna().any():
         shown.append(Column(summary.reference, _paper))
+    judged = summary.comparable and "verdict" in summary.rows
+    if judged:
+        shown.append(Column("verdict", _verdict))
     return Table(
         name=summary.study.name,
         title=f"{summary.study.title} ({summary.profile} profile)",
-        caption=summary.caption,
+        caption=f"{summary.caption}{f' {VERDICT_READ}' if judged else ''}",
         columns=tuple(shown),
         data=_raw(summary, toggles),
     )
@@ -77,7 +88,8 @@ def _raw(summary: Summary, toggles: list[Toggle]) -> pd.DataFrame:
     models = pd.Series({row.number: model(row) for row in summary.study.rows}, dtype=object).reindex(rows.index)
     ticks = {_field(toggle): [_ticked(row, toggle) for row in summary.study.rows] for toggle in toggles}
     marked = pd.DataFrame({"model": models, **ticks}, index=rows.index)
-    return pd.concat([marked, rows[_NUMBERS]], axis="columns").rename_axis("row")
+    judged = [name for name in _VERDICT if name in rows]
+    return pd.concat([marked, rows[[*_NUMBERS, *judged]]], axis="columns").rename_axis("row")
 
 
 def _ticked(row: Row, toggle: Toggle) -> bool | str:
@@ -88,7 +100,7 @@ def _ticked(row: Row, toggle: Toggle) -> bool | str:
 
 def _field(toggle: Toggle) -> str:
     """Name of the toggle's column in the data: its key, unless a number has that name."""
-    return f"toggle_{toggle.key}" if toggle.key in {"row", "model", *_NUMBERS} else toggle.key
+    return f"toggle_{toggle.key}" if toggle.key in {"row", "model", *_NUMBERS, *_VERDICT} else toggle.key
 
 
 def steps(summary: Summary) -> Table:
@@ -286,6 +298,10 @@ def _points(low: float, high: float) -> str:
 
 def _paper(line: Line) -> str:
     return NOTHING if math.isnan(line["paper_top1"]) else _with_step(line["paper_top1"], line["paper_step"])
+
+
+def _verdict(line: Line) -> str:
+    return line["verdict"] or _missing(line)
 
 
 def _with_step(value: float, step: float, sign: str = "") -> str:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from harness.records import RunRecord
 from harness.store import Store
 
 Event = Mapping[str, Any]
+# Is shown every validation of a run that trains; a reason, one line, ends the run there.
+Watch = Callable[[Event], str | None]
 # The last event of a job.
 ENDS = ("done", "failed", "interrupted")
 # Seconds that a process has to end what it is at once it was asked to stop: an inner loop, and writing a checkpoint.
@@ -48,6 +50,7 @@ class Job:
       results: the results folder.
       devices, parent: as in :class:`harness.runner.Place`.
       garden: the folder to take in.
+      watched: whether each validation waits for an answer: None to go on, or the reason to end the run there.
     """
 
     kind: str
@@ -58,6 +61,7 @@ class Job:
     devices: Devices = Devices()
     parent: str | None = None
     garden: GardenFolder | None = None
+    watched: bool = False
 
 
 class Worker:
@@ -90,9 +94,16 @@ class Worker:
         if self._process is not None and self._process.is_alive():
             os.kill(self._process.pid, signal.SIGTERM if self._training else signal.SIGKILL)
 
-    def events(self, job: Job) -> Iterator[Event]:
-        """Carries out a job; the last event is one of :data:`ENDS`."""
+    def events(self, job: Job, watch: Watch | None = None) -> Iterator[Event]:
+        """Carries out a job; the last event is one of :data:`ENDS`.
+
+        Args:
+          job: the job.
+          watch: may end the run at a validation, whose checkpoint is saved by then; the last event is then an
+            "interrupted" with "watched": True, and the process stays for the next job.
+        """
         pipe = self._connected()
+        job = dataclasses.replace(job, watched=watch is not None)
         self._training = False
         if self._asked:  # between two jobs
             self.stop()
@@ -117,6 +128,10 @@ class Worker:
                 self._process.kill()
                 self._process = None
             yield event
+            if watch is not None and event["event"] == "validation":
+                answer = watch(event)
+                with contextlib.suppress(ConnectionError):  # it died meanwhile, which is met above
+                    pipe.send(answer)
             if event["event"] in ENDS:
                 return
 
@@ -146,6 +161,10 @@ class Worker:
         return {"event": "failed", "error": f"the training process {how}{hint}", "traceback": f"see {log}"}
 
 
+class _WatchedInterrupted(Interrupted):
+    """The run was ended at a validation by the command that watches it."""
+
+
 class _Asked:
     """Remembers a SIGTERM."""
 
@@ -168,7 +187,8 @@ def serve(pipe: Connection) -> None:
             job = pipe.recv()
             event = _carried_out(job, pipe, asked)
             pipe.send(event)
-            if event["event"] == "interrupted" or job.devices.workers > 1:
+            stopped = event["event"] == "interrupted" and (asked.reason or not event["watched"])
+            if stopped or job.devices.workers > 1:
                 return
 
 
@@ -178,10 +198,11 @@ def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
         log.parent.mkdir(parents=True, exist_ok=True)
         redirect_output(log)
         return _do(job, pipe, asked)
-    except BrokenPipeError:
+    except (BrokenPipeError, EOFError):
         raise
     except Interrupted as stopped:
-        return {"event": "interrupted", "reason": str(stopped)}
+        watched = isinstance(stopped, _WatchedInterrupted)
+        return {"event": "interrupted", "reason": str(stopped), "watched": watched}
     except Exception as error:
         traceback.print_exc()
         every = isinstance(error, DevicesError)
@@ -206,7 +227,8 @@ def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
     with tempfile.TemporaryDirectory() as scratch:
         checkpoints = str(store.checkpoints(run.id).absolute())
         place = Place(str(job.data.absolute()), checkpoints, job.devices, job.parent, scratch)
-        how = described, place, store, pipe.send, lambda: asked.reason
+        report = _answered(pipe) if job.watched else pipe.send
+        how = described, place, store, report, lambda: asked.reason
         record: RunRecord | None
         if job.kind == "evaluate":
             store.write_evaluation(store.read(run.id), execution.evaluated(run, run.protocol, *how))
@@ -219,6 +241,17 @@ def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
         return {"event": "done"}
     evaluation = record.evaluations[run.protocol.name]
     return {"event": "done", "top1": evaluation.top1, "top5": evaluation.top5, "videos": evaluation.videos}
+
+
+def _answered(pipe: Connection) -> Callable[[Event], None]:
+    """A report that waits for an answer to each validation, so that a run ends at that step and at no later one."""
+
+    def report(event: Event) -> None:
+        pipe.send(event)
+        if event["event"] == "validation" and (reason := pipe.recv()) is not None:
+            raise _WatchedInterrupted(reason)
+
+    return report
 
 
 def redirect_output(log: Path) -> None:

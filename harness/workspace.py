@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.datasets import KINETICS_400
+from ablations.datasets import DATASETS
 from ablations.profiles import PROFILES
 from harness import experiment, planning
 from harness.data import embedded
@@ -56,6 +56,7 @@ class Workspace:
     Attributes:
       profile: the profile.
       data: the data set.
+      further: more data sets, for studies that the paper asks on others.
       cut: departures from the profile.
       replicas: over how many replicas a batch is split.
       store: the records.
@@ -76,20 +77,56 @@ class Workspace:
     keep: int = 2
     repeat_short: bool = False
     garden: GardenFolder | None = None
+    further: tuple[DataSet, ...] = ()
+
+    def assigned(self, studies: Sequence[Study]) -> dict[str, DataSet]:
+        """Name of a study -> the data set it is trained on: the one with as many classes as the paper's.
+
+        Where the paper asks all of the studies on one data set and one is given, it is that one, whatever it is.
+
+        Raises:
+          SettingsError: a study whose data set is not among those given, or two of one number of classes.
+        """
+        if len({study.dataset for study in studies}) == 1 and not self.further:
+            return {study.name: self.data for study in studies}
+        return {study.name: self._assigned(study) for study in studies}
+
+    def _assigned(self, study: Study) -> DataSet:
+        if self.data.spec is not None:  # the generated clips stand in for every data set
+            return self.data
+        wanted = DATASETS[study.dataset]
+        fits = [one for one in (self.data, *self.further) if one.facts.classes == wanted.classes]
+        if len(fits) == 1:
+            return fits[0]
+        given = ", ".join(f"{one.facts.name} ({one.facts.classes} classes)" for one in (self.data, *self.further))
+        raise SettingsError(
+            f"{study.name}: is asked on {study.dataset}, {wanted.classes} classes; {'several' if fits else 'none'} of "
+            f"--data has as many: {given}"
+        )
+
+    def data_of(self, run: Run) -> DataSet:
+        """The data set that a run of a plan of this workspace is trained on."""
+        return next((one for one in (self.data, *self.further) if one.facts == run.data), self.data)
 
     @property
     def parents_weights(self) -> str | None:
         """Path of the weights that training starts from, None where it starts from the seed."""
         return str(self.store.weights(self.store.read(self.parent[:16]))) if self.parent else None
 
-    def complete(self, cell: Cell) -> Run:
-        """The run of a cell."""
-        run = experiment.complete(cell, self.profile, self.data.facts, self.cut, self.replicas, self.parent)
+    def complete(self, cell: Cell, data: DataSet | None = None) -> Run:
+        """The run of a cell, on the first data set unless another is named."""
+        facts_ = (data or self.data).facts
+        run = experiment.complete(cell, self.profile, facts_, self.cut, self.replicas, self.parent)
         return dataclasses.replace(run, bookkeeping={**run.bookkeeping, "trainer.max_to_keep": self.keep})
 
     def plan(self, studies: Sequence[Study], seeds: Sequence[int]) -> planning.Plan:
-        """The plan of some studies together, each row with each of the seeds."""
-        return planning.plan(studies, seeds, self.complete, self._known)
+        """The plan of some studies together, each row with each of the seeds.
+
+        Raises:
+          SettingsError: a study whose data set is not at hand, or settings that do not fit together.
+        """
+        sets = self.assigned(studies)
+        return planning.plan(studies, seeds, lambda study, cell: self.complete(cell, sets[study.name]), self._known)
 
     def _known(self, run: Run) -> Known:
         state = self.store.state(run.id)
@@ -101,14 +138,15 @@ class Workspace:
 
     def _too_short(self, run: Run) -> str:
         """What keeps a run from training on videos shorter than its clips; empty where there are none."""
-        for split, shortest in self.data.shortest.items():
+        data = self.data_of(run)
+        for split, shortest in data.shortest.items():
             frames, stride = (
                 run.settings[f"task.{split}_data.{name}"] for name in ("feature_shape[0]", "temporal_stride")
             )
             span = (frames - 1) * stride + 1
             if shortest < span:
                 return (
-                    f"{self.data.facts.name}: the shortest {split} video has {shortest} frames, a clip of {frames} "
+                    f"{data.facts.name}: the shortest {split} video has {shortest} frames, a clip of {frames} "
                     f"frames, {stride} apart, spans {span}: leave such videos out, or say --repeat-short-videos"
                 )
         return ""
@@ -140,14 +178,18 @@ def profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def data_set(chosen: str | None, profile_: Profile, results: Path, planning_only: bool = False) -> DataSet:
+def papers() -> tuple[DataSet, ...]:
+    """The paper's data sets as they were distributed, to plan with where they are not at hand; Kinetics-400 first."""
+    return tuple(DataSet(facts_, None, None, ready=False) for facts_ in DATASETS.values())
+
+
+def data_set(chosen: str | None, profile_: Profile, results: Path) -> DataSet:
     """The data set named on a command line, or the profile's own.
 
     Args:
       chosen: "embedded", the folder of a prepared data set, or None for the profile's default.
       profile_: the profile.
       results: the results folder; the embedded data set is kept in `data/` under it.
-      planning_only: accept that the paper's data are not at hand.
 
     Raises:
       SettingsError: the profile has no default and none was named.
@@ -156,8 +198,6 @@ def data_set(chosen: str | None, profile_: Profile, results: Path, planning_only
     if chosen == EMBEDDED or (chosen is None and profile_.embedded):
         return _embedded(results / "data")
     if chosen is None:
-        if planning_only:
-            return DataSet(KINETICS_400, None, None, ready=False)
         raise SettingsError(
             f"--profile {profile_.name} needs --data DIR: a folder of Kinetics TFRecord shards with its manifest.json "
             "(or --data embedded, to try it on the generated clips)"
@@ -209,22 +249,40 @@ def recorded(
     Raises:
       SettingsError: the records fit none, or several.
     """
+    found = trainings(store, profile_.name, data, given, validation_videos)
+    if not found:
+        raise SettingsError(f"{store.runs}: holds no record of profile {profile_.name} to draw")
+    if len(found) > 1:
+        raise SettingsError(f"{store.runs}: holds records of several trainings, say which to draw: {'; '.join(found)}")
+    (one,) = found.values()
+    return one
+
+
+def trainings(
+    store: Store,
+    profile_: str | None,
+    data: str | None,
+    given: Mapping[str, int | None],
+    validation_videos: int | None,
+) -> dict[str, Workspace]:
+    """The workspaces that records were made in, by the flags that tell them apart; arguments as of :func:`recorded`.
+
+    `profile_` is the name of a profile, None for any. Runs that were taken in from elsewhere are no rows of a study.
+    """
     found: dict[str, Workspace] = {}
     for record in readable(store):
         of_data = data is None or record.data["name"] == data or str(record.data["fingerprint"]).startswith(data)
-        if "trained_by" in record.identity_content:
-            continue  # taken in, no row of a study of ours
+        of_profile = record.profile in PROFILES and profile_ in (None, record.profile)
         made = {"replicas": record.replicas, "batch": record.cut.get("batch"), "steps": record.cut.get("steps")}
-        if record.profile != profile_.name or not of_data:
+        narrowed = all(value is None or made[name] == value for name, value in given.items())
+        if "trained_by" in record.identity_content or not (of_data and of_profile and narrowed):
             continue
-        if all(value is None or made[name] == value for name, value in given.items()):
+        made_on = DataSet(DataFacts(**record.data), None, None, False, classes=_known_classes(record.data))
+        flags = {"data": record.data["fingerprint"][:8], **made}
+        if profile_ is None:
+            flags = {"profile": record.profile, **flags}
+        key = " ".join(f"--{name} {value}" for name, value in flags.items() if value is not None)
+        if key not in found:
             cut = Cut(made["steps"], made["batch"], validation_videos)
-            made_on = DataSet(DataFacts(**record.data), None, None, False, classes=_known_classes(record.data))
-            flags = {"data": record.data["fingerprint"][:8], **made}
-            key = " ".join(f"--{name} {value}" for name, value in flags.items() if value is not None)
-            found[key] = Workspace(profile_, made_on, cut, record.replicas, store, Devices())
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if not found:
-        raise SettingsError(f"{store.runs}: holds no record of profile {profile_.name} to draw")
-    raise SettingsError(f"{store.runs}: holds records of several trainings, say which to draw: {'; '.join(found)}")
+            found[key] = Workspace(PROFILES[record.profile], made_on, cut, record.replicas, store, Devices())
+    return found

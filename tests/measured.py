@@ -62,7 +62,7 @@ def evidence(lines: list[dict[str, Any]], profile: str = "quick", margin: float 
         outcomes=made | more.pop("outcomes", {}),
         profile=profile,
         caption="Caption.",
-        protocol=PROTOCOL,
+        protocols={one["id"]: PROTOCOL for one in lines},
         margin=margin,
         **more,
     )

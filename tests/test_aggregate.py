@@ -93,7 +93,7 @@ def test_a_small_difference_is_a_finding_with_a_margin():
 def test_the_most_affected_classes_are_named():
     before, after = first(0, 80), np.isin(np.arange(80) % 8, [3])
     after[[1, 9]] = True
-    named = from_outcomes({"a": (0, before), "b": (0, after)}, classes=tuple("ABCDEFGH"))
+    named = from_outcomes({"a": (0, before), "b": (0, after)}, classes={"ab" * 32: tuple("ABCDEFGH")})
     found = of(named, {1: ["a"], 2: ["b"]}, rows=(1, 2))
     assert found.rows.loc[2, "classes"] == (("D", 10.0), ("B", 2.0))
     assert found.flips.iloc[:2].to_numpy().tolist() == [[2, 1, "D", 10, 0, 10], [2, 1, "B", 2, 0, 2]]

@@ -18,7 +18,7 @@ DONE = {"event": "done", "top1": 0.75, "top5": 1.0, "videos": 240}
 
 @pytest.fixture
 def plan():
-    return planning.plan([STUDY], [0], lambda cell: experiment.complete(cell, QUICK, DATA, replicas=1))
+    return planning.plan([STUDY], [0], lambda _, cell: experiment.complete(cell, QUICK, DATA, replicas=1))
 
 
 def out(width, is_terminal):

@@ -7,7 +7,7 @@ import pytest
 
 from ablations.table2 import STUDY
 from ablations.toggles import TOGGLES
-from harness import designs, outputs, rendering, tables, workspace
+from harness import designs, gathering, outputs, rendering, tables, workspace
 from harness.designs import Question
 from harness.devices import Devices
 from harness.experiment import Cut
@@ -36,7 +36,7 @@ def asked(example):
 
 def summary(example):
     plan = example.plan([STUDY], [0])
-    return outputs.summary(STUDY, plan, outputs.evidence(example, plan, margin=0.5))
+    return gathering.summary(STUDY, plan, gathering.evidence(example, plan, margin=0.5))
 
 
 def stands_in_the_readme(path):
@@ -64,8 +64,9 @@ def test_the_tables_follow_from_the_records_and_stand_in_the_readme(example):
 
 def test_the_credits_follow_from_the_records_and_stand_in_the_readme(asked):
     made, built, plan = asked
-    found = outputs.credits(built, QUESTION, plan, outputs.evidence(made, plan, margin=0.5))
-    name = f"{outputs.stem(made, QUESTION, built)}-additive-reverse-leave-one-out-shapley"
+    found = outputs.credits(built, QUESTION, plan, gathering.evidence(made, plan, margin=0.5))
+    stem = gathering.stem(made, STUDY, 3, gathering.asked(QUESTION, built))
+    name = f"{stem}-additive-reverse-leave-one-out-shapley"
     for kind, table in (("credit", tables.credits(found)), ("interactions", tables.interactions(found))):
         for suffix, text in rendering.render(table).items():
             assert (DESIGNS / f"{name}-{kind}.{suffix}").read_text() == text

@@ -20,14 +20,14 @@ def plan(study=STUDY, seeds=(0,), held=(), profile=QUICK, cut=NO_CUT):
     def known(run):
         return planning.Known(dict(held).get(run.id))
 
-    return planning.plan([study], seeds, lambda cell: experiment.complete(cell, profile, DATA, cut, 1), known)
+    return planning.plan([study], seeds, lambda _, cell: experiment.complete(cell, profile, DATA, cut, 1), known)
 
 
 def test_ten_rows_are_ten_runs():
     found = plan()
     assert len(found.runs) == len(found.missing) == 10
     assert found.shared == 0
-    assert found.protocol == "10x3@32"
+    assert set(found.protocols.values()) == {"10x3@32"}
 
 
 def test_seeds_multiply_runs():
@@ -54,12 +54,13 @@ def test_what_is_done_is_not_missing_and_costs_nothing():
 def test_rows_under_different_protocols_are_refused():
     rows = (Row(1, "a", ()), Row(2, "b", (RESOLUTION.at(256),)))
     with pytest.raises(SettingsError, match="different protocols cannot share a table: 10x3@32, 10x3@36"):
-        _ = plan(Study("s", "", (), rows)).protocol
+        plan(Study("s", "", (), rows)).refuse_mixed_protocols()
+    plan(Study("s", "", (), rows, crops_differ=True)).refuse_mixed_protocols()
 
 
 def test_the_papers_cost_is_of_the_right_order():
     kinetics = DataFacts("k400", 400, 215_570, 17_706)
-    found = planning.plan([STUDY], [0], lambda cell: experiment.complete(cell, PAPER, kinetics, replicas=128))
+    found = planning.plan([STUDY], [0], lambda _, cell: experiment.complete(cell, PAPER, kinetics, replicas=128))
     # By hand for row 1: 3 x 45.5e9 multiply-adds a clip at 224 pixels, 1024 clips, 42,104 steps.
     training = 3 * 45.5e9 * 1024 * 42_104
     evaluation = 30 * 17_706 * 59.456e9
@@ -70,7 +71,7 @@ def test_the_papers_cost_is_of_the_right_order():
 def test_disk_is_that_of_one_training_and_what_the_others_leave():
     one, two = (row.run for row in plan().runs[:2])
     found = planning.plan(
-        [dataclasses.replace(STUDY, rows=STUDY.rows[:2])], [0], lambda cell: {0: one, 1: two}[len(cell.applied)]
+        [dataclasses.replace(STUDY, rows=STUDY.rows[:2])], [0], lambda _, cell: {0: one, 1: two}[len(cell.applied)]
     )
     params = counting.count(one.settings).params
     # Two checkpoints are kept and a third written before the first goes: weights and momentum, four bytes each.
@@ -87,7 +88,7 @@ def test_a_run_that_cannot_be_carried_out_is_not_missing():
     found = planning.plan(
         [STUDY],
         [0],
-        lambda cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1),
+        lambda _, cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1),
         lambda run: planning.Known(fault="broken" if run.id == bad else ""),
     )
     assert [one.run.id for one in found.faulty] == [bad]
@@ -104,7 +105,7 @@ def test_several_studies_are_planned_as_one_and_share_their_runs():
     question = Question(STUDY, STUDY.factors, STUDY.base, (0, 1), 4)
     names = ["additive", "reverse", "leave-one-out"]
     studies = [design.study for design in designs.build(names, question)]
-    found = planning.plan(studies, [0, 1], lambda cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1))
+    found = planning.plan(studies, [0, 1], lambda _, cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1))
     # By hand, for each seed: 10 + 9 + 9 rows. The baseline is in two, the full recipe in two, without RandAugment is
     # the study's row 8, without label smoothing the last but one of the reverse order.
     assert (found.count, len(found.runs), found.shared) == (2 * 28, 2 * 24, 2 * 4)

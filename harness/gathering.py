@@ -1,0 +1,88 @@
+"""What was measured of a plan: its records become evidence and summaries, and its files get their names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from harness import aggregate, published, store
+from harness.aggregate import Evidence, Summary
+from harness.data.embedded import EmbeddedSpec
+from harness.designs import Design, Question
+from harness.planning import Plan
+from harness.studies import Study
+from harness.workspace import Workspace
+
+
+def evidence(workspace: Workspace, plan: Plan, margin: float = math.nan) -> Evidence:
+    """What was measured of a plan's runs by now; runs that the plan found unusable are missing in it.
+
+    Args:
+      workspace: where the records are.
+      plan: the runs.
+      margin: see :class:`harness.aggregate.Evidence`.
+
+    Raises:
+      RecordError: predictions that are missing or not the ones recorded.
+    """
+    usable = [one.run for one in plan.runs if not one.fault and workspace.store.has(one.run.id)]
+    found = [workspace.store.read(run.id) for run in usable]
+    outcomes = {
+        run.id: workspace.store.outcomes(record, run.protocol.name)
+        for run, record in zip(usable, found, strict=True)
+        if run.protocol.name in record.evaluations
+    }
+    return Evidence(
+        records=store.frame(found),
+        outcomes=outcomes,
+        profile=workspace.profile.name,
+        caption=workspace.profile.caption,
+        protocols=plan.protocols,
+        classes={data.facts.fingerprint: data.classes for data in (workspace.data, *workspace.further)},
+        margin=margin,
+        unusable=frozenset(one.run.id for one in plan.faulty if one.done),
+    )
+
+
+def summary(study: Study, plan: Plan, measured: Evidence) -> Summary:
+    """The summary of one of a plan's studies."""
+    name = study.published
+    return aggregate.summarise(study, plan.wanted[study.name], measured, published.load(name) if name else None)
+
+
+def asked(question: Question, designs: Sequence[Design]) -> list[str]:
+    """What the name of the files says of designs."""
+    parts = []
+    if not question.own:
+        parts += ["of", *(one.short for one in question.factors)]
+        parts += ["at", *map(str, question.base)] if question.base else []
+    if any(design.study.name == "shapley" for design in designs):
+        parts.append(f"{question.orderings}-orders")
+    return parts
+
+
+def stem(workspace: Workspace, study: Study, seeds: int, asked: Sequence[str] = ()) -> str:
+    """Name of the files of a study's tables and figures: studies that differ never replace one another's.
+
+    Drawing one study again, with another margin of its tests say, replaces what was drawn of it.
+
+    Args:
+      workspace: how it is trained.
+      study: the study.
+      seeds: how many seeds each row has.
+      asked: what designs add, as :func:`asked` gives it.
+    """
+    added = [row.applied[-1] for row in study.rows if row.published is None and row.applied]
+    parts = [study.name, workspace.profile.name, *(f"plus-{one.short}" for one in added if study.published)]
+    if seeds > 1:
+        parts.append(f"{seeds}-seeds")
+    parts += asked
+    facts, profile = workspace.assigned([study])[study.name].facts, workspace.profile
+    if (facts.name == EmbeddedSpec().name) != profile.embedded:
+        parts.append(f"on-{re.sub(r'[^A-Za-z0-9.-]+', '-', facts.name)}-{facts.fingerprint[:8]}")
+    if workspace.replicas not in (1, profile.replicas):
+        parts.append(f"{workspace.replicas}-replicas")
+    if str(workspace.cut):
+        parts.append(f"cut-{str(workspace.cut).replace(', ', '-').replace(' ', '-')}")
+    return "-".join(parts)

@@ -1,0 +1,335 @@
+"""Published rows and our summary -> the paper's tables of results, ours beside each row, without a look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from harness import tables
+from harness.aggregate import Summary
+from harness.rendering import Column, Line, Table
+from harness.studies import Row
+from harness.tables import NOTHING
+
+_OTHER, _ADDED = "other", "added"
+_PICTURE = "only in the picture"
+_TEXTS = ("pretrain", "dataset")
+_NUMBERS = (
+    "gflops", "params", "top1", "low", "high", "population", "top5", "top5_low", "top5_high", "seeds", "seeds_wanted",
+    "videos", "protocol", "views", "verdict", "verdict_low", "verdict_high", "run_ids",
+)  # fmt: skip
+_WORDS = {"population", "protocol", "views", "verdict"}
+_PRINTED = {"gflops": "GFLOPs", "params_m": "parameters", "top1": "top-1", "top5": "top-5"}
+_NOT_RUN = "Not run: none of these models was trained here."
+
+
+def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], summary: Summary | None = None) -> Table:
+    """The layout of the paper's Tables 3 to 6: the rows as published, and ours beside those that are the paper's own.
+
+    Its data have a line for each published row, and one more for each of ours that answers to none; "line" counts them.
+    Columns: "row" (the published row's number, NaN for one of ours alone), "model", "family" ("paper": its own;
+    "other": quoted by it; "added": ours alone); each number and text of the published frame with "paper_" before its
+    name; "own_row" (the number of ours in its study), "scale" (the axes of ours that are not at their default, in words; its model where all are), "depth" (of ours,
+    where it is not the default), and ours under the names of :class:`harness.aggregate.Summary`'s rows. What is not
+    there is NaN or empty.
+
+    Args:
+      name: short name, for labels: "table3".
+      published: the published rows, as :func:`harness.published.load` gives them.
+      source: where they come from, as :func:`harness.published.source` gives it.
+      summary: ours; its rows answer to the published rows that :attr:`harness.studies.Row.published` numbers. None
+        where nothing of it can be run.
+    """
+    data = _joined(published, summary)
+    title, _, _ = source["caption"].partition(". ")
+    return Table(
+        name=name,
+        title=f"{title.removesuffix('.')}{_profile(summary)}",
+        caption=" ".join([provenance(source), *_unknown(published), own_caption(summary)]),
+        columns=(*_published_columns(published), *(_own_columns(summary, published) if summary is not None else ())),
+        data=data,
+    )
+
+
+def scaling(published: pd.DataFrame, summary: Summary | None = None) -> Table:
+    """The numbers behind the paper's Figure 2: a line for each of its points, and ours beside it.
+
+    Its data are those of :func:`comparison`; "model" is the point's label.
+
+    Args:
+      published: the points, as :func:`harness.published.load` gives "figure2".
+      summary: ours; its rows answer to the points that :attr:`harness.studies.Row.published` numbers.
+    """
+    data = _joined(published.rename(columns={"label": "model"}), summary)
+    shown = [
+        Column("model", lambda line: line["model"]),
+        Column("depth", _depth, "right"),
+        Column("frames", lambda line: _whole(line["paper_frames"]), "right"),
+        Column("resolution", lambda line: _whole(line["paper_resolution"]), "right"),
+        Column("paper: GFLOPs", _of_the_picture("gflops", "{:.0f}"), "right", wrap=10),
+        Column("paper: top-1 (%)", _of_the_picture("top1", "{:.1f}"), "right", wrap=10),
+    ]
+    if summary is not None:
+        shown += _own_points(summary)
+    return Table(
+        name="figure2",
+        title=f"Scaling by depth, frames and resolution{_profile(summary)}",
+        caption=" ".join(
+            [
+                "Top-1 in percent; GFLOPs of one view; resolution is the side of the training crop in pixels.",
+                *unknown_in_picture(published),
+                own_caption(summary),
+            ]
+        ),
+        columns=tuple(shown),
+        data=data,
+    )
+
+
+def unknown_in_picture(published: pd.DataFrame) -> list[str]:
+    """Sentences that name what of the paper's Figure 2 is only drawn, and so unknown here.
+
+    Args:
+      published: the points, as :func:`harness.published.load` gives "figure2".
+    """
+    missing = {what: _named(published, column) for column, what in _PRINTED.items() if column in published}
+    drawn = " and ".join(f"{what} of {names}" for what, names in missing.items() if names)
+    said = [f"Only drawn in the paper's picture, and unknown here: {drawn}."] if drawn else []
+    if deep := _named(published, "depth"):
+        said.append(f"The paper does not say which depth {deep} scale.")
+    return said
+
+
+def _named(published: pd.DataFrame, column: str) -> str:
+    """The labels or models of the rows that have no value there."""
+    names = published["label" if "label" in published else "model"]
+    return _listed(names[published[column].isna()])
+
+
+def _listed(names: Iterable[str]) -> str:
+    *others, last = [*names] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _joined(published: pd.DataFrame, summary: Summary | None) -> pd.DataFrame:
+    """A line for each published row and, below, for each of ours that answers to none."""
+    lines = pd.DataFrame(_lines(published, summary))
+    lines.index = pd.RangeIndex(1, len(lines) + 1, name="line")
+    return lines
+
+
+def _lines(published: pd.DataFrame, summary: Summary | None) -> Iterator[dict[str, Any]]:
+    ours = [] if summary is None else [(row, summary.rows.loc[row.number]) for row in summary.study.rows]
+    for number, printed in published.iterrows():
+        both = {"row": number, "model": printed["model"], "family": _family(printed), **_printed(published, printed)}
+        found = [pair for pair in ours if pair[0].published == number]
+        yield from ({**both, **_own(*pair)} for pair in found)
+        if not found:
+            yield {**both, **_own(None, None)}
+    for row, numbers in ours:
+        if row.published not in published.index:
+            blank = _printed(published, pd.Series(dtype=object))
+            yield {"row": math.nan, "model": _named_row(row), "family": _ADDED, **blank, **_own(row, numbers)}
+
+
+def _family(printed: pd.Series[Any]) -> str:
+    """Whether a published row is the paper's own; Figure 1 says it by the series."""
+    own = printed.get("family") != _OTHER and str(printed.get("series", "R3D")).startswith("R3D")
+    return "paper" if own else _OTHER
+
+
+def _named_row(row: Row) -> str:
+    return tables.model(row) or f"row {row.number}"
+
+
+def _printed(published: pd.DataFrame, line: pd.Series[Any]) -> dict[str, Any]:
+    """What is published of a line, with "paper_" before its names."""
+    names = [name for name in published if name not in {"model", "family"}]
+    return {f"paper_{name}": line.get(name, math.nan) for name in names}
+
+
+def _own(row: Row | None, numbers: pd.Series[Any] | None) -> dict[str, Any]:
+    """What is ours of a line."""
+    if row is None or numbers is None:
+        words = dict.fromkeys(_WORDS, "")
+        blank = dict.fromkeys(_NUMBERS, math.nan) | words | {"seeds": 0, "seeds_wanted": 1, "run_ids": ()}
+        return {"own_row": math.nan, "scale": "", "depth": math.nan, **{name: blank[name] for name in _NUMBERS}}
+    axes = [one for one in row.applied if one.toggle.axis]
+    depth = next((one.value for one in axes if one.toggle.key == "depth"), math.nan)
+    scale = ", ".join(one.label for one in axes) or _named_row(row)
+    return {"own_row": row.number, "scale": scale, "depth": depth, **{name: numbers[name] for name in _NUMBERS}}
+
+
+def _published_columns(published: pd.DataFrame) -> Iterator[Column]:
+    """The paper's own columns, as far as the table has them."""
+    yield Column("model", lambda line: line["model"])
+    for name in _TEXTS:
+        if name in published:
+            yield Column(name, _text(f"paper_{name}"))
+    if "clips" in published:
+        yield Column("GFLOPs × views", _paper_cost, "right")
+    elif "gflops" in published:
+        yield Column("GFLOPs", _number("paper_gflops", "{:.0f}"), "right")
+    if "params_m" in published:
+        yield Column("params (M)", _number("paper_params_m", "{:.1f}"), "right")
+    yield Column("top-1 (%)", _paper_top1, "right")
+    if "top5" in published:
+        yield Column("top-5 (%)", _number("paper_top5", "{:.1f}"), "right")
+
+
+def _own_columns(summary: Summary, published: pd.DataFrame) -> Iterator[Column]:
+    """Ours, each head saying so; captions and questions name them by the study's row."""
+    yield Column("ours: row", lambda line: _whole(line["own_row"]), "right")
+    yield Column("ours: GFLOPs × views", _known("gflops", _own_cost), "right")
+    if "params_m" in published:
+        yield Column("ours: params (M)", _known("params", _own_params), "right")
+    accuracy = list(_own_accuracy(summary))
+    if "top5" in published:
+        accuracy.insert(2, Column("ours: top-5 (%)", _number("top5", "{:.1f}"), "right"))
+    yield from accuracy
+
+
+def _own_points(summary: Summary) -> Iterator[Column]:
+    """Ours beside a point of Figure 2; how a row was evaluated differs with its resolution."""
+    yield Column("ours: row", lambda line: _whole(line["own_row"]), "right")
+    yield Column("ours: depth", _own_depth, "right")
+    yield Column("ours: GFLOPs", _known("gflops", lambda line: gflops(line["gflops"])), "right")
+    yield Column("ours: views", lambda line: _times(line["protocol"]) or NOTHING)
+    yield from _own_accuracy(summary)
+
+
+def _own_accuracy(summary: Summary) -> Iterator[Column]:
+    yield Column("ours: top-1 (%)", _said(_number("top1", "{:.1f}")), "right")
+    yield Column("ours: 95 % interval", _known("low", _own_interval))
+    if summary.comparable:
+        yield Column("verdict, ours − paper", _said(_verdict))
+
+
+def _known(name: str, form: Callable[[Line], str]) -> Callable[[Line], str]:
+    """A cell of ours that may be known before all seeds are there; a dash where its number is not."""
+    return lambda line: NOTHING if math.isnan(line[name]) else form(line)
+
+
+def _said(form: Callable[[Line], str]) -> Callable[[Line], str]:
+    """A cell of ours that says what is missing; a dash in the rows of other systems."""
+
+    def shown(line: Line) -> str:
+        if line["family"] == _OTHER:
+            return NOTHING
+        return _absent(line) if line["seeds"] < line["seeds_wanted"] else form(line)
+
+    return shown
+
+
+def _absent(line: Line) -> str:
+    return NOTHING if line["family"] == _OTHER else tables.absent(int(line["seeds"]), int(line["seeds_wanted"]))
+
+
+def _paper_cost(line: Line) -> str:
+    if math.isnan(line["paper_gflops"]):
+        return NOTHING
+    return f"{line['paper_gflops']:.0f} × {line['paper_clips']:.0f}×{line['paper_crops']:.0f}"
+
+
+def _own_cost(line: Line) -> str:
+    return f"{gflops(line['gflops'])} × {_times(line['views'])}"
+
+
+def _times(views: str) -> str:
+    return views.replace("x", "×")
+
+
+def gflops(value: float) -> str:
+    """1e9 multiply-adds: whole where they are large, two figures where they are small, as in Table 2."""
+    if value < 1:
+        return f"{value:#.2g}"
+    return f"{value:.1f}" if round(value, 1) < 10 else f"{value:.0f}"
+
+
+def _own_interval(line: Line) -> str:
+    return f"[{line['low']:.1f}, {line['high']:.1f}]"
+
+
+def _own_params(line: Line) -> str:
+    millions = line["params"] / 1e6
+    return f"{millions:.1f}" if millions >= 1 else f"{millions:.2g}"
+
+
+def _paper_top1(line: Line) -> str:
+    if math.isnan(line["paper_top1"]):
+        return NOTHING
+    step = line.get("paper_delta", math.nan)
+    return f"{line['paper_top1']:.1f}" + ("" if math.isnan(step) else f" ({tables.signed(step)})")
+
+
+def _verdict(line: Line) -> str:
+    if math.isnan(line["verdict_low"]):
+        return line["verdict"] or NOTHING
+    low, high = tables.signed(line["verdict_low"]), tables.signed(line["verdict_high"])
+    return f"{line['verdict']} [{low}, {high}]"
+
+
+def _number(name: str, form: str) -> Callable[[Line], str]:
+    return lambda line: NOTHING if math.isnan(line[name]) else form.format(line[name])
+
+
+def _of_the_picture(name: str, form: str) -> Callable[[Line], str]:
+    """A number of Figure 2: what the paper only draws is unknown; a row of ours alone has none."""
+
+    def shown(line: Line) -> str:
+        if line["family"] == _ADDED:
+            return NOTHING
+        return _PICTURE if math.isnan(line[f"paper_{name}"]) else form.format(line[f"paper_{name}"])
+
+    return shown
+
+
+def _depth(line: Line) -> str:
+    said = not math.isnan(line["paper_depth"]) or line["family"] == _ADDED
+    return _whole(line["paper_depth"]) if said else "not said"
+
+
+def _own_depth(line: Line) -> str:
+    # A row that names no depth has the one that it answers to.
+    return _whole(line["paper_depth"] if math.isnan(line["depth"]) else line["depth"]) if line["scale"] else NOTHING
+
+
+def _whole(value: float) -> str:
+    return NOTHING if math.isnan(value) else f"{value:.0f}"
+
+
+def _text(name: str) -> Callable[[Line], str]:
+    return lambda line: line[name] if isinstance(line[name], str) else NOTHING
+
+
+def _profile(summary: Summary | None) -> str:
+    return "" if summary is None else f" ({summary.profile} profile)"
+
+
+def provenance(source: Mapping[str, Any]) -> str:
+    """The sentence that says where published numbers come from, of what :func:`harness.published.source` gives."""
+    return f"As published ({source['table']}): {source['dataset']}; {source['protocol']}."
+
+
+def _unknown(published: pd.DataFrame) -> Iterator[str]:
+    """What the paper does not print."""
+    if "gflops" in published:
+        yield "GFLOPs are of one view."
+    missing = {what: _named(published, column) for column, what in _PRINTED.items() if column in published}
+    if any(missing.values()):
+        yield f"Not printed: {' and '.join(f'{what} of {names}' for what, names in missing.items() if names)}."
+
+
+def own_caption(summary: Summary | None) -> str:
+    """What ours are, beside published numbers, and how a verdict is read, or why there is none."""
+    return _NOT_RUN if summary is None else f"Ours: {summary.caption}{_reading(summary)}"
+
+
+def _reading(summary: Summary) -> str:
+    """What a verdict means, or why there is none."""
+    if not summary.comparable:
+        return " The paper's columns are for reference: ours answers to none of them, and there is no verdict."
+    return f" {tables.VERDICT_READ}"

@@ -1,0 +1,81 @@
+"""python -m harness.study: any study, or several as one plan, from nothing to its table beside the paper's."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from harness import options
+
+_EXAMPLES = """
+\b
+Examples:
+  python -m harness.study --list                            which studies there are
+  python -m harness.study table3                            Table 3, quick profile
+  python -m harness.study table3 table4 figure1 figure2 --plan
+  python -m harness.study figure2 --seeds 3
+  python -m harness.study mine/stems.py                     a study of your own, a file like ablations/table3.py
+  python -m harness.study table3 table4 --profile paper --data /data/k400 --data /data/k600 --tpu local
+"""
+
+
+@click.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--list", "list_only", is_flag=True, help="Name the studies there are, then stop.")
+@options.training_on_several
+@options.folders
+@options.plots
+@options.repeats
+@click.option("--plan", "plan_only", is_flag=True, help="Print what would run and what it costs, then stop.")
+@options.wandb
+@click.option("--fail-fast", is_flag=True, help="Stop at the first row that fails.")
+@options.one_line_errors
+def main(
+    names: tuple[str, ...],
+    list_only: bool,
+    plots: Path,
+    plan_only: bool,
+    fail_fast: bool,
+    wandb_mode: Literal["online", "offline", "off"],
+    seeds: int,
+    margin: float,
+    **flags: object,
+) -> None:
+    """Trains, evaluates and records the rows of studies, and draws each beside the paper's.
+
+    NAME is a study of ablations/, such as table3, or the path of a file of yours. Several are one plan: a run that two
+    of them share is trained once. Rows whose record exists are not trained again; an interrupted one goes on from its
+    last checkpoint.
+    """
+    from rich.console import Console
+
+    from harness import catalog, conducting
+
+    if list_only:
+        for name, study in catalog.studies().items():
+            click.echo(f"{name:10}{study.title} ({len(study.rows)} rows, {study.dataset})")
+        return
+    if not names:
+        raise click.UsageError("name a study, such as table3; --list names them all")
+    studies = list(dict.fromkeys(catalog.study(name) for name in names))
+    console = Console()
+    workspace = options.workspace(**flags, purpose="plan" if plan_only else "train")  # type: ignore[arg-type]
+    plan = workspace.plan(studies, range(seeds))
+    plan.refuse_mixed_protocols()
+    conducting.describe(workspace, plan, console)
+    if plan_only:
+        return
+    from harness import gathering, layouts, outputs, running
+
+    for study in studies:
+        layouts.of(study)
+    name = "-".join(gathering.stem(workspace, study, seeds) for study in studies)
+    draw = functools.partial(outputs.draw_each, workspace, plan, seeds, plots, margin)
+    running.run(workspace, plan, name, console, running.How(wandb_mode, fail_fast=fail_fast), draw, plots)
+
+
+if __name__ == "__main__":
+    main()

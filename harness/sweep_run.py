@@ -1,0 +1,318 @@
+"""A sweep from its flags to its tables: what is asked, how it is carried out, what is drawn of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import optuna
+from rich.console import Console
+
+from ablations import figure2
+from ablations.toggles import AXES
+from harness import conducting, drawing, files, mirroring, rendering, sweep_figure, sweep_report, terminal
+from harness import console as console_
+from harness import sweep_storage as storing
+from harness.conducting import Conductor, Outcome
+from harness.console import View
+from harness.data.embedded import EmbeddedSpec
+from harness.experiment import SettingsError
+from harness.mirroring import Mirror
+from harness.planning import Plan, Planned
+from harness.records import RunRecord
+from harness.searching import Search, Strategy, Watch
+from harness.studies import Row, Study
+from harness.sweep_console import TrialBoard, describe, likely
+from harness.sweep_report import Summary
+from harness.sweep_storage import TRAINED, SweepError
+from harness.sweeping import Axis, Limits, Point, Space, Sweep, measured, scale, space, speed, tune, validated
+from harness.toggles import Toggle, parse
+from harness.workspace import Workspace, readable
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def refuse_flags(sampler: str, trials: int | None) -> None:
+    """Refuses flags that contradict one another.
+
+    Raises:
+      SweepError: naming them.
+    """
+    if sampler == "grid" and trials is not None:
+        raise SweepError(f"--trials {trials}: a grid trains every point within the limits; narrow its axes instead")
+
+
+def space_of(
+    scales: Mapping[str, str | None], tuned: tuple[str, ...], base: str | None, known: Mapping[str, Toggle]
+) -> Space:
+    """The space that the flags describe.
+
+    Raises:
+      ToggleError: an unknown toggle, or a value that it does not take.
+    """
+    axes: list[Axis] = []
+    for toggle in AXES:
+        text = scales[toggle.key]
+        axes.append(Axis(toggle, figure2.SCALES[toggle.key]) if text is None else scale(toggle, text))
+    axes += [tune(text, known) for text in tuned]
+    applied = figure2.BASE if base is None else tuple(parse(part.strip(), known) for part in base.split(","))
+    return space(axes, applied)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A sweep that was asked for.
+
+    Attributes:
+      name: its name.
+      workspace: where and how its runs are trained.
+      sweep: its points.
+      strategy: how they are chosen.
+      trials: points to train; None for all of a grid.
+      url: Optuna's storage.
+      records: id -> record, of the runs of its space that there are.
+    """
+
+    name: str
+    workspace: Workspace
+    sweep: Sweep
+    strategy: Strategy
+    trials: int | None
+    url: str
+    records: Mapping[str, RunRecord]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All that makes it this sweep: a restart with other settings is refused."""
+        workspace, limits = self.workspace, self.sweep.limits
+        return {
+            "sampler": self.strategy.sampler,
+            "pruner": "median" if self.strategy.prunes else "none",
+            "population": self.strategy.population if self.strategy.sampler == "nsga2" else None,
+            "seed": self.sweep.seed,
+            "space": list(map(str, self.sweep.space.axes)),
+            "base": list(map(str, self.sweep.space.base)),
+            "profile": workspace.profile.name,
+            "data": workspace.data.facts.name,
+            "fingerprint": workspace.data.facts.fingerprint,
+            "cut": str(workspace.cut),
+            "replicas": workspace.replicas,
+            "max gflops": limits.gflops,
+            "max hours": limits.hours,
+            "clips": workspace.profile.clips,
+            "crops": workspace.profile.crops,
+            "validation videos": workspace.cut.validation_videos,
+        }
+
+    def describe(self, console: Console) -> None:
+        """Prints what it would do and what it costs."""
+        facts, cut = self.workspace.data.facts, str(self.workspace.cut)
+        say = functools.partial(console_.say, console)
+        say(f"Scaling sweep {self.name}, profile {self.workspace.profile.name}, in {storing.shown(self.url)}.")
+        say(f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos.")
+        if cut:
+            say(f"Cut: {cut}. This is not the profile's own training, and the tables will say so.")
+        found = self._begun()
+        trained = {one.run for one in found if one.source == TRAINED and one.state in ("complete", "pruned")}
+        points = self.trials if self.trials is not None else len(likely(self.sweep))
+        describe(self.sweep, self.strategy, self.records, points, len(trained), console)
+
+    def _begun(self) -> list[storing.Tried]:
+        """Its trials by now; none, and no file made, where it was not begun."""
+        if not self._is_there():
+            return []
+        storage = storing.open_storage(self.url)
+        with storing.faults_named(self.url):
+            if self.name not in optuna.get_all_study_names(storage):
+                return []
+            return storing.trials(optuna.load_study(study_name=self.name, storage=storage))
+
+    def _is_there(self) -> bool:
+        own = self.url == _own_url(self.workspace, self.name)
+        return not own or storing.file_of(self.workspace.store.root, self.name).is_file()
+
+    def carry_out(self, console: Console, wandb: Literal["online", "offline", "off"]) -> list[str]:
+        """Searches, from where it was left; a line for each failure.
+
+        Raises:
+          SweepError: its storage cannot be used, or holds another sweep under its name.
+          Stopped: a signal asked to stop.
+        """
+        workspace = self.workspace
+        with (
+            mirroring.mirror(wandb, self._group, workspace.store, console) as mirror,
+            conducting.conductor(workspace, console, mirror) as conducted,
+            storing.faults_named(self.url),
+        ):
+            study = self._study()
+            board = self._board()
+            with console_.view(board, console) as shown:
+                carry = functools.partial(self._carry, conducted, board, shown)
+                search = Search(study, self.sweep, self.strategy, workspace.store, carry,
+                                functools.partial(console_.say, console), self.trials)  # fmt: skip
+                failures = search.run()
+            self._catch_up(study, mirror)
+        return failures
+
+    @property
+    def _group(self) -> str:
+        return f"sweep-{self.name}"
+
+    def _study(self) -> optuna.Study:
+        storage, where = storing.open_storage(self.url), storing.shown(self.url)
+        made = storing.study(storage, self.name, self.settings, self.strategy.objectives, where)
+        sweep = self.sweep
+        storing.keep_space(made, sweep.space, sweep.grid(), sweep.limits, self.workspace.profile.caption)
+        return made
+
+    def _board(self) -> TrialBoard:
+        within = [point for point in likely(self.sweep) if point.run.id not in self.records]
+        points = len(within) if self.trials is None else self.trials
+        rate = self.sweep.speed.rate if self.sweep.speed else None
+        return TrialBoard(rate, points, sum(point.work for point in within) / max(1, len(within)))
+
+    def _carry(
+        self, conducted: Conductor, board: TrialBoard, shown: View, point: Point, name: str, watch: Watch | None
+    ) -> Outcome:
+        """Has the run of a point carried out."""
+        planned = self._planned(point, name)
+        if planned.fault:
+            return Outcome({"event": "failed"}, f"{name}: {planned.fault}")
+        conducting.refuse_small_disk(self.workspace, Plan((), (planned,), {}))
+        board.begin(planned)
+        return conducted.carry_out(planned, shown, watch)
+
+    def _planned(self, point: Point, name: str) -> Planned:
+        row = Row(1, "", point.run.cell.applied)
+        (planned,) = self.workspace.plan([Study("sweep", "One point", (), (row,))], [self.sweep.seed]).runs
+        return dataclasses.replace(planned, rows=(name.partition(":")[0],), run=validated(planned.run))
+
+    def _catch_up(self, study: optuna.Study, mirror: Mirror) -> None:
+        """Mirrors the runs that were recorded elsewhere, or while the mirror was off."""
+        told = {one.run: one for one in storing.trials(study) if one.state == "complete"}
+        names = {run_id: f"trial {one.number}" for run_id, one in told.items()}
+        points = [self.sweep.at(one.params) for one in told.values() if self.sweep.space.holds(one.params)]
+        mirror.catch_up(Plan((), tuple(self._planned(point, names[point.run.id]) for point in points), {}))
+
+    def draw(
+        self, console: Console, plots: Path, wandb: Literal["online", "offline", "off"], failures: list[str]
+    ) -> None:
+        """Prints and writes what it has found by now.
+
+        Raises:
+          SweepError: it was never begun, or a value in its storage is not its record's.
+        """
+        if not self._is_there():
+            raise SweepError(f"{storing.shown(self.url)}: no such sweep yet; run it without --draw")
+        storage = storing.open_storage(self.url)
+        with storing.faults_named(self.url):
+            if self.name not in optuna.get_all_study_names(storage):
+                raise SweepError(f"{storing.shown(self.url)}: holds no sweep {self.name!r}")
+            kept = storing.kept(optuna.load_study(study_name=self.name, storage=storage))
+        summary = sweep_report.of(kept, self.workspace.store)
+        written = write(summary, self.workspace.store.root, plots)
+        terminal.show([table for _, table in sweep_report.tables(summary)], failures, console)
+        with mirroring.mirror(wandb, self._group, self.workspace.store, console) as mirror:
+            mirror.event(self._group, _mirrored(summary, written, self._group))
+        places = f"{self.workspace.store.root / 'tables' / self._group}* and {plots / self._group}*"
+        console_.say(console, f"Written: {len(written)} files, {places}")
+
+
+def _mirrored(summary: Summary, written: list[Path], group: str) -> dict[str, object]:
+    cells = rendering.cells(sweep_report.front(summary))
+    rows = [list(map(str, line)) for line in cells.itertuples(index=False)]
+    return {"event": "study", "group": group, "title": summary.title, "columns": list(map(str, cells.columns)),
+            "rows": rows, "files": list(map(str, written))}  # fmt: skip
+
+
+def write(summary: Summary, results: Path, plots: Path) -> list[Path]:
+    """Writes a sweep's tables into `results/tables/` and its figure into `plots/`; the paths written."""
+    written = []
+    for name in ("front", "importance", "saving"):
+        table = dict(sweep_report.tables(summary)).get(f"sweep-{summary.name}-{name}")
+        rendered = rendering.render(table) if table else {}
+        for suffix in rendering.SUFFIXES:
+            path = results / "tables" / f"sweep-{summary.name}-{name}.{suffix}"
+            if suffix in rendered:
+                written.append(files.replace(path, rendered[suffix].encode()))
+            else:
+                path.unlink(missing_ok=True)  # of an earlier drawing
+    figure = sweep_figure.front(summary)
+    for suffix in ("png", "pdf"):
+        path = plots / f"sweep-{summary.name}-front.{suffix}"
+        written.append(files.replace(path, drawing.to_bytes(figure, suffix)))
+    return written
+
+
+def asked(
+    workspace: Workspace,
+    of: Space,
+    limits: Limits,
+    strategy: Strategy,
+    trials: int,
+    name: str | None,
+    storage: str | None,
+) -> Asked:
+    """The sweep that the flags ask for.
+
+    Raises:
+      SettingsError, SweepError: flags that cannot be used together, or no point within the limits.
+    """
+    if workspace.devices.workers > 1:
+        raise SettingsError("--strategy multi_worker_mirrored: a sweep is led by one process; use another strategy")
+    if strategy.sampler == "grid" and not of.listed:
+        endless = [str(axis) for axis in of.axes if not axis.values]
+        which = f"--tune {endless[0]}: is a range, which has no grid; name its values" if endless else "narrow its axes"
+        raise SweepError(f"--sampler grid: {which}" if endless else f"--sampler grid: {of.size:,} points; {which}")
+    if name is not None and not _NAME.fullmatch(name):
+        raise SweepError(f"--name {name!r}: expected letters, digits, '.', '_' and '-'")
+    known = [one for one in readable(workspace.store) if one.profile == workspace.profile.name]
+    costs = [measured(one) for one in known if "trained_by" not in one.identity_content]
+    pace = speed([work for work, _ in costs], [seconds for _, seconds in costs], workspace.profile.measured_rate)
+    sweep = Sweep(of, limits, strategy.seed, workspace.complete, pace)
+    if not likely(sweep):
+        raise SweepError(f"no point of the space lies within the limits: {_cheapest(sweep)}")
+    chosen = name or default_name(workspace, strategy)
+    grid = None if strategy.sampler == "grid" else trials
+    return Asked(chosen, workspace, sweep, strategy, grid, storage or _own_url(workspace, chosen), _held(sweep, known))
+
+
+def _held(sweep: Sweep, known: list[RunRecord]) -> dict[str, RunRecord]:
+    """Id -> record of the points that are recorded under the sweep's protocol."""
+    points = {record.id: sweep.of_record(record) for record in known}
+    return {
+        record.id: record
+        for record in known
+        if (point := points[record.id]) is not None and point.run.protocol.name in record.evaluations
+    }
+
+
+def _own_url(workspace: Workspace, name: str) -> str:
+    return storing.url_of(storing.file_of(workspace.store.root, name))
+
+
+def _cheapest(sweep: Sweep) -> str:
+    if not sweep.space.listed:
+        return "say higher ones"
+    points = sweep.grid()
+    cheapest = [f"the cheapest has {min(point.gflops for point in points):.3g} GFLOPs"]
+    if sweep.limits.hours is not None:
+        cheapest.append(f"the quickest takes about {min(point.hours or 0 for point in points):.3g} hours")
+    return " and ".join(cheapest)
+
+
+def default_name(workspace: Workspace, strategy: Strategy) -> str:
+    """Name of a sweep that was given none: its sampler, profile, and what sets its runs apart from the profile's."""
+    facts, profile = workspace.data.facts, workspace.profile
+    parts = [strategy.sampler, profile.name]
+    if (facts.name == EmbeddedSpec().name) != profile.embedded:
+        parts.append(f"on-{facts.name}")
+    if strategy.seed:
+        parts.append(f"seed-{strategy.seed}")
+    if str(workspace.cut):
+        parts.append(f"cut-{workspace.cut}")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts))

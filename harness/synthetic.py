@@ -1,0 +1,104 @@
+"""Records of runs that nobody trained: for timing what reads records, and never beside real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from harness import counting, records
+from harness.data.embedded import CLASSES
+from harness.experiment import SEED, Run
+from harness.records import Evaluation
+from harness.store import RECORD, Store, file_hash
+from harness.studies import Study
+from harness.workspace import Workspace
+
+_VIDEOS = 240
+_GUESSES = 5
+
+
+def write(workspace: Workspace, studies: Sequence[Study], count: int) -> list[str]:
+    """Writes records and predictions of runs of some studies, with as many seeds as it takes; the ids.
+
+    A video is right with a chance that the run has from its seed and its place, so that rows differ.
+
+    Args:
+      workspace: whose runs; its store is written to.
+      studies: whose rows.
+      count: how many runs.
+    """
+    written = []
+    for place, run in enumerate(_runs(workspace, studies, count)):
+        written.append(_write(workspace.store, run, np.random.default_rng(place)))
+    return written
+
+
+def _runs(workspace: Workspace, studies: Sequence[Study], count: int) -> Iterator[Run]:
+    distinct = [one.run for one in workspace.plan(studies, [0]).runs]
+    for place in range(count):
+        run, seed = distinct[place % len(distinct)], place // len(distinct)
+        # All that a seed changes: completing each anew would take minutes.
+        settings = {**run.settings, SEED: seed, "task.validation_data.seed": seed}
+        yield dataclasses.replace(run, cell=dataclasses.replace(run.cell, seed=seed), settings=settings)
+
+
+def _write(store: Store, run: Run, generator: np.random.Generator) -> str:
+    folder = store.folder(run.id)
+    folder.mkdir(parents=True)
+    path = folder / f"predictions-{run.protocol.name}.parquet"
+    table = _predictions(generator)
+    table.to_parquet(path, index=False)
+    hits = np.stack(table["top_class"].to_list()) == table["label"].to_numpy()[:, None]
+    cost = counting.count(run.settings)
+    evaluation = Evaluation(
+        protocol=run.protocol.name,
+        clips=run.protocol.clips,
+        crops=run.protocol.crops,
+        size=run.protocol.size,
+        videos=_VIDEOS,
+        videos_in_split=_VIDEOS,
+        top1=float(hits[:, 0].mean()),
+        top5=float(hits.any(axis=1).mean()),
+        loss=float(table["loss"].mean()),
+        checkpoint="weights-1",
+        seconds=1.0,
+        predictions=path.name,
+        predictions_sha256=file_hash(path),
+        provenance={"commit": "synthetic"},
+    )
+    costs = {"params": cost.params, "multiply_adds": cost.multiply_adds, "train_steps": 1, "train_seconds": 1.0}
+    curve = tuple({"split": "train", "step": step, "seconds": 1.0, "loss": 1.0, "top1": 0.5} for step in range(1, 25))
+    record = records.of_run(run, costs, curve, evaluation, {"commit": "synthetic"})
+    (folder / RECORD).write_text(json.dumps(records.to_json(record)))
+    return run.id
+
+
+def _predictions(generator: np.random.Generator) -> pd.DataFrame:
+    labels = np.arange(_VIDEOS, dtype=np.int32) % len(CLASSES)
+    guesses = np.stack([generator.permutation(len(CLASSES))[:_GUESSES] for _ in range(_VIDEOS)]).astype(np.int32)
+    right = generator.random(_VIDEOS) < generator.uniform(0.5, 0.9)
+    guesses[right, 0] = labels[right]
+    return pd.DataFrame(
+        {
+            "media_id": [f"video-{place:05}" for place in range(_VIDEOS)],
+            "label": labels,
+            "top_class": list(guesses),
+            "top_probability": list(np.full((_VIDEOS, _GUESSES), 0.2, np.float32)),
+            "loss": generator.random(_VIDEOS).astype(np.float32),
+        }
+    )
+
+
+def results(folder: Path) -> Store:
+    """An empty results folder to write into.
+
+    Raises:
+      FileExistsError: there is something in it.
+    """
+    folder.mkdir(parents=True)
+    return Store(folder)

@@ -1,0 +1,369 @@
+"""Sweeps from their first point to their report, with a trainer whose accuracies are known; and one that trains."""
+
+import itertools
+import shutil
+
+import pytest
+import sweeps
+from click.testing import CliRunner
+from optuna.distributions import CategoricalDistribution
+from sweeps import Killed, Trainer
+
+from ablations import figure2
+from ablations.toggles import DEPTH, SD
+from harness import scaling_sweep, sweep_report, wandb_files
+from harness.searching import Strategy
+from harness.store import Store
+from harness.studies import Cell
+from harness.sweep_storage import SweepError, found, trials
+from harness.sweeping import Axis, Limits
+
+GRID = Strategy("grid", False, 4, 0)
+TPE = Strategy("tpe", False, 4, 0)
+PRUNED = Strategy("tpe", True, 4, 0)
+NSGA2 = Strategy("nsga2", False, 4, 0)
+WIDE = sweeps.axes((50, 101, 152, 200, 270, 300), (32, 48), (224, 256))
+
+
+def top1(point):
+    """Deeper is better, longer is a little better; in whole videos of 240."""
+    return (60 + point.params["depth"] // 3 + point.params["frames"] // 4) / 240
+
+
+@pytest.fixture
+def here(tmp_path):
+    return sweeps.workspace(tmp_path / "results")
+
+
+def told(search):
+    return trials(search.study)
+
+
+def test_a_grid_trains_every_point_once_in_order(here):
+    asked, trainer = sweeps.sweep(here), Trainer(here.store, top1)
+    search = sweeps.search(here, asked, trainer, GRID, None)
+    assert search.run() == []
+    expected = [{"depth": depth, "frames": frames, "resolution": 224}
+                for depth, frames in itertools.product((50, 101, 200), (32, 48))]  # fmt: skip
+    assert [point.params for point in trainer.trained] == expected
+    assert [one.params for one in told(search)] == expected
+    assert [one.values for one in told(search)] == [(top1(point),) for point in trainer.trained]
+    sweeps.search(here, asked, trainer, GRID, None).run()
+    assert len(trainer.trained) == len(told(search)) == 6, "a restart has nothing left to do"
+
+
+@pytest.mark.parametrize("strategy", [GRID, TPE, NSGA2])
+def test_points_over_a_limit_are_turned_away_and_never_trained(here, strategy):
+    limits = Limits(gflops=sorted(point.gflops for point in sweeps.sweep(here, *WIDE).grid())[9])
+    asked, trainer, said = sweeps.sweep(here, *WIDE, limits=limits), Trainer(here.store, top1), []
+    search = sweeps.search(here, asked, trainer, strategy, None if strategy is GRID else 8, said=said)
+    search.run()
+    assert {point.gflops <= limits.gflops for point in trainer.trained} == {True}
+    assert len(trainer.trained) == (10 if strategy is GRID else 8)
+    away = [one for one in told(search) if one.source == "turned away"]
+    assert away
+    assert {(one.state, one.values) for one in away} == {("pruned", ())}
+    assert all("GFLOPs, more than" in one.reason for one in away)
+    assert sum("turned away" in line for line in said) == len(away)
+    constraints = {one.number: one.constraints["gflops"] for one in search.study.get_trials() if one.constraints}
+    assert {number for number, amount in constraints.items() if amount > 0} == {one.number for one in away}
+
+
+def test_tpe_finds_the_best_point_within_a_limit(here):
+    grid = sweeps.sweep(here, *WIDE).grid()
+    limits = Limits(gflops=sorted(point.gflops for point in grid)[15])
+    best = max((top1(point) for point in grid if point.gflops <= limits.gflops))
+    trainer = Trainer(here.store, top1)
+    search = sweeps.search(here, sweeps.sweep(here, *WIDE, limits=limits), trainer, TPE, 12)
+    search.run()
+    assert len(trainer.trained) == 12
+    assert search.study.best_value == best
+
+
+def test_nsga2_keeps_both_objectives_and_its_generations(here):
+    trainer = Trainer(here.store, top1)
+    search = sweeps.search(here, sweeps.sweep(here, *WIDE), trainer, NSGA2, 12)
+    search.run()
+    assert len({point.run.id for point in trainer.trained}) == 12
+    complete = [one for one in search.study.get_trials() if one.values]
+    assert [one.name for one in search.study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert all(one.values == [top1(asked), asked.gflops] for one, asked in
+               ((one, search.sweep.at(one.params)) for one in complete))  # fmt: skip
+    generations = [one.system_attrs["NSGAIISampler:generation"] for one in complete]
+    assert generations == sorted(generations)
+    assert generations.count(0) == generations.count(1) == 4
+    assert all(not one.intermediate_values for one in complete)
+    with pytest.raises(SweepError, match="Optuna prunes for one objective only"):
+        Strategy("nsga2", True, 4, 0)
+
+
+@pytest.mark.parametrize("strategy", [TPE, PRUNED, NSGA2, GRID])
+@pytest.mark.parametrize("dies", [(1, 20), (3, 40), (5, 100)])
+def test_a_killed_sweep_goes_on_as_if_it_had_not_been(tmp_path, strategy, dies):
+    wanted = None if strategy is GRID else 7
+    calm, broken = (sweeps.workspace(tmp_path / name) for name in ("calm", "broken"))
+    undisturbed = Trainer(calm.store, top1)
+    expected = sweeps.search(calm, sweeps.sweep(calm), undisturbed, strategy, wanted)
+    expected.run()
+
+    trainer = Trainer(broken.store, top1, dies=dies)
+    with pytest.raises(Killed):
+        sweeps.search(broken, sweeps.sweep(broken), trainer, strategy, wanted).run()
+    assert [one.state for one in found(broken.store.root)[0].trials][-1] == "running"
+    search = sweeps.search(broken, sweeps.sweep(broken), trainer, strategy, wanted)
+    search.run()
+    assert [(one.number, one.state, one.params, one.values, one.steps) for one in told(search)] == [
+        (one.number, one.state, one.params, one.values, one.steps) for one in told(expected)
+    ]
+    assert trainer.steps == undisturbed.steps, "each step of a run was trained once"
+    again = len(trainer.trained)
+    assert again - len(undisturbed.trained) in (0, 1), "the run that was killed is begun twice, and no other"
+    sweeps.search(broken, sweeps.sweep(broken), trainer, strategy, wanted).run()
+    assert len(trainer.trained) == again
+
+
+def test_a_trial_killed_before_it_had_a_point_is_given_up(here):
+    asked, trainer = sweeps.sweep(here), Trainer(here.store, top1)
+    search = sweeps.search(here, asked, trainer, TPE, 2)
+    search.study.ask({})
+    search.run()
+    assert [one.state for one in told(search)] == ["fail", "complete", "complete"]
+
+
+def test_a_trial_of_another_folder_is_left_to_it(here, tmp_path):
+    asked, trainer = sweeps.sweep(here), Trainer(here.store, top1)
+    search = sweeps.search(here, asked, trainer, TPE, 2)
+    search.study.ask({"depth": CategoricalDistribution((50,))}).set_user_attr("owner", "somebody else")
+    search.run()
+    assert told(search)[0].state == "running"
+    assert len(trainer.trained) == 2
+
+
+def test_recorded_runs_are_told_once_and_not_trained(here):
+    asked = sweeps.sweep(here, *WIDE)
+    grid = asked.grid()
+    for point in grid[3:10]:
+        sweeps.keep(here.store, sweeps.record(point.run, top1(point)))
+    for other in (
+        Cell((DEPTH.at(50), *sweeps.BASE), seed=1),
+        Cell((DEPTH.at(50),)),
+        Cell((*sweeps.BASE, SD.at(0.1))[:1]),
+    ):
+        sweeps.keep(here.store, sweeps.record(here.complete(other), 0.125))
+    for strategy in (TPE, NSGA2):
+        trainer = Trainer(here.store, top1)
+        search = sweeps.search(here, asked, trainer, strategy, 0, name=strategy.sampler)
+        search.run()
+        assert trainer.trained == []
+        assert {one.run for one in told(search)} == {point.run.id for point in grid[3:10]}
+        assert {(one.state, one.source, one.steps) for one in told(search)} == {("complete", "recorded", 0)}
+        sweeps.search(here, asked, trainer, strategy, 0, name=strategy.sampler).run()
+        assert len(told(search)) == 7
+    attributes = [one.system_attrs["NSGAIISampler:generation"] for one in search.study.get_trials()]
+    assert attributes == [0, 0, 0, 0, 1, 1, 1], "what was told belongs to generations, so that it has children"
+
+
+def test_a_limit_keeps_recorded_points_above_it_out(here):
+    asked = sweeps.sweep(here, limits=Limits(gflops=1e-3 + min(point.gflops for point in sweeps.sweep(here).grid())))
+    for point in asked.grid():
+        sweeps.keep(here.store, sweeps.record(point.run, top1(point)))
+    search = sweeps.search(here, asked, Trainer(here.store, top1), TPE, 0)
+    search.run()
+    assert len(told(search)) == 1
+
+
+def test_proposals_that_cost_nothing_end(here):
+    asked, trainer, said = sweeps.sweep(here), Trainer(here.store, top1), []
+    search = sweeps.search(here, asked, trainer, TPE, 100, said=said)
+    search.run()
+    assert len(trainer.trained) == 6, "all there are"
+    assert "No point is left within the limits that was not tried." in said
+    assert len(told(search)) < 6 * 12, "ten in a row that cost nothing, then one that was not tried"
+    assert {one.source for one in told(search)} <= {"trained", "repeated"}
+
+
+def test_a_range_is_searched_by_tpe(here):
+    asked = sweeps.sweep(here, *sweeps.axes((50, 101), (32,)), Axis(SD, (), 0.0, 0.4))
+    trainer = Trainer(here.store, lambda point: round(200 * (1 - abs(point.params["sd"] - 0.3))) / 240)
+    search = sweeps.search(here, asked, trainer, TPE, 25)
+    search.run()
+    assert abs(search.study.best_params["sd"] - 0.3) < 0.03
+    assert len({point.run.id for point in trainer.trained}) == 25
+
+
+def test_a_run_behind_the_median_is_pruned_and_its_steps_counted(here):
+    order = [point.run.id for point in sweeps.sweep(here, *WIDE).grid()]
+    sinking = Trainer(
+        here.store, lambda point: 0.5, lambda point, percent: percent / 200 - 0.01 * order.index(point.run.id)
+    )
+    search = sweeps.search(here, sweeps.sweep(here, *WIDE), sinking, PRUNED, 12)
+    search.run()
+    ended = [one for one in told(search) if one.source == "trained"]
+    pruned = [one for one in ended if one.state == "pruned"]
+    assert pruned
+    assert min(one.number for one in pruned) >= 4, "the first four end"
+    for one in pruned:
+        done = [other for other in ended if other.state == "complete" and other.number < one.number]
+        last = max(one.reports)
+        assert last in (40, 60, 80)
+        at = sorted(other.reports[last] for other in done)
+        median = (at[(len(at) - 1) // 2] + at[len(at) // 2]) / 2
+        assert max(one.reports.values()) < median
+        assert one.steps == -(-one.schedule // 5) * last // 20
+    assert len(ended) == 12
+    (kept,) = found(here.store.root)
+    summary = sweep_report.of(kept, here.store)
+    saved = sum(one.schedule - one.steps for one in pruned)
+    schedule = pruned[0].schedule
+    assert f"Pruning saved {saved:,} of the grid's {24 * schedule:,} training steps" in summary.saving_note
+    steps = summary.saving.set_index("what")["steps"]
+    assert steps["not trained: pruned"] == saved
+    assert steps.iloc[1:].sum() == steps.iloc[0]
+
+
+def test_of_a_pruned_run_one_checkpoint_is_left(here):
+    asked = sweeps.sweep(here, *WIDE)
+    trainer = Trainer(here.store, top1, lambda point, percent: 0.0 if len(trainer.trained) == 5 else percent / 200)
+
+    def carry(point, name, watch):
+        folder = here.store.checkpoints(point.run.id)
+        folder.mkdir(parents=True)
+        for step in (9, 90, 180):
+            for suffix in ("index", "data-00000-of-00001"):
+                (folder / f"ckpt-{step}.{suffix}").touch()
+        return trainer(point, name, watch)
+
+    search = sweeps.search(here, asked, carry, PRUNED, 5)
+    search.run()
+    (pruned,) = (one for one in told(search) if one.state == "pruned" and one.source == "trained")
+    left = {path.name for path in here.store.checkpoints(pruned.run).iterdir()}
+    assert left == {"ckpt-180.index", "ckpt-180.data-00000-of-00001"}
+    assert here.store.state(pruned.run).name == "interrupted", "whoever wants the run goes on from there"
+
+
+def test_a_failed_point_is_named_and_tried_once_more(here):
+    asked = sweeps.sweep(here)
+    fails = {"now": True}
+    trainer = Trainer(here.store, top1, fails=lambda point: fails["now"] and point.params["depth"] == 101)
+    search = sweeps.search(here, asked, trainer, GRID, None)
+    failures = search.run()
+    assert len(failures) == 2
+    assert all("the training loss is nan" in line for line in failures)
+    assert [one.state for one in told(search)].count("fail") == 2
+    assert len(trainer.trained) == 6, "the others are done, and none is tried twice"
+    fails["now"] = False
+    assert sweeps.search(here, asked, trainer, GRID, None).run() == []
+    assert len(trainer.trained) == 8
+    assert len({one.run for one in told(search) if one.state == "complete"}) == 6
+
+
+def test_more_trials_go_on_where_fewer_ended(here):
+    trainer, asked = Trainer(here.store, top1), sweeps.sweep(here, *WIDE)
+    sweeps.search(here, asked, trainer, TPE, 3).run()
+    assert len(trainer.trained) == 3
+    sweeps.search(here, asked, trainer, TPE, 5).run()
+    assert len({point.run.id for point in trainer.trained}) == len(trainer.trained) == 5
+
+
+def call(*words):
+    return CliRunner().invoke(scaling_sweep.main, [str(word) for word in words])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tune", "sd=0.3:0.0"], "--tune sd=0.3:0.0: expected LOW below HIGH"),
+        (["--tune", "nope=0:1"], "unknown toggle 'nope'"),
+        (["--tune", "dstem=0:1"], "dstem has no range, list its values: dstem=v1,v0"),
+        (["--sampler", "grid", "--trials", "3"], "--trials 3: a grid trains every point within the limits"),
+        (["--sampler", "grid", "--tune", "sd=0.0:0.3"], "sd=0:0.3: is a range, which has no grid"),
+        (["--sampler", "nsga2", "--pruner", "median"], "--pruner median: Optuna prunes for one objective only"),
+        (["--max-gflops", "0.001"], "no point of the space lies within the limits: the cheapest has 0.0399 GFLOPs"),
+        (["--max-gflops", "nan"], "nan is no number"),
+        (["--depth", "51"], "depth=51: expected one of 50"),
+        (["--base", "depth=101"], "--base depth=101: say --depth 101"),
+        (["--base", "ls,ls=0.2"], "both set task.losses.label_smoothing"),
+        (["--name", "../up"], "--name '../up': expected letters"),
+        (
+            ["--strategy", "multi_worker_mirrored", "--worker-hosts", "a:1,b:1", "--task-index", "0"],
+            "led by one process",
+        ),
+        (["--profile", "paper", "--data", "embedded", "--max-hours", "1"], "--max-hours 1: nothing was measured here"),
+        (["--storage", "nothing"], "cannot be opened as an Optuna storage"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, words, message):
+    result = call(*words, "--plan", "--results", tmp_path / "results")
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "results" / "sweeps").exists()
+
+
+def test_a_plan_says_what_is_searched_and_changes_nothing(tmp_path):
+    result = call("--plan", "--max-gflops", "0.06", "--results", tmp_path / "results")
+    assert result.exit_code == 0, result.output
+    assert "depth=50,101,152,200,270,300 frames=32,48 resolution=224,256; every point has ls sd wd ep sj se dstem" in (
+        result.output
+    )
+    assert "turned away: 0.081 GFLOPs, more than 0.06" in result.output
+    assert not (tmp_path / "results").exists()
+    assert call("--draw", "--results", tmp_path / "results").exit_code == 2
+
+
+def test_help_names_the_defaults_that_hold():
+    text = " ".join(call("--help").output.split())
+    assert f"[default: {','.join(one.toggle.key for one in figure2.BASE)}]" in text
+    for values in figure2.SCALES.values():
+        assert f"[default: {','.join(map(str, values))}]" in text
+    assert f"[default: {scaling_sweep.TRIALS}]" in text
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sweep")
+
+
+SMALL = ["--steps", "2", "--validation-videos", "8", "--depth", "50,101", "--frames", "32", "--resolution", "224"]
+
+
+def trained(folder, *words):
+    result = call(*SMALL, *words, "--results", folder / "results", "--plots", folder / "plots")
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_sweep_that_trains_and_one_that_is_told(folder):
+    name = "tpe-quick-cut-steps-2-validation-videos-8"
+    first = trained(folder, "--trials", "1", "--pruner", "none")
+    store = Store(folder / "results")
+    assert first.count(": done after") == len(store.ids()) == 1
+    record = store.read(store.ids()[0])
+    assert [point["step"] for point in record.curve if point["split"] == "validation"] == [1, 2]
+    assert {path.name for path in (folder / "plots").iterdir()} == {
+        f"sweep-{name}-front.png",
+        f"sweep-{name}-front.pdf",
+    }
+    assert "CUT SHORT" in (folder / f"results/tables/sweep-{name}-front.md").read_text()
+
+    again = trained(folder, "--trials", "1", "--pruner", "none")
+    assert ": done after" not in again
+    assert "To train: 0 of 1 points, 1 are." in again
+
+    other = call(*SMALL, "--depth", "50", "--pruner", "none", "--results", folder / "results")
+    assert other.exit_code == 2
+    assert "is another sweep (space: it has depth=50,101 frames=32" in other.output
+
+    kept = (store.folder(record.id) / "record.json").read_bytes()
+    second = trained(folder, "--sampler", "nsga2", "--trials", "1")
+    assert f"recorded already, top-1 {100 * record.evaluations['10x3@32-first8'].top1:.1f} %" in second
+    assert second.count(": done after") == 1
+    assert (store.folder(record.id) / "record.json").read_bytes() == kept
+    assert [summary.name for summary in sweep_report.found(store.root)] == [name.replace("tpe", "nsga2"), name]
+    groups = {one.group for one in wandb_files.read(store.root / "wandb")}
+    assert groups == {f"sweep-{name}", f"sweep-{name}".replace("tpe", "nsga2")}
+
+    drawn = trained(folder, "--draw")
+    assert ": done after" not in drawn
+    shutil.rmtree(store.folder(record.id))
+    assert "1 record missing" in trained(folder, "--draw")
