@@ -4,15 +4,18 @@ One line runs through it, and data only ever move to the right along it; each mo
 only what stands to its left:
 
     toggles, studies, designs -> experiment, counting, devices -> garden, data, task, runner -> attempts, records, store
-    -> estimates, power -> comparison, aggregate, credit -> tables, figures -> the commands
+    -> estimates, power -> comparison, verdicts, aggregate, credit -> tables, figures, layouts -> the commands
 
 A toggle becomes settings (`experiment`; `dotted` names their fields), settings become a run (`garden`, `runner`), a run
 becomes a record (`execution`, `records`, `store`), records become a frame, a frame a number with an interval
 (`estimates`), numbers a difference (`comparison`), a row's step (`aggregate`) or a toggle's credit under a design
 (`credit`), and those a cell in a table (`tables`, drawn by `rendering`) or a point in a figure (`figures`,
-`credit_figure`, on the ground of `drawing`). The commands only wire: `planning` says what is missing, `conducting` has
-a `worker` process carry it out, `console` shows it, `mirroring` tells a tracker (`tracking`: W&B) of it. TensorFlow is
-loaded in that process alone.
+`credit_figure`, `paper_figures`, `curve_figure`, on the ground of `drawing`); `paper_tables` and `architecture` are the
+paper's other tables, and a study's layout (`layouts`) says which of them it becomes. The commands only wire (`running`
+holds what they share): `planning` says what is missing, `conducting` has a `worker` process carry it out, `console`
+shows it, `mirroring` tells a tracker (`tracking`: W&B) of it, `gathering` reads what was measured and `outputs` writes
+what is drawn. TensorFlow is loaded in the worker alone. `reporting` makes a report of everything that was recorded, in
+`report_pages`, and `explaining` follows one number back to its runs.
 
 Data come in by `data.sources` (which videos there are, read from `data.lists`), `data.video` (a file to frames),
 `data.shards` (one shard), `data.preparing` (all of them, and the `data.manifest`), written to `data.places` and held

@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-from harness import rendering
 from harness.experiment import Run
 from harness.rendering import Column, Line, Table
 
@@ -71,18 +70,15 @@ def architecture(run: Run) -> Table:
             Column("blocks", lambda line: f"×{line['blocks']}" if line["first"] and _is_block(line) else ""),
         ),
         data=data.rename_axis("line"),
+        in_latex=_in_latex,
     )
 
 
-def render(table: Table) -> dict[str, str]:
-    """The table in every format as :func:`harness.rendering.render` gives it, but in LaTeX underlined like the paper's.
-
-    A kernel of stride 2 loses its stroke and is underlined, as the caption then says; stages stand a little apart.
-    """
-    texts = rendering.render(table)
-    tex = re.sub(_STRIDED, _underlined, texts["tex"]).replace(_STROKES, _UNDERLINES)
+def _in_latex(text: str) -> str:
+    """The table with a kernel of stride 2 underlined, like the paper's, for the stroke; stages stand apart."""
+    text = re.sub(_STRIDED, _underlined, text).replace(_STROKES, _UNDERLINES)
     # The text font's own ² is a bitmap in pdflatex.
-    return texts | {"tex": re.sub(_STAGE, r"\\addlinespace\n\g<0>", tex).replace("²", "$^2$")}
+    return re.sub(_STAGE, r"\\addlinespace\n\g<0>", text).replace("²", "$^2$")
 
 
 _STRIDED = re.compile(r"(\d+)\$\\times\$(\d+)²((?:, \d+)?) / ([12])\$\\times\$([12])²")

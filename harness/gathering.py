@@ -27,7 +27,7 @@ def evidence(workspace: Workspace, plan: Plan, margin: float = math.nan) -> Evid
       RecordError: predictions that are missing or not the ones recorded.
     """
     usable = [one.run for one in plan.runs if not one.fault and workspace.store.has(one.run.id)]
-    found = [workspace.store.read(run.id) for run in usable]
+    found = [workspace.store.excerpt(run.id) for run in usable]
     outcomes = {
         run.id: workspace.store.outcomes(record, run.protocol.name)
         for run, record in zip(usable, found, strict=True)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from harness import credit, credit_figure, drawing, files, gathering, layouts, rendering, report_pages, tables
+from harness import (
+    credit,
+    credit_figure,
+    drawing,
+    files,
+    forking,
+    gathering,
+    layouts,
+    rendering,
+    report_pages,
+    tables,
+)
 from harness.aggregate import Evidence, Summary
 from harness.credit import Credits
 from harness.designs import Design, Question
 from harness.planning import Plan
 from harness.rendering import Table
-from harness.report_pages import Section
+from harness.report_pages import Rendered, Section
 from harness.workspace import Workspace
 
 
@@ -118,22 +130,37 @@ def write_credits(found: Credits, name: str, results: Path, plots: Path) -> list
     return _write_tables(named, results) + _write_figure(credit_figure.credits(found), f"{name}-credit", plots)
 
 
-def write_report(sections: Sequence[Section], results: Path, plots: Path) -> list[Path]:
+def render(parts: Sequence[Callable[[], Section]]) -> list[Rendered]:
+    """Draws the parts of a report, several at once, as the content of their files."""
+    return forking.each([functools.partial(_rendered, part) for part in parts])
+
+
+def _rendered(part: Callable[[], Section]) -> Rendered:
+    return report_pages.render(part())
+
+
+def write_report(sections: Sequence[Rendered], results: Path, plots: Path) -> list[Path]:
     """Writes a report: its tables and figures, and the pages `report.md`, `.html` and `.tex` in the results folder."""
-    written = []
-    for section in sections:
-        written += _write_tables(section.tables.items(), results)
-        for name, figure in section.figures.items():
-            written += _write_figure(figure, name, plots)
-        for name, text in section.values.items():
-            written.append(files.replace(results / "tables" / f"{name}.csv", text.encode()))
     where = Path(os.path.relpath(plots, results)).as_posix()
-    pages = {
-        "md": report_pages.markdown(_REPORT, sections, where),
-        "html": report_pages.html_page(_REPORT, sections, where),
-        "tex": report_pages.latex(_REPORT, sections, where),
+    contents = {results / "tables" / name: text.encode() for one in sections for name, text in _texts(one)}
+    contents |= {plots / name: content for one in sections for name, content in _images(one)}
+    contents |= {
+        results / "report.md": report_pages.markdown(_REPORT, sections, where).encode(),
+        results / "report.html": report_pages.html_page(_REPORT, sections, where).encode(),
+        results / "report.tex": report_pages.latex(_REPORT, sections, where).encode(),
     }
-    return written + [files.replace(results / f"report.{suffix}", text.encode()) for suffix, text in pages.items()]
+    return [files.replace(path, content) for path, content in contents.items()]
+
+
+def _texts(section: Rendered) -> Iterator[tuple[str, str]]:
+    for name, rendered in section.tables.items():
+        yield from ((f"{name}.{suffix}", text) for suffix, text in rendered.items())
+    yield from ((f"{name}.csv", text) for name, text in section.values.items())
+
+
+def _images(section: Rendered) -> Iterator[tuple[str, bytes]]:
+    for name, rendered in section.figures.items():
+        yield from ((f"{name}.{suffix}", content) for suffix, content in rendered.items())
 
 
 def _write_tables(named: Iterable[tuple[str, Table | None]], results: Path) -> list[Path]:

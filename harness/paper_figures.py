@@ -51,14 +51,14 @@ _OUTSIDE, _ON_NAME, _ON_BAR, _ON_LINE = 1000.0, 20.0, 6.0, 2.0  # how much worse
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Points of one kind, of one origin, in the order of their cost; every number is known.
+    """Points of one kind, of one origin, in their order; at least one is known.
 
     Attributes:
       kind: what they have in common: a family of models ("R3D-RS"), or the axis that is scaled ("depth").
       ours: whether they are ours; else they stand as published.
       labels: a name for each point.
-      gflops: 1e9 multiply-adds of one view.
-      top1: percent, higher is better.
+      gflops: 1e9 multiply-adds of one view; NaN where they are not known.
+      top1: percent, higher is better; NaN of a row of ours that is not finished: there the line breaks.
       low, high: ends of the 95 % interval, in percent; NaN where there is none.
       start: GFLOPs and top-1 of the point of another series from which the line starts; None where it starts itself.
     """
@@ -218,7 +218,7 @@ def _own_scales(summary: Summary, labels: pd.Series[Any]) -> Iterator[dict[str, 
     defaults = _defaults(summary)
     for row in summary.study.rows:
         own = {one.toggle.key: one.value for one in row.applied}
-        scale = {axis: own.get(axis, defaults.get(axis)) for axis in AXES}
+        scale = {axis: own.get(axis, defaults.get(axis, "")) for axis in AXES}
         named = labels.get(row.published) or tables.model(row) or f"row {row.number}"
         yield {"label": named, **scale, **_own_numbers(row, summary)}
 
@@ -230,13 +230,13 @@ def _defaults(summary: Summary | None) -> dict[str, Any]:
 
 
 def _families(points: pd.DataFrame, ours: bool) -> Iterator[Series]:
-    """A series for each family; points without a number are left out."""
-    for kind, some in _known(points).groupby("kind", sort=False) if len(points) else ():
-        yield _series(str(kind), ours, some)
+    """A series for each family that has a point."""
+    for kind, some in points.groupby("kind", sort=False) if len(points) else ():
+        yield from _series(str(kind), ours, some)
 
 
 def _by_axis(points: pd.DataFrame, base: Mapping[str, Any] | pd.Series[Any], ours: bool) -> Iterator[Series]:
-    """A series for each axis, starting at the point from which it is scaled; points without a number are left out.
+    """A series for each axis that has a point, starting at the point from which it is scaled.
 
     Args:
       points: "label", the axes, and the numbers of a series.
@@ -245,28 +245,27 @@ def _by_axis(points: pd.DataFrame, base: Mapping[str, Any] | pd.Series[Any], our
     """
     if points.empty:
         return
-    known = _known(points)
-    moved = {axis: known[axis].ne(base.get(axis)) & (axis in base) for axis in ("frames", "resolution")}
-    deep = known[~moved["frames"] & ~moved["resolution"]]
-    if len(deep):
-        yield _series("depth", ours, deep)
+    moved = {axis: points[axis].ne(base.get(axis)) & (axis in base) for axis in ("frames", "resolution")}
+    deep = points[~moved["frames"] & ~moved["resolution"]]
+    yield from _series("depth", ours, deep)
     for axis, other in (("frames", "resolution"), ("resolution", "frames")):
-        for depth, some in known[moved[axis] & ~moved[other]].groupby("depth"):
-            start = deep[deep["depth"] == depth]
-            yield _series(axis, ours, some, start.iloc[0] if len(start) else None)
-    if len(both := known[moved["frames"] & moved["resolution"]]):
-        yield _series("frames and resolution", ours, both)
+        for depth, some in points[moved[axis] & ~moved[other]].groupby("depth", sort=False):
+            start = _known(deep[deep["depth"] == depth])
+            yield from _series(axis, ours, some, start.iloc[0] if len(start) else None)
+    yield from _series("frames and resolution", ours, points[moved["frames"] & moved["resolution"]])
 
 
 def _known(points: pd.DataFrame) -> pd.DataFrame:
-    return points[points["top1"].notna() & points["gflops"].notna()] if len(points) else points
+    return points[points["top1"].notna() & points["gflops"].notna()]
 
 
-def _series(kind: str, ours: bool, points: pd.DataFrame, start: pd.Series[Any] | None = None) -> Series:
-    ordered = points.sort_values("gflops", kind="stable")
-    numbers = {name: tuple(map(float, ordered[name])) for name in ("gflops", "top1", "low", "high")}
-    origin = None if start is None else (float(start["gflops"]), float(start["top1"]))
-    return Series(kind=kind, ours=ours, labels=tuple(ordered["label"]), start=origin, **numbers)
+def _series(kind: str, ours: bool, points: pd.DataFrame, start: pd.Series[Any] | None = None) -> Iterator[Series]:
+    """The series of some points; none where no point is known. What the paper only draws is no gap of its line."""
+    some = points if ours else _known(points)
+    if len(_known(some)):
+        numbers = {name: tuple(map(float, some[name])) for name in ("gflops", "top1", "low", "high")}
+        origin = None if start is None else (float(start["gflops"]), float(start["top1"]))
+        yield Series(kind=kind, ours=ours, labels=tuple(some["label"]), start=origin, **numbers)
 
 
 def accuracy(summary: Summary | None, published: pd.DataFrame, source: Mapping[str, Any]) -> Figure:
@@ -334,7 +333,7 @@ def _name(axes: Axes, panel: Sequence[Series]) -> None:
     taken = _taken(axes, panel)
     for series in panel:
         for label, x, y in zip(series.labels, series.gflops, series.top1, strict=True):
-            if not series.ours or label not in published:
+            if not math.isnan(y) and (not series.ours or label not in published):
                 taken.append((_place(axes, label, (x, y), taken), _ON_NAME))
 
 
@@ -344,7 +343,7 @@ def _taken(axes: Axes, panel: Sequence[Series]) -> list[tuple[Bbox, float]]:
     boxes = []
     for series in panel:
         at, low, high = (_pixels(axes, series.gflops, y) for y in (series.top1, series.low, series.high))
-        boxes += [(Bbox([point - half, point + half]), _ON_NAME) for point in at]
+        boxes += [(Bbox([point - half, point + half]), _ON_NAME) for point in at if np.isfinite(point).all()]
         boxes += [
             (Bbox([foot - side, head + side]), _ON_BAR)
             for foot, head in zip(low, high, strict=True)
@@ -352,6 +351,8 @@ def _taken(axes: Axes, panel: Sequence[Series]) -> list[tuple[Bbox, float]]:
         ]
         start = [_pixels(axes, [series.start[0]], [series.start[1]])[0]] if series.start else []
         for one, other in itertools.pairwise([*start, *at]):
+            if not np.isfinite([one, other]).all():
+                continue
             boxes += [(Bbox([one + (other - one) * part] * 2).padded(1), _ON_LINE) for part in np.linspace(0, 1, 25)]
     return boxes
 

@@ -32,9 +32,9 @@ def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], su
     Its data have a line for each published row, and one more for each of ours that answers to none; "line" counts them.
     Columns: "row" (the published row's number, NaN for one of ours alone), "model", "family" ("paper": its own;
     "other": quoted by it; "added": ours alone); each number and text of the published frame with "paper_" before its
-    name; "own_row" (the number of ours in its study), "scale" (the axes of ours that are not at their default, in words; its model where all are), "depth" (of ours,
-    where it is not the default), and ours under the names of :class:`harness.aggregate.Summary`'s rows. What is not
-    there is NaN or empty.
+    name; "own_row" (the number of ours in its study), "scale" (the axes of ours that are not at their default, in
+    words; its model where all are), "depth" (of ours, where it is not the default), and ours under the names of
+    :class:`harness.aggregate.Summary`'s rows. What is not there is NaN or empty.
 
     Args:
       name: short name, for labels: "table3".

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from harness import counting
+from harness import counting, excerpts
 from harness.attempts import State
 from harness.experiment import Run, SettingsError
 from harness.studies import Cell, Row, Study
@@ -186,27 +186,47 @@ def plan(
     seeds: Sequence[int],
     complete: Callable[[Study, Cell], Run],
     known: Callable[[Run], Known] = lambda _: Known(),
+    recorded: Callable[[str], Mapping[int, str]] = lambda _: {},
 ) -> Plan:
     """The plan of some studies together.
 
     Args:
       studies: the studies, each with a name of its own.
       seeds: each row is trained once with each, unless it has seeds of its own.
-      complete: study and cell -> run with its settings.
+      complete: study and cell -> run with its settings; asked once for each row.
       known: run -> what is known of it.
+      recorded: kind of a run, as :func:`harness.excerpts.kind` gives it -> seed -> identity, where records say it:
+        these are not counted anew.
     """
     runs: dict[str, Run] = {}
     names: dict[str, list[str]] = {}
     wanted: dict[str, dict[int, dict[int, str]]] = {study.name: {} for study in studies}
     for study in studies:
         for row in study.rows:
-            own = {seed: complete(study, row.cell(seed)) for seed in (seeds if row.seeds is None else row.seeds)}
+            own = _with_seeds(study, row, seeds if row.seeds is None else row.seeds, complete, recorded)
             wanted[study.name][row.number] = {seed: run.id for seed, run in own.items()}
             for run in own.values():
                 runs.setdefault(run.id, run)
                 names.setdefault(run.id, []).append(_name(study, row, alone=len(studies) == 1))
     planned = tuple(_planned(run, tuple(names[run_id]), known(run)) for run_id, run in runs.items())
     return Plan(tuple(studies), planned, wanted)
+
+
+def _with_seeds(
+    study: Study,
+    row: Row,
+    seeds: Sequence[int],
+    complete: Callable[[Study, Cell], Run],
+    recorded: Callable[[str], Mapping[int, str]],
+) -> dict[int, Run]:
+    """Seed -> run of a row."""
+    if not seeds:
+        return {}
+    first = complete(study, row.cell(seeds[0]))
+    if len(seeds) == 1:
+        return {seeds[0]: first}
+    identities = recorded(excerpts.kind(first))
+    return {seed: excerpts.seeded(first, seed, identities.get(seed)) for seed in seeds}
 
 
 def _name(study: Study, row: Row, alone: bool) -> str:

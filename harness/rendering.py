@@ -78,6 +78,7 @@ class Table:
       columns: what is shown, in order.
       data: raw values of the lines shown, indexed by what a line is of. Missing numbers are NaN.
       more: raw values of the CSV file where they are other lines than those shown; None where they are the same.
+      in_latex: what is done to its LaTeX in the end; None for nothing.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Table:
     columns: tuple[Column, ...]
     data: pd.DataFrame
     more: pd.DataFrame | None = None
+    in_latex: Callable[[str], str] | None = None
 
 
 def cells(table: Table) -> pd.DataFrame:
@@ -164,7 +166,7 @@ def latex(table: Table) -> str:
         table, "latex", lambda cell: _typeset(_drawn(r"\checkmark")(cell)), _typeset_head, stacked_heads(table)
     )
     size = next(size for size, room in _SIZES.items() if sum(widths(table)) <= room)
-    return str(
+    text = str(
         styler.set_table_styles([*_LATEX, {"selector": size, "props": ":{};"}]).to_latex(
             caption=_typeset(_escaped(f"{table.title}. {table.caption}", "latex")),
             label=f"tab:{table.name}",
@@ -174,6 +176,7 @@ def latex(table: Table) -> str:
             hrules=True,
         )
     )
+    return text if table.in_latex is None else table.in_latex(text)
 
 
 def latex_text(text: str) -> str:

@@ -52,14 +52,16 @@ def main(
     Trains nothing. What was not run is shown as not run; studies under several trainings (profile, data set, devices,
     cuts) are drawn once for each, never mixed. Without records it holds the paper's published numbers alone.
     """
-    from harness import catalog, outputs, reporting
-    from harness import workspace as workspaces
     from harness.store import Snapshot
 
     if results.exists() and not results.is_dir():
         raise click.UsageError(f"--results {results}: is a file; expected a folder")
-    studies = [catalog.study(name) for name in dict.fromkeys(names)] or list(catalog.studies().values())
     store = Snapshot(results)
+    store.begin()  # which other processes do, while this one loads the rest
+    from harness import catalog, outputs, reporting
+    from harness import workspace as workspaces
+
+    studies = [catalog.study(name) for name in dict.fromkeys(names)] or list(catalog.studies().values())
     trainings = workspaces.trainings(store, profile_name, data, given, validation_videos)
     if explained is not None:
         found = reporting.explained(explained, studies, trainings, margin)
@@ -68,8 +70,8 @@ def main(
         if not found.agrees:
             raise SystemExit(1)
         return
-    sections = reporting.report(studies, trainings, store, margin, whole=not names)
-    files = outputs.write_report(sections, results, plots)
+    parts = reporting.report(studies, trainings, store, margin, whole=not names)
+    files = outputs.write_report(outputs.render(parts), results, plots)
     click.echo(f"Written: {len(files)} files; begin with {results / 'report.html'} or {results / 'report.md'}")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from harness import rendering
+from harness import drawing, rendering
 from harness.rendering import Table
 
 _STYLE = """\
@@ -39,7 +39,39 @@ class Section:
     note: str = ""
 
 
-def markdown(title: str, sections: Sequence[Section], plots: str) -> str:
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """A section as the content of its files.
+
+    Attributes:
+      title, note: as of :class:`Section`.
+      tables: name of the file -> suffix -> content.
+      figures: likewise.
+      values: name of the file -> CSV.
+    """
+
+    title: str
+    tables: Mapping[str, Mapping[str, str]]
+    figures: Mapping[str, Mapping[str, bytes]] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    note: str = ""
+
+
+def render(section: Section) -> Rendered:
+    """A section's tables in all formats, and its figures."""
+    return Rendered(
+        title=section.title,
+        tables={name: rendering.render(table) for name, table in section.tables.items()},
+        figures={
+            name: {suffix: drawing.to_bytes(figure, suffix) for suffix in drawing.SUFFIXES}
+            for name, figure in section.figures.items()
+        },
+        values=section.values,
+        note=section.note,
+    )
+
+
+def markdown(title: str, sections: Sequence[Rendered], plots: str) -> str:
     """The page as Markdown; figures are images beside it.
 
     Args:
@@ -52,12 +84,12 @@ def markdown(title: str, sections: Sequence[Section], plots: str) -> str:
         parts.append(f"## {section.title}")
         if section.note:
             parts.append(section.note)
-        parts += [rendering.markdown(table).strip() for table in section.tables.values()]
+        parts += [table["md"].strip() for table in section.tables.values()]
         parts += [f"![{section.title}]({plots}/{name}.png)" for name in section.figures]
     return "\n\n".join(parts) + "\n"
 
 
-def html_page(title: str, sections: Sequence[Section], plots: str) -> str:
+def html_page(title: str, sections: Sequence[Rendered], plots: str) -> str:
     """The page as HTML; arguments as of :func:`markdown`. Its tables scroll by themselves where they are too wide."""
     contents = "".join(
         f'<li><a href="#section-{place}">{html.escape(section.title)}</a></li>'
@@ -71,9 +103,9 @@ def html_page(title: str, sections: Sequence[Section], plots: str) -> str:
     )
 
 
-def _html_section(place: int, section: Section, plots: str) -> str:
+def _html_section(place: int, section: Rendered, plots: str) -> str:
     note = f"<p>{html.escape(section.note)}</p>\n" if section.note else ""
-    tables = "".join(f'<div class="wide">{rendering.html(table)}</div>\n' for table in section.tables.values())
+    tables = "".join(f'<div class="wide">{table["html"]}</div>\n' for table in section.tables.values())
     figures = "".join(
         f'<p><img src="{html.escape(plots)}/{html.escape(name)}.svg" alt="{html.escape(section.title)}"></p>\n'
         for name in section.figures
@@ -81,7 +113,7 @@ def _html_section(place: int, section: Section, plots: str) -> str:
     return f'<section id="section-{place}">\n<h2>{html.escape(section.title)}</h2>\n{note}{tables}{figures}</section>\n'
 
 
-def latex(title: str, sections: Sequence[Section], plots: str) -> str:
+def latex(title: str, sections: Sequence[Rendered], plots: str) -> str:
     """The page as a LaTeX document that inputs the tables' own files; compile it in the folder it stands in.
 
     Args:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,6 +14,7 @@ from ablations.datasets import DATASETS
 from harness import (
     architecture,
     curve_figure,
+    excerpts,
     experiment,
     explaining,
     gathering,
@@ -23,16 +26,19 @@ from harness import (
 from harness import workspace as workspaces
 from harness.aggregate import Summary
 from harness.devices import Devices
-from harness.experiment import Cut, applied_as_data
+from harness.experiment import Cut
 from harness.planning import Plan
 from harness.report_pages import Section
-from harness.store import Snapshot, Store
-from harness.studies import Cell, Row, Study
+from harness.store import Store
+from harness.studies import Cell, Study
 from harness.toggles import suggest
 from harness.workspace import Workspace
 
+# A section that is not drawn yet.
+Part = Callable[[], Section]
 
-def papers_own(store: Snapshot) -> Workspace:
+
+def papers_own(store: Store) -> Workspace:
     """The paper's training on the paper's data sets, which a study is shown under while nothing of it was run."""
     first, *further = workspaces.papers()
     return Workspace(profiles.PAPER, first, Cut(), profiles.PAPER.replicas, store, Devices(), further=tuple(further))
@@ -46,18 +52,37 @@ def architectures() -> Section:
     return Section("Table 1", {"table1": architecture.architecture(run)})
 
 
-def of_study(study: Study, trainings: Mapping[str, Workspace], store: Snapshot, margin: float) -> list[Section]:
-    """A section for each training that has a finished run of the study; where none has, one with the paper's numbers.
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What a section of a study is drawn from.
+
+    Attributes:
+      study: the study.
+      workspace: the training.
+      seeds: of its runs.
+      note: what is to be said of other seeds; empty where there are none.
+      run_ids: of the finished runs.
+    """
+
+    study: Study
+    workspace: Workspace
+    seeds: tuple[int, ...]
+    note: str
+    run_ids: tuple[str, ...] = ()
+
+
+def chosen(study: Study, trainings: Mapping[str, Workspace], store: Store) -> list[Chosen]:
+    """What the sections of a study are drawn from: each training that has a finished run of it.
+
+    Where none has, it is the paper's training, to be shown with the paper's numbers.
 
     Args:
       study: the study.
       trainings: flags that tell a training from others -> its workspace.
       store: the records.
-      margin: see :class:`harness.aggregate.Evidence`.
     """
-    found = [_section(study, workspace, margin) for workspace in trainings.values() if fits(study, workspace)]
-    sections = [section for section in found if section is not None]
-    return sections or [_drawn(study, papers_own(store), (0,), margin, "")]
+    found = [_chosen(study, workspace) for workspace in trainings.values() if fits(study, workspace)]
+    return [one for one in found if one.seeds] or [Chosen(study, papers_own(store), (0,), "")]
 
 
 def fits(study: Study, workspace: Workspace) -> bool:
@@ -66,55 +91,57 @@ def fits(study: Study, workspace: Workspace) -> bool:
     return workspace.data.facts.classes not in others
 
 
-def _section(study: Study, workspace: Workspace, margin: float) -> Section | None:
-    """The study under one training; None where no run of it is finished."""
-    seeds, note = chosen_seeds(study, workspace)
-    return _drawn(study, workspace, seeds, margin, note) if seeds else None
+def _chosen(study: Study, workspace: Workspace) -> Chosen:
+    """The seeds that a study is drawn with: those that every row has which was begun; where there are none, all.
+
+    Rows that have seeds of their own have no say, unless no other was begun.
+    """
+    found = _begun(study, workspace)
+    begun = [set(found[row.number]) for row in study.rows if found[row.number] and row.seeds is None]
+    begun = begun or [set(own) for own in found.values() if own]
+    every = set[int]().union(*begun)
+    shared = (set.intersection(*begun) if begun else every) or every
+    left = sorted(every - shared)
+    some = ", ".join(map(str, left[:5])) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+    note = f"Seeds that not every row has are left out: {some}." if left else ""
+    run_ids = tuple(run_id for own in found.values() for run_id in own.values())
+    return Chosen(study, workspace, tuple(sorted(shared)), note, run_ids)
 
 
 def chosen_seeds(study: Study, workspace: Workspace) -> tuple[tuple[int, ...], str]:
-    """The seeds that a study is drawn with, and what is to be said of the others.
+    """The seeds that a study is drawn with, and what is to be said of the others."""
+    one = _chosen(study, workspace)
+    return one.seeds, one.note
 
-    They are those that every row has which was begun; where the rows have none in common, all.
+
+def _begun(study: Study, workspace: Workspace) -> dict[int, dict[int, str]]:
+    """Number of a row -> seed -> id of its runs that have a record, told by all that decides a result."""
+    data, store = workspace.assigned([study])[study.name], workspace.store
+    kinds, unreadable = excerpts.by_kind(store.excerpts()), set(store.unreadable())
+    seeds = {seed for own in kinds.values() for seed in own} if unreadable else set[int]()
+    found = {}
+    for row in study.rows:
+        run = workspace.complete(row.cell(0), data)
+        own = {seed: identity[:16] for seed, identity in kinds.get(excerpts.kind(run), {}).items()}
+        # A record that cannot be read says nothing of itself, but its folder has the name of its run.
+        ids = {seed: excerpts.seeded(run, seed).id for seed in seeds - set(own)}
+        own |= {seed: run_id for seed, run_id in ids.items() if run_id in unreadable}
+        found[row.number] = {seed: own[seed] for seed in own if row.seeds is None or seed in row.seeds}
+    return found
+
+
+def draw(one: Chosen, margin: float) -> Section:
+    """A study under one training.
+
+    Args:
+      one: what it is drawn from.
+      margin: see :class:`harness.aggregate.Evidence`.
     """
-    asked = sorted(_asked(study, workspace))
-    plan = workspace.plan([study], asked)
-    done = {one.run.id for one in plan.runs if one.done}
-    by_row = {
-        number: frozenset(seed for seed, run_id in own.items() if run_id in done)
-        for number, own in plan.wanted[study.name].items()
-    }
-    begun = [seeds for seeds in by_row.values() if seeds]
-    every = frozenset[int]().union(*begun)
-    shared = frozenset.intersection(*begun) if begun else every
-    left = sorted(every - shared) if shared else []
-    if not left:
-        return tuple(sorted(every)), ""
-    some = ", ".join(map(str, left[:5])) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
-    return tuple(sorted(shared)), f"Seeds that not every row has are left out: {some}."
-
-
-def _asked(study: Study, workspace: Workspace) -> set[int]:
-    """Seeds of records that look like a row of the study: the plan tells whether they are."""
-    rows = {_look(applied_as_data(row.cell(0).toggles), _scale(row, workspace)) for row in study.rows}
-    return {
-        record.seed for record in workspaces.readable(workspace.store) if _look(record.toggles, record.scale) in rows
-    }
-
-
-def _scale(row: Row, workspace: Workspace) -> Mapping[str, object]:
-    return applied_as_data(row.cell(0).scale(workspace.profile.axes))
-
-
-def _look(toggles: Mapping[str, object], scale: Mapping[str, object]) -> tuple[frozenset[tuple[str, str]], ...]:
-    return tuple(frozenset((key, str(value)) for key, value in one.items()) for one in (toggles, scale))
-
-
-def _drawn(study: Study, workspace: Workspace, seeds: Sequence[int], margin: float, note: str) -> Section:
-    plan = workspace.plan([study], seeds)
+    study, workspace = one.study, one.workspace
+    plan = workspace.plan([study], one.seeds)
     plan.refuse_mixed_protocols()
     numbers = gathering.summary(study, plan, gathering.evidence(workspace, plan, margin))
-    name, layout = gathering.stem(workspace, study, len(seeds)), layouts.of(study)
+    name, layout = gathering.stem(workspace, study, len(one.seeds)), layouts.of(study)
     drawn = {name: layout.table(numbers)}
     if any(row.follows for row in study.rows) and numbers.rows["top1"].notna().any():
         drawn[f"{name}-steps"] = tables.steps(numbers)
@@ -124,7 +151,7 @@ def _drawn(study: Study, workspace: Workspace, seeds: Sequence[int], margin: flo
         tables=drawn,
         figures={own: figure for own, figure in figures.items() if figure is not None},
         values={f"{name}-flips": _csv(numbers.flips)} if len(numbers.flips) else {},
-        note=note,
+        note=one.note,
     )
 
 
@@ -139,10 +166,10 @@ def _title(numbers: Summary) -> str:
 
 def _curves(numbers: Summary, plan: Plan, workspace: Workspace) -> Figure | None:
     """The training curves of a study's first seed; None where nothing is finished."""
-    found = []
+    found, usable = [], {one.run.id for one in plan.runs if one.done and not one.fault}
     for row in numbers.study.rows:
         run_id = next(iter(plan.wanted[numbers.study.name][row.number].values()), "")
-        if run_id and workspace.store.has(run_id):
+        if run_id in usable:
             found.append((f"{row.number}: {tables.change(row, numbers.study)}", workspace.store.read(run_id).curve))
     if not found:
         return None
@@ -152,37 +179,38 @@ def _curves(numbers: Summary, plan: Plan, workspace: Workspace) -> Figure | None
     return curve_figure.curves(f"{numbers.study.title} ({numbers.profile} profile)", caption, found)
 
 
-def not_studied(names: Iterable[str]) -> list[Section]:
-    """The published tables that no study asks for yet, with the paper's rows and "not run"."""
-    return [
-        Section(
-            f"{published.source(name)['table'].partition(';')[0]}",
-            {name: paper_tables.comparison(name, published.load(name), published.source(name), None)},
-        )
-        for name in names
-    ]
+def not_studied(name: str) -> Section:
+    """A published table that no study asks for, with the paper's rows and "not run"."""
+    source = published.source(name)
+    table = paper_tables.comparison(name, published.load(name), source, None)
+    return Section(source["table"].partition(";")[0], {name: table})
 
 
 def report(
-    studies: Sequence[Study], trainings: Mapping[str, Workspace], store: Snapshot, margin: float, whole: bool
-) -> list[Section]:
-    """The sections of a report, in the paper's order.
+    studies: Sequence[Study], trainings: Mapping[str, Workspace], store: Store, margin: float, whole: bool
+) -> list[Part]:
+    """The parts of a report, in the paper's order; each is a section once it is called.
 
     Args:
       studies: which studies.
-      trainings: as of :func:`of_study`.
+      trainings: as of :func:`chosen`.
       store: the records.
       margin: see :class:`harness.aggregate.Evidence`.
       whole: also Table 1, the tables that have no study, and the sweeps.
     """
-    found = {study.name: of_study(study, trainings, store, margin) for study in studies}
+    found = {study.name: chosen(study, trainings, store) for study in studies}
+    store.look_at(run_id for own in found.values() for one in own for run_id in one.run_ids)
+    parts: dict[str, list[Part]] = {
+        name: [functools.partial(draw, one, margin) for one in own] for name, own in found.items()
+    }
     if not whole:
-        return [section for own in found.values() for section in own]
+        return [part for own in parts.values() for part in own]
     asked = {study.published for study in studies}
     others = [name for name in published.names() if name not in asked and name.startswith("table")]
-    found |= {name: [section] for name, section in zip(others, not_studied(others), strict=True)}
-    order = sorted(found, key=lambda name: (not name.startswith("table"), name))
-    return [architectures(), *(section for name in order for section in found[name])]
+    parts |= {name: [functools.partial(not_studied, name)] for name in others}
+    order = sorted(parts, key=lambda name: (not name.startswith("table"), name))
+    # Sweeps under the results folder go here, a part each.
+    return [architectures, *(part for name in order for part in parts[name])]
 
 
 def explained(
@@ -193,7 +221,7 @@ def explained(
     Args:
       text: STUDY:ROW:COLUMN.
       studies: among these.
-      trainings: as of :func:`of_study`; just one of them may have runs of the study.
+      trainings: as of :func:`chosen`; just one of them may have runs of the study.
       margin: see :class:`harness.aggregate.Evidence`.
 
     Raises:
@@ -205,13 +233,14 @@ def explained(
         raise explaining.ExplainError(f"{text}: unknown study {of.study!r}: {suggest(of.study, known)}")
     study = known[of.study]
     fitting = {flags: workspace for flags, workspace in trainings.items() if fits(study, workspace)}
-    run = {flags: (workspace, chosen_seeds(study, workspace)[0]) for flags, workspace in fitting.items()}
-    run = {flags: pair for flags, pair in run.items() if pair[1]}
+    run = {flags: one for flags, workspace in fitting.items() if (one := _chosen(study, workspace)).seeds}
     if not run:
         raise explaining.ExplainError(f"{text}: nothing of {study.name} was run")
     if len(run) > 1:
         raise explaining.ExplainError(f"{text}: was run under several trainings, say which: {'; '.join(run)}")
-    ((workspace, seeds),) = run.values()
-    plan = workspace.plan([study], seeds)
+    (one,) = run.values()
+    workspace = one.workspace
+    workspace.store.look_at(one.run_ids)
+    plan = workspace.plan([study], one.seeds)
     numbers = gathering.summary(study, plan, gathering.evidence(workspace, plan, margin))
     return explaining.explain(numbers, plan.wanted[study.name], Store(workspace.store.root), of)

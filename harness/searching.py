@@ -23,7 +23,7 @@ SamplerName = Literal["grid", "tpe", "nsga2"]
 STARTUP = 5
 # Trials that end before any is pruned, and the percent of the schedule before which none is: early on, the warm-up and
 # the size of a network say more about its accuracy than where it will end.
-PRUNED_AFTER, PRUNED_FROM = 4, 40
+PRUNED_AFTER, PRUNED_FROM = 5, 40
 # Proposals in a row that cost nothing, after which a point that was not tried yet is drawn instead.
 _IDLE = 10
 
@@ -67,7 +67,7 @@ class Strategy:
         """The pruner."""
         if not self.prunes:
             return NopPruner()
-        return MedianPruner(n_startup_trials=PRUNED_AFTER, n_warmup_steps=PRUNED_FROM)
+        return MedianPruner(PRUNED_AFTER, PRUNED_FROM, n_min_trials=PRUNED_AFTER)
 
 
 class Trained(Protocol):
@@ -129,9 +129,9 @@ class Search:
         """
         for one in self._left_running():
             self._settle(storing.live(self.study, one.number))
-        while (params := next(self._untold(), None)) is not None:
-            self._settle(self._ask(params))
-        for params in self._failed_before():
+        while any(one.state == "waiting" for one in self._tried()):  # a process was killed before it took them
+            self._settle(self._ask())
+        for params in [*self._untold(), *self._failed_before()]:
             self._settle(self._ask(params))
         while (trial := self._next()) is not None:
             self._settle(trial)
@@ -164,8 +164,8 @@ class Search:
         return [one.params for one in last.values() if one.state == "fail"]
 
     def _ask(self, params: Params | None = None) -> optuna.Trial:
-        """A trial at a point, or where the sampler wants one; one that a killed process left waiting comes first."""
-        if params is not None and not any(one.state == "waiting" for one in self._tried()):
+        """A trial at a point, or where the sampler wants one."""
+        if params is not None:
             self.study.enqueue_trial(dict(params))
         self.study.sampler = self.strategy.at(len(self._tried()))
         trial = self.study.ask(storing.distributions(self.sweep.space))
@@ -177,8 +177,6 @@ class Search:
     def _next(self) -> optuna.Trial | None:
         """The next trial; None where the sweep is at its end."""
         found = self._tried()
-        if any(one.state == "waiting" for one in found):
-            return self._ask()
         known = {one.run for one in found if one.run and one.state != "running"}
         if self.strategy.sampler == "grid":
             left = (params for params in self.sweep.space.points() if self.sweep.at(params).run.id not in known)
@@ -274,7 +272,8 @@ class Search:
             self._tell_record(trial, record, point, TRAINED)
             return
         if reason := watch.verdict(frozen.last_step):  # killed between the verdict and its telling
-            self._prune(trial, point, reason, name)
+            self._prune(trial, point, reason)
+            self.say(f"{name}: {reason}")
             return
         outcome = self.carry(point, name, watch if len(self.strategy.objectives) == 1 else None)
         if outcome.failure:
@@ -283,19 +282,18 @@ class Search:
             trial.set_user_attr(storing.STEPS, self.store.state(point.run.id).step)
             self._end(trial, TRAINED, TrialState.FAIL, outcome.failure)
         elif outcome.ended_by_watch:
-            self._prune(trial, point, str(outcome.event["reason"]), name)
+            self._prune(trial, point, str(outcome.event["reason"]))
         else:
             self._tell_record(trial, self.store.checked(point.run.id), point, TRAINED)
 
-    def _prune(self, trial: optuna.Trial, point: Point, reason: str, name: str) -> None:
+    def _prune(self, trial: optuna.Trial, point: Point, reason: str) -> None:
         trial.set_user_attr(storing.STEPS, self.store.state(point.run.id).step)
         self._end(trial, TRAINED, TrialState.PRUNED, reason)
         _keep_last_checkpoint(self.store, point.run.id)
-        self.say(f"{name}: {reason}")
 
     def _tell_record(self, trial: optuna.Trial, record: RunRecord, point: Point, source: str) -> None:
         """Tells a trial what its run's record says."""
-        if source != TRAINED and len(self.strategy.objectives) == 1:
+        if source == RECORDED and len(self.strategy.objectives) == 1:  # one told again would count twice in the median
             for percent, top1 in validations(record).items():
                 trial.report(top1, percent)
         trial.set_user_attr(storing.SOURCE, source)

@@ -13,23 +13,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from harness import files, records
+from harness import excerpts, files, forking, hits, records
 from harness.attempts import Attempts, State
+from harness.excerpts import Excerpt, Excerpting
 from harness.experiment import TRAIN_STEPS
+from harness.hits import Hits, Reading
 from harness.records import Evaluation, RecordError, RunRecord
 
 RECORD = "record.json"
+_AT_ONCE = 250  # records that a process reads before it hands them over
 
 
 class AlreadyThereError(RecordError):
@@ -169,7 +172,7 @@ class Store:
         """
         record = self.read(run_id)
         for protocol in record.evaluations:
-            self._predictions_file(record, protocol)
+            self._predictions(record, protocol)
         return record
 
     def ids(self) -> list[str]:
@@ -195,17 +198,57 @@ class Store:
         Raises:
           RecordError: the run was not evaluated under it, or the file is missing or not the one recorded.
         """
-        return pd.read_parquet(self._predictions_file(record, protocol))
+        return pd.read_parquet(io.BytesIO(self._predictions(record, protocol)))
 
-    def outcomes(self, record: RunRecord, protocol: str) -> pd.DataFrame:
-        """Which videos a run classified rightly under a protocol: see :func:`outcomes`.
+    def outcomes(self, record: RunRecord | Excerpt, protocol: str) -> pd.DataFrame:
+        """Which videos a run classified rightly under a protocol.
+
+        Returns:
+          Indexed by the video's id, sorted; columns "label" (number of the class), "top1", "top5" (whether the label is
+          the first guess, and among the first five).
 
         Raises:
-          RecordError: as of :meth:`predictions`.
+          RecordError: as of :meth:`predictions`, or a video is in them twice.
         """
-        return outcomes(self.predictions(record, protocol))
+        return hits.frames(hits.stacked([self.hits(record, protocol, hits.Reading())]))[0]
 
-    def _predictions_file(self, record: RunRecord, protocol: str) -> Path:
+    def hits(self, record: RunRecord | Excerpt, protocol: str, reading: Reading) -> Hits:
+        """The same as arrays; `reading` is one for many runs."""
+        return reading(self._predictions(record, protocol), f"run {record.id}, {protocol}")
+
+    def protocols(self, run_id: str) -> frozenset[str]:
+        """Names of the protocols that a run was evaluated under, its predictions files held against its record.
+
+        Raises:
+          RecordError: as of :meth:`checked`.
+        """
+        return frozenset(self.checked(run_id).evaluations)
+
+    def excerpt(self, run_id: str) -> Excerpt:
+        """What an overview needs of the record of a run.
+
+        Raises:
+          RecordError: as of :meth:`read`.
+        """
+        return Excerpting()(self.read(run_id))
+
+    def excerpts(self) -> list[Excerpt]:
+        """Of all records that can be read, sorted by their ids."""
+        return [one for one in _excerpts(self, self.ids()).values() if isinstance(one, Excerpt)]
+
+    def unreadable(self) -> list[str]:
+        """Ids of the runs whose record cannot be read, sorted."""
+        return sorted(set(self.ids()) - {one.id for one in self.excerpts()})
+
+    def recorded(self, kind: str) -> Mapping[int, str]:
+        """Seed -> identity of the runs of a kind, as far as that is known without looking: here it is of none."""
+        return {}
+
+    def look_at(self, run_ids: Iterable[str]) -> None:
+        """Says whose outcomes will be asked for soon."""
+
+    def _predictions(self, record: RunRecord | Excerpt, protocol: str) -> bytes:
+        """The content of a predictions file, held against its record."""
         evaluation = record.evaluations.get(protocol)
         if evaluation is None:
             known = ", ".join(record.evaluations)
@@ -213,64 +256,146 @@ class Store:
         path = self.folder(record.id) / Path(evaluation.predictions).name
         if not path.is_file():
             raise RecordError(f"{path}: missing, though the record names it")
-        if file_hash(path) != evaluation.predictions_sha256:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != evaluation.predictions_sha256:
             raise RecordError(f"{path}: changed since the record was written (SHA-256 differs)")
-        return path
+        return content
 
 
 class Snapshot(Store):
-    """A store as it was when it was first looked at: each of its files is read, and its hash taken, once."""
+    """A store as it was when it was first looked at: its files are read, and their hashes taken, once and many at once.
+
+    What is read of a run alone, as by :meth:`read`, is read anew.
+    """
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        vars(self).update(_records={}, _outcomes={})
+        vars(self).update(_outcomes={})
 
-    def read(self, run_id: str) -> RunRecord:
+    def begin(self) -> None:
+        """Begins to read the records, in other processes; what asks for them waits."""
+        _ = self._begun
+
+    @functools.cached_property
+    def _begun(self) -> Callable[[], list[dict[str, Excerpt | RecordError]]]:
+        store = Store(self.root)
+        return forking.begin(
+            [functools.partial(_excerpts, store, some) for some in forking.parts(store.ids(), _AT_ONCE)]
+        )
+
+    @functools.cached_property
+    def _found(self) -> dict[str, Excerpt | RecordError]:
+        with forking.without_collecting():
+            return {run_id: one for some in self._begun() for run_id, one in some.items()}
+
+    @functools.cached_property
+    def _kinds(self) -> dict[str, dict[int, str]]:
+        return excerpts.by_kind(self.excerpts())
+
+    def ids(self) -> list[str]:
         """As of the store."""
-        known: dict[str, RunRecord] = vars(self)["_records"]
-        if run_id not in known:
-            known[run_id] = super().read(run_id)
-        return known[run_id]
+        return list(self._found)
 
-    def checked(self, run_id: str) -> RunRecord:
+    def has(self, run_id: str) -> bool:
+        """As of the store."""
+        return run_id in self._found
+
+    def excerpt(self, run_id: str) -> Excerpt:
+        """As of the store."""
+        found = self._found.get(run_id) or super().excerpt(run_id)
+        if isinstance(found, RecordError):
+            raise found
+        return found
+
+    def excerpts(self) -> list[Excerpt]:
+        """As of the store."""
+        return [one for one in self._found.values() if isinstance(one, Excerpt)]
+
+    def recorded(self, kind: str) -> Mapping[int, str]:
+        """As of the store, of all kinds."""
+        return self._kinds.get(kind, {})
+
+    def protocols(self, run_id: str) -> frozenset[str]:
         """As of the store, and what the predictions say is kept."""
-        record = self.read(run_id)
-        for protocol in record.evaluations:
-            self.outcomes(record, protocol)
-        return record
+        excerpt = self.excerpt(run_id)
+        for protocol in excerpt.evaluations:
+            self.outcomes(excerpt, protocol)
+        return frozenset(excerpt.evaluations)
 
-    def outcomes(self, record: RunRecord, protocol: str) -> pd.DataFrame:
+    def outcomes(self, record: RunRecord | Excerpt, protocol: str) -> pd.DataFrame:
         """As of the store."""
-        known: dict[tuple[str, str], pd.DataFrame] = vars(self)["_outcomes"]
+        known: dict[tuple[str, str], pd.DataFrame | RecordError] = vars(self)["_outcomes"]
         key = (record.id, protocol)
         if key not in known:
             known[key] = super().outcomes(record, protocol)
-        return known[key]
+        found = known[key]
+        if isinstance(found, RecordError):
+            raise found
+        return found
+
+    def look_at(self, run_ids: Iterable[str]) -> None:
+        """Reads their outcomes, many at once."""
+        found = [self._found.get(run_id) for run_id in dict.fromkeys(run_ids)]
+        wanted = [
+            (one, protocol)
+            for one in found
+            if isinstance(one, Excerpt)
+            for protocol in one.evaluations
+            if (one.id, protocol) not in vars(self)["_outcomes"]
+        ]
+        work = [functools.partial(_look, Store(self.root), some) for some in forking.parts(wanted, _AT_ONCE)]
+        with forking.without_collecting():
+            for looked in forking.each(work):
+                vars(self)["_outcomes"].update(looked.apart())
 
 
-def outcomes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Which videos a run classified rightly.
+def _excerpts(store: Store, run_ids: Sequence[str]) -> dict[str, Excerpt | RecordError]:
+    """Id -> excerpt, or what keeps the record from being read."""
+    excerpting = Excerpting()
+    found: dict[str, Excerpt | RecordError] = {}
+    for run_id in run_ids:
+        try:
+            found[run_id] = excerpting(store.read(run_id))
+        except RecordError as error:
+            found[run_id] = error
+    return found
 
-    Args:
-      predictions: as :meth:`Store.predictions` gives them.
 
-    Returns:
-      Indexed by the video's id, sorted; columns "label" (number of the class), "top1", "top5" (whether the label is the
-      first guess, and among the first five).
+@dataclasses.dataclass(frozen=True)
+class _Looked:
+    """The outcomes of several runs.
 
-    Raises:
-      RecordError: a video is in it twice.
+    Attributes:
+      stacks: runs with their protocols, and what they made of the same videos.
+      faults: those whose predictions cannot be used, and why.
     """
-    again = predictions["media_id"].duplicated()
-    if again.any():
-        raise RecordError(f"predictions: video {predictions['media_id'][again].iloc[0]!r} is in them twice")
-    guesses, labels = np.stack(predictions["top_class"].to_list()), predictions["label"].to_numpy()
-    hits = guesses == labels[:, None]
-    right = {"label": labels, "top1": hits[:, 0], "top5": hits[:, :5].any(axis=1)}
-    return pd.DataFrame(right, index=pd.Index(predictions["media_id"], name="video")).sort_index()
+
+    stacks: list[tuple[list[tuple[str, str]], Hits]]
+    faults: dict[tuple[str, str], RecordError]
+
+    def apart(self) -> dict[tuple[str, str], pd.DataFrame | RecordError]:
+        """Run and protocol -> outcomes, or why there are none."""
+        found = {key: one for keys, stack in self.stacks for key, one in zip(keys, hits.frames(stack), strict=True)}
+        return {**found, **self.faults}
 
 
-def frame(found: Sequence[RunRecord]) -> pd.DataFrame:
+def _look(store: Store, wanted: Sequence[tuple[Excerpt, str]]) -> _Looked:
+    """The outcomes of runs under protocols."""
+    reading = hits.Reading()
+    found: dict[tuple[str, str], Hits] = {}
+    faults: dict[tuple[str, str], RecordError] = {}
+    for excerpt, protocol in wanted:
+        try:
+            found[excerpt.id, protocol] = store.hits(excerpt, protocol, reading)
+        except RecordError as error:
+            faults[excerpt.id, protocol] = error
+    alike: dict[int, list[tuple[str, str]]] = {}
+    for key, one in found.items():
+        alike.setdefault(id(one.videos), []).append(key)
+    return _Looked([(keys, hits.stacked([found[key] for key in keys])) for keys in alike.values()], faults)
+
+
+def frame(found: Sequence[RunRecord | Excerpt]) -> pd.DataFrame:
     """One line for each record and protocol, for :mod:`harness.aggregate`.
 
     Returns:
@@ -303,7 +428,7 @@ FRAME = [
 ]
 
 
-def _lines(record: RunRecord) -> Iterator[dict[str, Any]]:
+def _lines(record: RunRecord | Excerpt) -> Iterator[dict[str, Any]]:
     for evaluation in record.evaluations.values():
         yield {
             "id": record.id,

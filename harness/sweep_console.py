@@ -44,7 +44,7 @@ class TrialBoard(Board):
         """Takes in an event; a run that was ended at a validation needs no more time."""
         state = super().update(run_id, event)
         if event["event"] == "interrupted" and event.get("watched"):
-            state.stage, state.seconds = "pruned", 0.0
+            state.stage, state.note, state.seconds = "pruned", event["reason"].removeprefix("pruned "), 0.0
         return state
 
     @property

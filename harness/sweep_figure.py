@@ -9,12 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from harness.drawing import MUTED, beside, framed, settle, style
 from harness.sweep_report import Summary, shown_value
 
 # Colours of Okabe and Ito; marker and filling tell the two apart in grey as well.
-_FRONT: dict[str, Any] = {"color": "#0072B2", "marker": "o"}
+# Between its points the front stays where it is: nothing is known to lie on a straight line between them.
+_FRONT: dict[str, Any] = {"color": "#0072B2", "marker": "o", "drawstyle": "steps-post"}
 _OTHERS: dict[str, Any] = {"color": "#D55E00", "marker": "s", "markerfacecolor": "white"}
 _MOST = 12  # points whose names find room beside them
 
@@ -60,9 +62,10 @@ def front_points(summary: Summary) -> FrontPoints:
     known = summary.points[summary.points["top1"].notna()]
     axes = {key: label for key, label in summary.axes.items() if known[key].nunique() > 1}
     on, off = known[known["front"]], known[~known["front"]]
-    named = f" Labels: {' / '.join(axes.values())}." if axes else ""
-    pruned = summary.points["state"].isin(["pruned", "turned away"]).sum()
-    absent = f" {pruned} points that were pruned or turned away have no top-1 and are not drawn." if pruned else ""
+    named = f" Labels: {', '.join(axes.values())}, left out where they would touch." if axes else ""
+    pruned = int(summary.points["state"].isin(["pruned", "turned away"]).sum())
+    were = "point that was" if pruned == 1 else "points that were"
+    absent = f" Not drawn, without a top-1: {pruned} {were} pruned or turned away." if pruned else ""
     return FrontPoints(
         title=f"{summary.title} ({summary.profile} profile)",
         caption=f"{summary.caption}{named}{absent}",
@@ -72,7 +75,7 @@ def front_points(summary: Summary) -> FrontPoints:
 
 
 def _cloud(name: str, points: pd.DataFrame, keys: list[str], named: bool) -> Cloud:
-    labels = [" / ".join(shown_value(line[key]) for key in keys) for line in points.to_dict("records")]
+    labels = ["\n".join(shown_value(line[key]) for key in keys) for line in points.to_dict("records")]
     gflops, top1, low, high = (tuple(map(float, points[column])) for column in ("gflops", "top1", "low", "high"))
     return Cloud(name, gflops, top1, low, high, tuple(labels if named else [""] * len(points)))
 
@@ -83,19 +86,31 @@ def front(summary: Summary) -> Figure:
     with style():
         figure = framed(points.title, points.caption)
         axes = figure.subplots()
-        _draw(axes, points.others, _OTHERS, "none", below=True)
         _draw(axes, points.front, _FRONT, "-", below=False)
+        _draw(axes, points.others, _OTHERS, "none", below=True)
         axes.set_xlabel("multiply-adds of one view (1e9)")
         axes.set_ylabel("top-1 (%)")
         axes.grid(linewidth=0.4, alpha=0.4)
-        axes.margins(x=0.08, y=0.12)
+        axes.margins(x=0.08, y=0.2)
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         if points.front.top1:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderpad=0, borderaxespad=0.3)
         else:
             axes.text(0.5, 0.5, "no point was trained to its end", transform=axes.transAxes, ha="center", color=MUTED)
         settle(figure, axes)
+        _thin(axes)
     return figure
+
+
+def _thin(axes: Axes) -> None:
+    """Takes away labels that would touch one before them; those of the front come first."""
+    kept: list[Bbox] = []
+    for text in axes.texts:
+        box = text.get_window_extent()
+        if any(box.overlaps(other) for other in kept):
+            text.set_visible(False)
+        else:
+            kept.append(box)
 
 
 def _draw(axes: Axes, cloud: Cloud, look: dict[str, Any], line: str, below: bool) -> None:

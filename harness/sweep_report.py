@@ -26,7 +26,7 @@ from harness.sweep_storage import RECORDED, TRAINED, TURNED_AWAY, Kept, SweepErr
 
 NOTHING = "–"
 # Points that ended, below which no importance is said: of fewer, a ranking is chance.
-FEWEST = 8
+FEWEST = 5
 _QUARTER = 0.25
 _SIZE = "task.validation_data.feature_shape[1]"
 # Columns of a summary's points that are not its axes.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from harness import counting, records
+from harness import counting, excerpts, records
+from harness.counting import Cost
 from harness.data.embedded import CLASSES
-from harness.experiment import SEED, Run
+from harness.experiment import Run
 from harness.records import Evaluation
 from harness.store import RECORD, Store, file_hash
 from harness.studies import Study
@@ -32,29 +32,23 @@ def write(workspace: Workspace, studies: Sequence[Study], count: int) -> list[st
       studies: whose rows.
       count: how many runs.
     """
+    distinct = [one.run for one in workspace.plan(studies, [0]).runs]
+    costs = [counting.count(run.settings) for run in distinct]
     written = []
-    for place, run in enumerate(_runs(workspace, studies, count)):
-        written.append(_write(workspace.store, run, np.random.default_rng(place)))
+    for place in range(count):
+        seed, which = divmod(place, len(distinct))
+        run = excerpts.seeded(distinct[which], seed)
+        written.append(_write(workspace.store, run, costs[which], np.random.default_rng(place)))
     return written
 
 
-def _runs(workspace: Workspace, studies: Sequence[Study], count: int) -> Iterator[Run]:
-    distinct = [one.run for one in workspace.plan(studies, [0]).runs]
-    for place in range(count):
-        run, seed = distinct[place % len(distinct)], place // len(distinct)
-        # All that a seed changes: completing each anew would take minutes.
-        settings = {**run.settings, SEED: seed, "task.validation_data.seed": seed}
-        yield dataclasses.replace(run, cell=dataclasses.replace(run.cell, seed=seed), settings=settings)
-
-
-def _write(store: Store, run: Run, generator: np.random.Generator) -> str:
+def _write(store: Store, run: Run, cost: Cost, generator: np.random.Generator) -> str:
     folder = store.folder(run.id)
     folder.mkdir(parents=True)
     path = folder / f"predictions-{run.protocol.name}.parquet"
     table = _predictions(generator)
     table.to_parquet(path, index=False)
     hits = np.stack(table["top_class"].to_list()) == table["label"].to_numpy()[:, None]
-    cost = counting.count(run.settings)
     evaluation = Evaluation(
         protocol=run.protocol.name,
         clips=run.protocol.clips,
@@ -80,7 +74,7 @@ def _write(store: Store, run: Run, generator: np.random.Generator) -> str:
 
 def _predictions(generator: np.random.Generator) -> pd.DataFrame:
     labels = np.arange(_VIDEOS, dtype=np.int32) % len(CLASSES)
-    guesses = np.stack([generator.permutation(len(CLASSES))[:_GUESSES] for _ in range(_VIDEOS)]).astype(np.int32)
+    guesses = generator.random((_VIDEOS, len(CLASSES))).argsort(axis=1)[:, :_GUESSES].astype(np.int32)
     right = generator.random(_VIDEOS) < generator.uniform(0.5, 0.9)
     guesses[right, 0] = labels[right]
     return pd.DataFrame(

@@ -126,12 +126,18 @@ class Workspace:
           SettingsError: a study whose data set is not at hand, or settings that do not fit together.
         """
         sets = self.assigned(studies)
-        return planning.plan(studies, seeds, lambda study, cell: self.complete(cell, sets[study.name]), self._known)
+        return planning.plan(
+            studies,
+            seeds,
+            lambda study, cell: self.complete(cell, sets[study.name]),
+            self._known,
+            self.store.recorded,
+        )
 
     def _known(self, run: Run) -> Known:
         state = self.store.state(run.id)
         try:
-            protocols = frozenset(self.store.checked(run.id).evaluations) if state.name == "done" else None
+            protocols = self.store.protocols(run.id) if state.name == "done" else None
         except RecordError as error:
             return Known(frozenset(), state, str(error))
         return Known(protocols, state, "" if protocols or self.repeat_short else self._too_short(run))
@@ -270,12 +276,12 @@ def trainings(
     `profile_` is the name of a profile, None for any. Runs that were taken in from elsewhere are no rows of a study.
     """
     found: dict[str, Workspace] = {}
-    for record in readable(store):
+    for record in store.excerpts():
         of_data = data is None or record.data["name"] == data or str(record.data["fingerprint"]).startswith(data)
         of_profile = record.profile in PROFILES and profile_ in (None, record.profile)
         made = {"replicas": record.replicas, "batch": record.cut.get("batch"), "steps": record.cut.get("steps")}
         narrowed = all(value is None or made[name] == value for name, value in given.items())
-        if "trained_by" in record.identity_content or not (of_data and of_profile and narrowed):
+        if record.taken_in or not (of_data and of_profile and narrowed):
             continue
         made_on = DataSet(DataFacts(**record.data), None, None, False, classes=_known_classes(record.data))
         flags = {"data": record.data["fingerprint"][:8], **made}

@@ -21,19 +21,20 @@ from harness.sweeping import Axis, Limits, Point, Speed, Sweep, space, validated
 from harness.workspace import Workspace
 
 VIDEOS = 240
+NO_LIMITS, SPEED = Limits(), Speed(1e10)
 BASE = tuple(TOGGLES[key].at() for key in ("ls", "sd", "se"))
 
 
-def workspace(results, cut=Cut()) -> Workspace:
+def workspace(results) -> Workspace:
     data = workspaces.data_set(None, QUICK, results)
-    return Workspace(QUICK, data, cut, 1, Store(results), Devices())
+    return Workspace(QUICK, data, Cut(), 1, Store(results), Devices())
 
 
 def axes(depths=(50, 101, 200), frames=(32, 48), resolutions=(224,)) -> list[Axis]:
     return [Axis(DEPTH, depths), Axis(FRAMES, frames), Axis(RESOLUTION, resolutions)]
 
 
-def sweep(of: Workspace, *searched: Axis, limits=Limits(), seed=0, speed=Speed(1e10)) -> Sweep:
+def sweep(of: Workspace, *searched: Axis, limits=NO_LIMITS, seed=0, speed=SPEED) -> Sweep:
     return Sweep(space(searched or axes(), BASE), limits, seed, of.complete, speed)
 
 
@@ -108,8 +109,9 @@ class Trainer:
             for step in [*range(interval, point.steps, interval), point.steps]:
                 if step <= begun:
                     continue
+                top1 = self.while_training(point, 100 * step // point.steps)
                 event = {"event": "validation", "split": "validation", "step": step, "done": step, "seconds": 1.0,
-                         "total": point.steps, "top1": self.while_training(point, 100 * step // point.steps)}  # fmt: skip
+                         "total": point.steps, "top1": top1}  # fmt: skip
                 log(event)
                 curve.append({"split": "validation", "step": step, "top1": event["top1"]})
                 reason = watch(event) if watch else None

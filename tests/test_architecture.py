@@ -180,10 +180,9 @@ def test_it_is_the_network_that_the_garden_builds(case):
 def test_every_format_shows_it_and_the_file_holds_its_numbers(case):
     profile, applied = CASES[case]
     made = table(*applied, profile=profile)
-    texts = architecture.render(made)
+    texts = rendering.render(made)
     assert set(texts) == set(rendering.SUFFIXES)
     for suffix in ("md", "html", "csv"):
-        assert texts[suffix] == rendering.render(made)[suffix]
         assert not re.search(r"\bnan\b", texts[suffix])
     back = pd.read_csv(io.StringIO(texts["csv"]), index_col="line", keep_default_na=True)
     for column in ("frames", "size", "kernel_time", "kernel_space", "stride_time", "stride_space", "filters", "amount"):
@@ -191,7 +190,7 @@ def test_every_format_shows_it_and_the_file_holds_its_numbers(case):
 
 
 def test_in_latex_a_stride_is_an_underline():
-    text = architecture.render(table(*RS))["tex"]
+    text = rendering.render(table(*RS))["tex"]
     assert r"& \underline{5}$\times$\underline{3}$^2$, 32 &" in text
     assert r"& 1$\times$\underline{3}$^2$ &" in text
     assert text.count(r"1$\times$\underline{3}$^2$, ") == 3
@@ -202,5 +201,5 @@ def test_in_latex_a_stride_is_an_underline():
 def test_a_stride_that_is_not_2_keeps_its_stroke():
     run = planned()
     field = "task.model.backbone.resnet_3d_rs.stem_conv_temporal_stride"
-    text = architecture.render(architecture.architecture(changed(run, **{field: 4})))["tex"]
+    text = rendering.render(architecture.architecture(changed(run, **{field: 4})))["tex"]
     assert r"5$\times$7$^2$, 64 / 4$\times$2$^2$" in text

@@ -29,7 +29,7 @@ OVERFULL = re.compile(r"^Overfull .*", re.MULTILINE)
 
 def architectures(*applied, profile=PAPER):
     run = experiment.complete(Cell(applied), profile, FACTS, replicas=1)
-    return architecture.render(architecture.architecture(run))["tex"]
+    return rendering.render(architecture.architecture(run))["tex"]
 
 
 def comparison(name, summary=None):

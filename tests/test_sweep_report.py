@@ -150,14 +150,13 @@ def test_a_space_without_a_grid_says_so(grid):
     assert found.saving_note.startswith("Pruning saved 60 of 200 training steps. The space has too many points")
 
 
-def test_importance_finds_the_axis_that_decides(grid):
-    top1 = {50: 0.25, 101: 0.5, 200: 0.75}
-    more = [*grid, *(point for point in grid if point.params["frames"] == 32)]
-    of = kept(more, *((place, "complete", "trained", top1[point.params["depth"]] + 0.001 * place)
-                      for place, point in enumerate(grid)))  # fmt: skip
-    few = summarise(of, records(of, grid))
-    assert few.importance.empty
-    assert few.importance_note == "Not enough trials to say how important each axis is: 6 points of at least 8."
+def test_importance_is_not_said_of_few_points(grid):
+    of = kept(grid, *((place, "complete", "trained", place / 8) for place in range(4)), (4, "pruned", "trained", 40))
+    found = summarise(of, records(of, grid))
+    assert found.importance.empty
+    assert found.importance_note == "Not enough trials to say how important each axis is: 4 points of at least 5."
+    assert found.importance_note in sweep_report.front(found).caption
+    assert [name for name, _ in sweep_report.tables(found)] == ["sweep-s-front", "sweep-s-saving"]
 
 
 def test_importance_names_its_evaluators(tmp_path):
@@ -214,12 +213,12 @@ def test_the_figure_shows_every_measured_point(grid):
     drawn = {*zip(points.front.gflops, points.front.top1, strict=True),
              *zip(points.others.gflops, points.others.top1, strict=True)}  # fmt: skip
     assert drawn == {(grid[place].gflops, 100 * round(240 * (place + 1) / 8) / 240) for place in range(5)}
-    assert "Labels: depth / frames." in points.caption
-    assert "1 points that were pruned or turned away" in points.caption
+    assert "Labels: depth, frames, left out where they would touch." in points.caption
+    assert "Not drawn, without a top-1: 1 point that was pruned or turned away." in points.caption
     labels = dict(zip((*points.front.gflops, *points.others.gflops),
                       (*points.front.labels, *points.others.labels), strict=True))  # fmt: skip
     first = grid[0]
-    assert labels[first.gflops] == f"{first.params['depth']} / {first.params['frames']}"
+    assert labels[first.gflops] == f"{first.params['depth']}\n{first.params['frames']}"
 
 
 def test_sweeps_are_found_without_tensorflow(tmp_path):
