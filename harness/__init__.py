@@ -17,6 +17,10 @@ shows it, `mirroring` tells a tracker (`tracking`: W&B) of it, `gathering` reads
 what is drawn. TensorFlow is loaded in the worker alone. `reporting` makes a report of everything that was recorded, in
 `report_pages`, and `explaining` follows one number back to its runs.
 
+A scaling sweep goes the same line: `sweeping` has its space and limits, `searching` asks Optuna and tells it what came
+of a run (`sweep_storage` keeps it, `sweep_run` wires it, `sweep_console` shows it), `sweep_report` sums it up and
+`sweep_figure` draws it (`scaling_sweep`).
+
 Data come in by `data.sources` (which videos there are, read from `data.lists`), `data.video` (a file to frames),
 `data.shards` (one shard), `data.preparing` (all of them, and the `data.manifest`), written to `data.places` and held
 against the manifest by `data.checking`; or they are drawn (`data.embedded`) or made elsewhere (`data.indexing`). Clips

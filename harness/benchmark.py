@@ -1,4 +1,4 @@
-"""python -m harness.benchmark: the speed of the input pipeline, and what a choice costs, as ratios within one call."""
+"""python -m harness.benchmark: the speed of the input pipeline and of the report, and what a choice costs."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ _EXAMPLES = """
 Examples:
   python -m harness.benchmark input                              the reader, on a generated shard
   python -m harness.benchmark input --json
+  python -m harness.benchmark report --runs 10000                the report of so many runs, which are made up
   python -m harness.benchmark determinism                        the baseline of the quick profile
   python -m harness.benchmark determinism ls ra --depth 200 --steps 200
   python -m harness.benchmark determinism --profile paper --data /data/k400 --batch 8 --strategy mirrored
@@ -38,7 +39,7 @@ Examples:
 
 @click.group(epilog=_EXAMPLES)
 def main() -> None:
-    """Measures the speed of the input pipeline, and what a choice costs in speed."""
+    """Measures the speed of the input pipeline and of the report, and what a choice costs in speed."""
 
 
 @main.command("input", epilog=_EXAMPLES + "\nExit codes: 0 measured; 2 wrong usage; 130, 143 stopped.")
@@ -78,6 +79,42 @@ def reading_table(lines: list[dict[str, Any]]) -> str:
     ]
     texts = [head, ["---", *["---:"] * 5], *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in texts)
+
+
+@main.command("report", epilog=_EXAMPLES + "\nExit codes: 0 measured; 2 wrong usage; 130, 143 stopped.")
+@click.option("--runs", type=click.IntRange(min=1), default=10_000, show_default=True, metavar="N",
+              help="How many runs, shared out among all studies.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True,
+              help="An object with runs, reading, tables, figures, whole, plan (seconds) and tensorflow.")  # fmt: skip
+@options.one_line_errors
+def reporting(runs: int, as_json: bool) -> None:
+    """Makes up the records of so many runs in a temporary folder and measures how long their report takes.
+
+    The report, and the plan of all studies, are commands of their own, measured from start to end. The report's parts
+    are measured after it in one process, where the command has one on each core. Nothing of it is kept.
+    """
+    import json
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    from harness import report_speed
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = report_speed.measure(Path(folder) / "results", runs)
+    click.echo(json.dumps(found, indent=1) if as_json else report_text(found))
+
+
+def report_text(found: Mapping[str, Any]) -> str:
+    """What :func:`harness.report_speed.measure` found, in words."""
+    named = {
+        "report, from start to end": "whole",
+        "  reading records and predictions": "reading",
+        "  statistics and tables, in one process": "tables",
+        "  figures, in one process": "figures",
+        "plan of all studies, from start to end": "plan",
+    }
+    lines = [f"{name:42}{found[key]:8.1f} s" for name, key in named.items()]
+    loaded = "was loaded" if found["tensorflow"] else "was not loaded"
+    return "\n".join([f"{found['runs']:,} runs", *lines, f"TensorFlow {loaded}."])
 
 
 @main.command(epilog=_EXAMPLES + "\nExit codes: 0 measured; 2 wrong usage or unusable input; 130, 143 stopped.")

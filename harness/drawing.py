@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import itertools
 import textwrap
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.text import Text
 
 WIDTH = 7.0  # inches: the text of a paper in two columns
@@ -104,8 +106,17 @@ def to_bytes(figure: Figure, suffix: str) -> bytes:
         raise ValueError(f"figure format {suffix!r}: expected one of {', '.join(_METADATA)}")
     buffer = io.BytesIO()
     with style():
+        if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
+            # For an engine, even for one that keeps everything in its place, the figure would be drawn twice.
+            figure.set_layout_engine(None)
         figure.savefig(buffer, format=suffix, dpi=_DPI, metadata=_METADATA[suffix])
     return buffer.getvalue()
+
+
+def load_backends() -> None:
+    """Loads what writes the files, which Matplotlib does at the first one: processes that are forked then share it."""
+    for name in ("agg", "pdf", "svg"):
+        importlib.import_module(f"matplotlib.backends.backend_{name}")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import special
-from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -360,4 +359,6 @@ def _fitted(
             f"interactions of {coded.shape[1]} toggles: {len(y)} runs (at least {needed} are needed), in which some "
             "toggles are never switched without others"
         )
+    from statsmodels.regression.linear_model import OLS  # takes long to load, and is seldom asked for
+
     return OLS(y, columns).fit()

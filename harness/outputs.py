@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -27,7 +27,8 @@ from harness.credit import Credits
 from harness.designs import Design, Question
 from harness.planning import Plan
 from harness.rendering import Table
-from harness.report_pages import Rendered, Section
+from harness.report_pages import Rendered
+from harness.reporting import Part
 from harness.workspace import Workspace
 
 
@@ -130,13 +131,16 @@ def write_credits(found: Credits, name: str, results: Path, plots: Path) -> list
     return _write_tables(named, results) + _write_figure(credit_figure.credits(found), f"{name}-credit", plots)
 
 
-def render(parts: Sequence[Callable[[], Section]]) -> list[Rendered]:
+def render(parts: Sequence[Part]) -> list[Rendered]:
     """Draws the parts of a report, several at once, as the content of their files."""
-    return forking.each([functools.partial(_rendered, part) for part in parts])
+    # What takes longest is begun first, so that no process waits in the end for another.
+    order = sorted(range(len(parts)), key=lambda place: -parts[place].runs)
+    drawn = forking.each([functools.partial(_rendered, parts[place]) for place in order])
+    return [one for _, one in sorted(zip(order, drawn, strict=True), key=lambda pair: pair[0])]
 
 
-def _rendered(part: Callable[[], Section]) -> Rendered:
-    return report_pages.render(part())
+def _rendered(part: Part) -> Rendered:
+    return report_pages.render(part.draw())
 
 
 def write_report(sections: Sequence[Rendered], results: Path, plots: Path) -> list[Path]:

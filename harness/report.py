@@ -58,9 +58,10 @@ def main(
         raise click.UsageError(f"--results {results}: is a file; expected a folder")
     store = Snapshot(results)
     store.begin()  # which other processes do, while this one loads the rest
-    from harness import catalog, outputs, reporting
+    from harness import catalog, drawing, outputs, reporting
     from harness import workspace as workspaces
 
+    drawing.load_backends()
     studies = [catalog.study(name) for name in dict.fromkeys(names)] or list(catalog.studies().values())
     trainings = workspaces.trainings(store, profile_name, data, given, validation_videos)
     if explained is not None:

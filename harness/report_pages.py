@@ -59,16 +59,20 @@ class Rendered:
 
 def render(section: Section) -> Rendered:
     """A section's tables in all formats, and its figures."""
-    return Rendered(
-        title=section.title,
-        tables={name: rendering.render(table) for name, table in section.tables.items()},
-        figures={
-            name: {suffix: drawing.to_bytes(figure, suffix) for suffix in drawing.SUFFIXES}
-            for name, figure in section.figures.items()
-        },
-        values=section.values,
-        note=section.note,
-    )
+    return Rendered(section.title, render_tables(section), render_figures(section), section.values, section.note)
+
+
+def render_tables(section: Section) -> dict[str, dict[str, str]]:
+    """Name of the file -> suffix -> content."""
+    return {name: rendering.render(table) for name, table in section.tables.items()}
+
+
+def render_figures(section: Section) -> dict[str, dict[str, bytes]]:
+    """Name of the file -> suffix -> content."""
+    return {
+        name: {suffix: drawing.to_bytes(figure, suffix) for suffix in drawing.SUFFIXES}
+        for name, figure in section.figures.items()
+    }
 
 
 def markdown(title: str, sections: Sequence[Rendered], plots: str) -> str:

@@ -34,8 +34,18 @@ from harness.studies import Cell, Study
 from harness.toggles import suggest
 from harness.workspace import Workspace
 
-# A section that is not drawn yet.
-Part = Callable[[], Section]
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A section that is not drawn yet.
+
+    Attributes:
+      draw: draws it.
+      runs: of how many runs, which tells how long that takes.
+    """
+
+    draw: Callable[[], Section]
+    runs: int = 0
 
 
 def papers_own(store: Store) -> Workspace:
@@ -189,7 +199,7 @@ def not_studied(name: str) -> Section:
 def report(
     studies: Sequence[Study], trainings: Mapping[str, Workspace], store: Store, margin: float, whole: bool
 ) -> list[Part]:
-    """The parts of a report, in the paper's order; each is a section once it is called.
+    """The parts of a report, in the paper's order.
 
     Args:
       studies: which studies.
@@ -201,16 +211,17 @@ def report(
     found = {study.name: chosen(study, trainings, store) for study in studies}
     store.look_at(run_id for own in found.values() for one in own for run_id in one.run_ids)
     parts: dict[str, list[Part]] = {
-        name: [functools.partial(draw, one, margin) for one in own] for name, own in found.items()
+        name: [Part(functools.partial(draw, one, margin), len(one.run_ids)) for one in own]
+        for name, own in found.items()
     }
     if not whole:
         return [part for own in parts.values() for part in own]
     asked = {study.published for study in studies}
     others = [name for name in published.names() if name not in asked and name.startswith("table")]
-    parts |= {name: [functools.partial(not_studied, name)] for name in others}
+    parts |= {name: [Part(functools.partial(not_studied, name))] for name in others}
     order = sorted(parts, key=lambda name: (not name.startswith("table"), name))
     # Sweeps under the results folder go here, a part each.
-    return [architectures, *(part for name in order for part in parts[name])]
+    return [Part(architectures), *(part for name in order for part in parts[name])]
 
 
 def explained(

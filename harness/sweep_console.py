@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness import console as console_
 from harness.console import Board, duration
-from harness.planning import Plan, Planned
+from harness.planning import TPU_V3_CORE_PEAK, Plan, Planned
 from harness.records import RunRecord
 from harness.searching import PRUNED_AFTER, PRUNED_FROM, STARTUP, Strategy
 from harness.sweep_report import shown_value
@@ -141,6 +141,9 @@ def _cost(left: Sequence[Point], points: int, sweep: Sweep) -> str:
         mean, highest = statistics.mean(map(known.seconds, work)), points * known.overhead + most / known.rate
         source = f"by {known.runs} runs measured here" if known.runs else "on two CPU cores"
         text += f", about {duration(points * mean)} and at most {duration(highest)} {source}"
+    else:
+        core_hours = 2 * points * statistics.mean(work) / TPU_V3_CORE_PEAK / 3600
+        text += f", at least {core_hours:,.3g} TPU v3 core-hours (every core at its peak)"
     checkpoint = max(Planned(point.run, (), False, False).checkpoint for point in left)
     peak = max(Planned(point.run, (), False, False).peak for point in left)
     return f"{text}, at most {(points * checkpoint + peak) / 1e9:,.2f} GB of disk; pruning makes it less."

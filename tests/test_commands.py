@@ -20,6 +20,9 @@ from harness import (
     paper_significance,
     plan_seeds,
     prepare_data,
+    report,
+    scaling_sweep,
+    study,
     train,
 )
 from harness.designs import DESIGNS
@@ -38,6 +41,9 @@ COMMANDS = {
     "import_wandb": import_wandb.main,
     "paper_significance": paper_significance.main,
     "plan_seeds": plan_seeds.main,
+    "report": report.main,
+    "scaling_sweep": scaling_sweep.main,
+    "study": study.main,
 }
 
 
