@@ -72,9 +72,8 @@ def measure(source: reader.Source, rounds: int) -> Iterator[dict[str, Any]]:
     """For each case "case", and in clips (in evaluation, videos) a second "ours", "garden", "decode_only", with ratios.
 
     Both readers run as they come, with tf.data's own choice of threads; decoding alone has a call for each core. They
-    take turns, each a fresh pass over the same number of clips in
-    every round; a first round warms up and does not count. Speeds are medians over the rounds, the ratios "vs_garden"
-    and "vs_decode_only" medians of the rounds' own.
+    take turns, each a fresh pass over the same number of clips in every round; a first round warms up and does not
+    count. Speeds are medians over the rounds, the ratios "vs_garden" and "vs_decode_only" medians of the rounds' own.
     """
     for case, (settings, count) in CASES.items():
         params = _params(source, settings)
