@@ -49,7 +49,7 @@ def main() -> None:
               help="A list of objects with case, ours, garden, decode_only, vs_garden, vs_decode_only.")  # fmt: skip
 @options.one_line_errors
 def reading(rounds: int, as_json: bool) -> None:
-    """Reads a generated shard by our reader, by the Garden's, and by decoding alone, in turns, on two threads.
+    """Reads a generated shard by our reader, by the Garden's, and by decoding alone, in turns.
 
     Prints clips (in evaluation, videos) a second, and ours as ratios to the others. Decoding alone reads the videos and
     decodes whole each frame that each clip shows. It takes about a minute.

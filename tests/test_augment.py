@@ -24,13 +24,17 @@ def args_of(name, level):
     return gardens._parse_policy_info(name, 0.5, level, [128] * 3, 40.0, 10.0)[2]
 
 
-def applied(operations, name, level, pixels, seed=SEED):
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec(pixels.shape, tf.uint8), tf.TensorSpec([2], tf.int64)])
+def traced(operations, name, level, shape):
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([2], tf.int64)])
     def run(image, seed):
         with draws.fixed_by(seed):
             return operations[name](image, *args_of(name, level))
 
-    return run(pixels, seed).numpy()
+    return lambda pixels, seed: run(pixels, seed).numpy()
+
+
+def applied(operations, name, level, pixels, seed=SEED):
+    return traced(operations, name, level, pixels.shape)(pixels, seed)
 
 
 def test_all_sixteen_operations_are_ours():
@@ -64,12 +68,55 @@ def test_cutout_fills_the_same_box_in_a_span_of_frames():
     assert (filled[hit] == filled[first]).all()
 
 
-@pytest.mark.parametrize("value", [0, 130, 255])
-@pytest.mark.parametrize("name", ["AutoContrast", "Equalize", "Contrast", "Sharpness"])
-def test_a_clip_of_one_colour_is_what_the_garden_makes_of_it(name, value):
-    flat = np.full(SHAPE, value, np.uint8)
-    ours = applied(augment.OPERATIONS, name, 10.0, flat)
-    assert np.array_equal(ours, applied(gardens.NAME_TO_FUNC, name, 10.0, flat))
+def extremes(shape):
+    """Noise; clips of one colour; a channel of one value, of two, of all but a few pixels the same."""
+    noise = np.random.default_rng(7).integers(0, 256, shape).astype(np.uint8)
+    yield noise
+    for value in (0, 1, 130, 254, 255):
+        yield np.full(shape, value, np.uint8)
+    sparse = noise // 255 * 200
+    yield np.stack([np.full(shape[:3], 77, np.uint8), noise[..., 1] % 2 + 128, sparse[..., 2]], -1)
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 10, 3), (2, 5, 17, 3), (1, 3, 3, 3), (1, 1, 1, 3), (4, 1, 6, 3)])
+@pytest.mark.parametrize("name", sorted(augment.OPERATIONS))
+def test_an_operation_gives_the_gardens_pixels_on_extreme_clips_of_odd_sizes(name, shape):
+    if name == "Sharpness" and min(shape[1:3]) < 3:
+        pytest.skip("the Garden's smoothing needs three pixels a side")
+    for level in LEVELS[1:]:
+        ours, theirs = (traced(each, name, level, shape) for each in (augment.OPERATIONS, gardens.NAME_TO_FUNC))
+        for pixels in extremes(shape):
+            for seed in (SEED, (4, 1), (0, 6)):
+                assert np.array_equal(ours(pixels, seed), theirs(pixels, seed))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_colour_blends_with_its_grey_as_in_the_garden(level):
+    ours, theirs = (
+        traced(each, "Color", level, (1, 512, 2048, 3)) for each in (augment.OPERATIONS, gardens.NAME_TO_FUNC)
+    )
+    for begin in range(0, 1 << 24, 1 << 20):
+        colours = np.arange(begin, begin + (1 << 20)).reshape(1, 512, 2048)
+        pixels = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], -1).astype(np.uint8)
+        assert np.array_equal(ours(pixels, SEED), theirs(pixels, SEED))
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1, 0.28, 0.64, 1.0, 1.45, 1.72, 1.9])
+def test_every_two_bytes_blend_as_in_the_garden(factor):
+    first, second = (each.astype(np.uint8) for each in np.mgrid[:256, :256])
+    ours = augment._blended(tf.cast(first, tf.float32), tf.constant(second), tf.constant(factor, tf.float32))
+    assert np.array_equal(ours, gardens.blend(first, second, factor))
+
+
+def test_every_range_is_stretched_with_two_roundings():
+    # A range for each channel, all bytes in each.
+    low, high = (each.astype(np.float32) for each in np.triu_indices(256, 1))
+    scale = np.float32(255) / (high - low)
+    levels = np.repeat(np.arange(256, dtype=np.uint8)[None, None, :, None], len(low), axis=3)
+    ours = augment._stretched(levels, tf.constant(scale), tf.constant(-low * scale))
+    products = levels * scale
+    assert products.dtype == np.float32
+    assert np.array_equal(ours, np.clip(products - low * scale, 0, 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize("choices", [{}, {"prob_to_apply": 0.5, "exclude_ops": ["Cutout", "Invert"], "num_layers": 3}])

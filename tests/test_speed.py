@@ -1,6 +1,8 @@
 """The benchmark of the reader: what it reads, what it reports."""
 
+import concurrent.futures
 import json
+import multiprocessing
 
 import pytest
 from click.testing import CliRunner
@@ -29,13 +31,17 @@ def test_the_table_has_a_row_for_each_case(measured):
     assert lines[2] == "| training | 3 | 2 | 4 | 1.50 | 0.75 |"
 
 
-def test_every_case_is_read_by_all_three(monkeypatch, tmp_path):
-    monkeypatch.setattr(speed, "WIDTHS", (341,))
-    monkeypatch.setattr(speed, "_VIDEOS", 1)
-    monkeypatch.setattr(speed, "_EPOCH", 6)
-    monkeypatch.setattr(speed, "CASES", {case: (each, 8 if "train" in case else 1) for case, (each, _) in
-                                         speed.CASES.items()})  # fmt: skip
-    found = list(speed.measure(speed.write_shard(tmp_path / "shard.tfrecord"), rounds=1))
+def in_short(path):
+    """The benchmark on one small video."""
+    speed.WIDTHS, speed._VIDEOS, speed._EPOCH = (341,), 1, 6
+    speed.CASES = {case: (each, 8 if "train" in case else 1) for case, (each, _) in speed.CASES.items()}
+    return list(speed.measure(speed.write_shard(path), rounds=1))
+
+
+def test_every_case_is_read_by_all_three(tmp_path):
+    # In a process of its own: the Garden's reader cannot run where another test made operations deterministic.
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+        found = other.submit(in_short, tmp_path / "shard.tfrecord").result()
     assert [line["case"] for line in found] == ["training", "training with RandAugment", "30-view evaluation"]
     for line in found:
         assert set(line) == set(LINE)
