@@ -23,6 +23,7 @@ Pair = tuple[comparison.Outcomes, comparison.Outcomes]
 
 FLIPS = ["row", "follows", "class", "right", "wrong", "net"]
 _MOST_CLASSES = 3
+_LEFT = 0.5  # of the paper's videos; who has fewer answers another question
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +126,11 @@ def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.Da
     population = " and ".join(sorted({population for population in rows["population"] if population}))
     comparable = evidence.profile == "paper" and _on_the_papers_terms(study, runs)
     rows = rows.join(_verdicts(rows, usable, comparable))
-    remarks = _remarks(rows, runs, evidence, population, _planned_steps(study))
+    remarks = [evidence.caption, *_remarks(rows, runs, evidence, population, _planned_steps(study))]
     return Summary(
         study=study,
         profile=evidence.profile,
-        caption=" ".join([evidence.caption, *remarks]),
+        caption=" ".join(remarks if len(runs) else [f"Nothing of it was run under the {evidence.profile} profile."]),
         reference="paper" if comparable else f"paper, {study.dataset}",
         rows=rows,
         population=population,
@@ -319,10 +320,20 @@ def _details(pair: Pair | None, difference: Difference | None, planned: int, nam
 
 
 def _on_the_papers_terms(study: Study, runs: pd.DataFrame) -> bool:
-    # 400 classes tell Kinetics-400 from the embedded clips; nothing in a data set proves more than that.
+    """Whether the runs are the paper's training on the paper's data set, as far as their records can tell.
+
+    A data set is taken for the paper's by its number of classes and by sizes that the paper's can have shrunk to, since
+    videos vanish from the web; its name is the user's.
+    """
     paper = DATASETS.get(study.dataset)
+    if paper is None or runs.empty or any(runs["cut"]):
+        return False
     whole = all(runs["videos"] == runs["videos_in_split"])
-    return whole and not any(runs["cut"]) and paper is not None and all(runs["classes"] == paper.classes)
+    shrunk = paper.validation_videos * _LEFT <= runs["videos_in_split"].min()
+    fits = runs["videos_in_split"].max() <= paper.validation_videos
+    trained = runs["train_videos"].fillna(paper.train_videos)
+    fits &= paper.train_videos * _LEFT <= trained.min() and trained.max() <= paper.train_videos
+    return bool(whole and shrunk and fits and all(runs["classes"] == paper.classes))
 
 
 def _remarks(rows: pd.DataFrame, runs: pd.DataFrame, evidence: Evidence, population: str, planned: int) -> list[str]:
@@ -408,4 +419,6 @@ def _trained_on(runs: pd.DataFrame) -> str:
         {f"{int(some)} of {int(of)}" for some, of in zip(runs["videos"], runs["videos_in_split"], strict=True)}
     )
     protocols = " and ".join(sorted(set(runs["protocol"])))
-    return f"Trained on {', '.join(data)}; evaluated on {', '.join(videos)} validation videos, {protocols} views."
+    several = sorted({int(one) for one in runs["replicas"].dropna() if one > 1})
+    by = f" by {' and '.join(map(str, several))} replicas" if several else ""
+    return f"Trained on {', '.join(data)}{by}; evaluated on {', '.join(videos)} validation videos, {protocols} views."

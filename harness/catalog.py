@@ -56,6 +56,23 @@ def study(name: str) -> Study:
         raise ToggleError(f"{file}: defines no STUDY (see ablations/table3.py for how it looks)")
     if known.get(found.name, found) != found:
         raise ToggleError(f"{file}: the name {found.name!r} is taken by {known[found.name].title!r}")
+    try:
+        found.check()
+    except ToggleError as error:
+        raise ToggleError(f"{file}: {error}") from error
+    return found
+
+
+def named(names: Sequence[str]) -> list[Study]:
+    """The studies of some names and paths, each once.
+
+    Raises:
+      ToggleError: there is none of a name, or two files name a study alike.
+    """
+    found = list(dict.fromkeys(study(name) for name in names))
+    for one in found:
+        if sum(other.name == one.name for other in found) > 1:
+            raise ToggleError(f"two of the files name their study {one.name!r}: expected a name of its own for each")
     return found
 
 
@@ -74,6 +91,6 @@ def _module(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ToggleError(f"{file}: {type(error).__name__}: {error}") from error
     return module

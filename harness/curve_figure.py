@@ -17,13 +17,16 @@ from harness.drawing import MUTED, framed, style
 SPLITS = ("train", "validation")
 METRICS = ("loss", "top1")
 
-# Of Okabe and Ito, less the yellow; one for each run, in order. Their markers tell them apart in grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Of Okabe and Ito, less the yellow, and three of Tol's; one for each run, in order. Neighbours differ in lightness, and
+# markers tell all of them apart in grey.
+_COLOURS = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00", "#999933", "#882255", "#999999",
+)  # fmt: skip
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", "p")
 MOST = len(_COLOURS)  # runs that can be told apart
 # Characters of a line of the legend, of what an entry takes beside its label, and of the shortest entry.
 _KEY, _ENTRY, _SHORTEST = 96, 7, 32
-_PANELS, _KEY_LINE = 3.5, 0.17  # inches of all panels and of a line of the legend
+_PANELS, _KEY_LINE = 3.3, 0.17  # inches of both panels and of a line of the legend
 _HEADS = {"loss": "loss (nats)", "top1": "top-1 (%)"}
 _READ = (
     "Lines: training, the mean over the steps since the point before, on augmented clips; its loss holds weight decay "
@@ -115,7 +118,8 @@ def curves(title: str, caption: str, runs: Sequence[tuple[str, Iterable[Mapping[
         key = _key(points.labels)
         across = max(1, _KEY // max(_SHORTEST, _ENTRY + max(map(len, points.labels), default=0)))
         room = _KEY_LINE * max(1, -(-len(key) // across))
-        grid = figure.add_gridspec(2, len(METRICS), height_ratios=[room, _PANELS - room])
+        figure.set_figheight(figure.get_figheight() + room)
+        grid = figure.add_gridspec(2, len(METRICS), height_ratios=[room, _PANELS])
         _draw_key(figure.add_subplot(grid[0, :]), key, across)
         for place, metric in enumerate(METRICS):
             _draw_panel(figure.add_subplot(grid[1, place]), points, metric)
@@ -131,8 +135,8 @@ def _draw_panel(axes: Axes, points: CurvePoints, metric: str) -> None:
         look: dict[str, Any] = {"color": _COLOURS[place], "marker": _MARKERS[place], "linewidth": 0.8}
         if curve.split == "validation":
             axes.plot(curve.steps, curve.values, linestyle=":", markersize=4.5, markerfacecolor="white", **look)
-        else:  # one marker, at its end, tells it from others in grey
-            axes.plot(curve.steps, curve.values, markersize=3, markevery=[-1], **look)
+        else:
+            axes.plot(curve.steps, curve.values, markersize=3, markevery=_marked(place, len(curve.steps)), **look)
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel(_HEADS[metric])
     axes.grid(linewidth=0.4, alpha=0.4)
@@ -142,6 +146,16 @@ def _draw_panel(axes: Axes, points: CurvePoints, metric: str) -> None:
     if not own:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no curve yet", transform=axes.transAxes, ha="center", fontsize=7, color=MUTED)
+
+
+def _marked(place: int, points: int) -> list[int]:
+    """Which points of a line of training have a marker, which tells it from others in grey: its last, and two before.
+
+    They differ between runs, so that lines that run close together are marked one beside the other; in their first
+    third they are not yet apart.
+    """
+    third = (place + 0.5) / MOST / 3
+    return sorted({int(points * (1 / 3 + third)), int(points * (2 / 3 + third)), points - 1})
 
 
 def _key(labels: Sequence[str]) -> list[Line2D]:

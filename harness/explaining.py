@@ -1,4 +1,4 @@
-"""Where a number of a study's table comes from: its runs, their settings, data and files, and the number counted anew."""
+"""Where a number of a table comes from: its runs, their settings, data and files, and the number counted anew."""
 
 from __future__ import annotations
 
@@ -89,15 +89,17 @@ def explain(numbers: Summary, wanted: Mapping[int, Mapping[int, str]], store: St
     rows = {row.number: row for row in numbers.study.rows}
     if of.row not in rows:
         raise ExplainError(f"{of.study}: row {of.row}: expected one of {', '.join(map(str, rows))}")
+    if of.column.startswith("paper_") and of.column not in columns(numbers):
+        return _printed_besides(numbers, rows[of.row], of)
     if of.column not in columns(numbers):
         raise ExplainError(f"{of.study}: column {of.column!r}: {suggest(of.column, columns(numbers))}")
     value = float(numbers.rows.loc[of.row, of.column])
     head = f"{of.study}, row {of.row}, {of.column}: {_said(value)}"
     if of.column.startswith("paper_"):
         return Explanation((head, _from_the_paper(numbers, rows[of.row])), value, math.nan, True)
-    read = {number: _read(own, numbers, number, store) for number, own in wanted.items()}
     row = rows[of.row]
-    lines = [head, *_runs(read[of.row], read.get(row.follows or of.row - 1), store)]
+    read = _Reads(wanted, numbers, store)
+    lines = [head, *_runs(read[of.row], read.of(row.follows or of.row - 1), store)]
     found = _recounted(of, numbers, read)
     if found is None:
         return Explanation((*lines, "Nothing to count it from."), value, math.nan, math.isnan(value))
@@ -131,6 +133,23 @@ class _Read:
     def whole(self) -> bool:
         """Whether all of its runs are there; a part of them is no number."""
         return len(self.records) == self.wanted
+
+
+class _Reads:
+    """Rows read when they are asked for: a damaged record of another row is no matter of this one."""
+
+    def __init__(self, wanted: Mapping[int, Mapping[int, str]], numbers: Summary, store: Store) -> None:
+        self._wanted, self._numbers, self._store = wanted, numbers, store
+        self._known: dict[int, _Read] = {}
+
+    def __getitem__(self, number: int) -> _Read:
+        if number not in self._known:
+            self._known[number] = _read(self._wanted[number], self._numbers, number, self._store)
+        return self._known[number]
+
+    def of(self, number: int | None) -> _Read | None:
+        """A row, None where there is none of that number."""
+        return self[number] if number is not None and number in self._wanted else None
 
 
 def _read(wanted: Mapping[int, str], numbers: Summary, number: int, store: Store) -> _Read:
@@ -175,6 +194,18 @@ def _run(record: RunRecord, protocol: str, store: Store) -> list[str]:
     ]
 
 
+def _printed_besides(numbers: Summary, row: Row, of: Address) -> Explanation:
+    """A number that the paper prints and ours are not set against."""
+    name = of.column.removeprefix("paper_")
+    frame = published.load(numbers.study.published) if numbers.study.published else pd.DataFrame()
+    there = [f"paper_{column}" for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
+    if of.column not in there:
+        raise ExplainError(f"{of.study}: column {of.column!r}: {suggest(of.column, [*columns(numbers), *there])}")
+    value = float(frame.loc[row.published, name]) if row.published else math.nan
+    head = f"{of.study}, row {of.row}, {of.column}: {_said(value)}"
+    return Explanation((head, _from_the_paper(numbers, row)), value, math.nan, True)
+
+
 def _from_the_paper(numbers: Summary, row: Row) -> str:
     name = numbers.study.published
     if name is None or row.published is None:
@@ -183,9 +214,9 @@ def _from_the_paper(numbers: Summary, row: Row) -> str:
     return f"Printed in {source['title']}: {source['table']}; row {row.published} of ablations/published/{name}.csv"
 
 
-def _recounted(of: Address, numbers: Summary, read: Mapping[int, _Read]) -> tuple[float, str] | None:
+def _recounted(of: Address, numbers: Summary, read: _Reads) -> tuple[float, str] | None:
     """The number, and how it was counted; None where there is nothing to count."""
-    own, before = read[of.row], read.get(next(row.follows or 0 for row in numbers.study.rows if row.number == of.row))
+    own, before = read[of.row], read.of(next(row.follows for row in numbers.study.rows if row.number == of.row))
     if of.column in ("seeds", "seeds_wanted"):
         return float({"seeds": len(own.records), "seeds_wanted": own.wanted}[of.column]), "runs"
     if of.column in _OF_A_RUN and own.records:
@@ -326,12 +357,12 @@ def _family(numbers: Summary) -> int:
     return sum(row.follows in known for row in numbers.study.rows)
 
 
-def _holm(of: Address, numbers: Summary, read: Mapping[int, _Read]) -> tuple[float, str]:
+def _holm(of: Address, numbers: Summary, read: _Reads) -> tuple[float, str]:
     """Holm's correction over the steps of the study; one that is missing counts as the largest."""
     name = of.column.removesuffix("_holm")
     found = {}
     for row in numbers.study.rows:
-        before, own = read.get(row.follows or 0), read[row.number]
+        before, own = read.of(row.follows), read[row.number]
         if before is not None and before.whole and own.whole and set(before.records) == set(own.records):
             found[row.number] = float(getattr(_difference(before, own, numbers), name))
     missing = [1.0] * (_family(numbers) - sum(not math.isnan(p) for p in found.values()))

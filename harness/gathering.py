@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from harness import aggregate, published, store
+from harness import aggregate, catalog, published, store
 from harness.aggregate import Evidence, Summary
 from harness.data.embedded import EmbeddedSpec
 from harness.designs import Design, Question
@@ -73,13 +73,17 @@ def stem(workspace: Workspace, study: Study, seeds: int, asked: Sequence[str] = 
       seeds: how many seeds each row has.
       asked: what designs add, as :func:`asked` gives it.
     """
-    added = [row.applied[-1] for row in study.rows if row.published is None and row.applied]
-    parts = [study.name, workspace.profile.name, *(f"plus-{one.short}" for one in added if study.published)]
+    # Only what `Study.plus` added; a study of the user's is known by its name.
+    own = {row.number for row in known.rows} if (known := catalog.studies().get(study.name)) else set()
+    added = [row.applied[-1] for row in study.rows if own and row.number not in own]
+    parts = [study.name, workspace.profile.name, *(f"plus-{one.short}" for one in added)]
     if seeds > 1:
         parts.append(f"{seeds}-seeds")
     parts += asked
     facts, profile = workspace.assigned([study])[study.name].facts, workspace.profile
-    if (facts.name == EmbeddedSpec().name) != profile.embedded:
+    # Of prepared data sets there may be several of one name; nothing is named after one that is only planned with.
+    usual = facts.name == EmbeddedSpec().name if profile.embedded else not facts.fingerprint
+    if not usual:
         parts.append(f"on-{re.sub(r'[^A-Za-z0-9.-]+', '-', facts.name)}-{facts.fingerprint[:8]}")
     if workspace.replicas not in (1, profile.replicas):
         parts.append(f"{workspace.replicas}-replicas")

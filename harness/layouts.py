@@ -25,10 +25,12 @@ class Layout:
     Attributes:
       table: summary -> its table.
       figure: summary -> its figure, None where there is nothing to draw.
+      needs: columns that the published numbers must have; empty where there need be none.
     """
 
     table: Callable[[Summary], Table]
     figure: Callable[[Summary], Figure | None] = lambda _: None
+    needs: frozenset[str] = frozenset()
 
 
 def _steps_in_a_line(numbers: Summary) -> Figure | None:
@@ -38,15 +40,9 @@ def _steps_in_a_line(numbers: Summary) -> Figure | None:
 
 
 def _paper(numbers: Summary) -> tuple[pd.DataFrame, Mapping[str, Any]]:
-    """The published numbers that the study answers to, and where they come from.
-
-    Raises:
-      ToggleError: it answers to none, and its layout is one that sets the paper's numbers beside.
-    """
-    study = numbers.study
-    if study.published is None:
-        raise ToggleError(f"{study.name}: layout {study.layout!r} needs `published`, the numbers to set it beside")
-    return published.load(study.published), published.source(study.published)
+    """The published numbers that the study answers to, and where they come from."""
+    name = numbers.study.published or ""
+    return published.load(name), published.source(name)
 
 
 def _comparison(numbers: Summary) -> Table:
@@ -66,10 +62,38 @@ def _scaling_figure(numbers: Summary) -> Figure:
 
 LAYOUTS: Mapping[str, Layout] = {
     "additive": Layout(tables.additive, _steps_in_a_line),
-    "comparison": Layout(_comparison),
-    "accuracy": Layout(_comparison, lambda numbers: paper_figures.accuracy(numbers, *_paper(numbers))),
-    "scaling": Layout(_scaling_table, _scaling_figure),
+    "comparison": Layout(_comparison, needs=frozenset({"model", "family"})),
+    "accuracy": Layout(
+        _comparison,
+        lambda numbers: paper_figures.accuracy(numbers, *_paper(numbers)),
+        frozenset({"model", "series", "gflops"}),
+    ),
+    "scaling": Layout(_scaling_table, _scaling_figure, frozenset({"label", "depth", "frames", "resolution", "gflops"})),
 }
+
+
+def check(study: Study) -> None:
+    """Refuses a study that could be trained and not be drawn.
+
+    Raises:
+      ToggleError: its layout, the published numbers that it names, or a row of them that there is not.
+    """
+    layout = of(study)
+    if study.published is None:
+        if layout.needs:
+            raise ToggleError(f"{study.name}: layout {study.layout!r} needs `published`, the numbers to set it beside")
+        return
+    if study.published not in published.names():
+        raise ToggleError(f"{study.name}: published={study.published!r}: {suggest(study.published, published.names())}")
+    frame = published.load(study.published)
+    if missing := sorted(layout.needs - set(frame)):
+        raise ToggleError(f"{study.name}: layout {study.layout!r}: {study.published} prints no {', '.join(missing)}")
+    for row in study.rows:
+        if row.published is not None and row.published not in frame.index:
+            raise ToggleError(
+                f"{study.name}, row {row.number}: published={row.published}: {study.published} has rows 1 to "
+                f"{len(frame)}"
+            )
 
 
 def of(study: Study) -> Layout:

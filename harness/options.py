@@ -19,9 +19,9 @@ from harness.experiment import Cut, SettingsError
 
 if TYPE_CHECKING:
     from harness.designs import Design, Question
+    from harness.experiment import Profile
     from harness.studies import Study
     from harness.toggles import Applied, Toggle
-    from harness.experiment import Profile
     from harness.workspace import DataSet, Workspace
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -25,6 +25,7 @@ from harness import (
 from harness.aggregate import Evidence, Summary
 from harness.credit import Credits
 from harness.designs import Design, Question
+from harness.experiment import SettingsError
 from harness.planning import Plan
 from harness.rendering import Table
 from harness.report_pages import Rendered
@@ -115,20 +116,22 @@ def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]
     What flipped class by class is a file of values alone: it is too long to be looked at.
     """
     layout = layouts.of(numbers.study)
+    main = dataclasses.replace(layout.table(numbers), name=name)
     steps = tables.steps(numbers) if any(row.follows for row in numbers.study.rows) else None
-    written = _write_tables([(name, layout.table(numbers)), (f"{name}-steps", steps)], results)
+    steps = dataclasses.replace(steps, name=f"{name}-steps") if steps else None
+    written = write_tables([(name, main), (f"{name}-steps", steps)], results)
     (results / "tables" / f"{name}-flips.csv").unlink(missing_ok=True)
     if len(numbers.flips):
         flips = numbers.flips.to_csv(index=False, lineterminator="\n")
         written.append(files.replace(results / "tables" / f"{name}-flips.csv", flips.encode()))
     figure = layout.figure(numbers)
-    return written + (_write_figure(figure, name, plots) if figure else [])
+    return written + (write_figure(figure, name, plots) if figure else [])
 
 
 def write_credits(found: Credits, name: str, results: Path, plots: Path) -> list[Path]:
     """Writes what designs say of the toggles, under a name; the paths written."""
     named = [(f"{name}-credit", tables.credits(found)), (f"{name}-interactions", tables.interactions(found))]
-    return _write_tables(named, results) + _write_figure(credit_figure.credits(found), f"{name}-credit", plots)
+    return write_tables(named, results) + write_figure(credit_figure.credits(found), f"{name}-credit", plots)
 
 
 def render(parts: Sequence[Part]) -> list[Rendered]:
@@ -143,17 +146,42 @@ def _rendered(part: Part) -> Rendered:
     return report_pages.render(part.draw())
 
 
-def write_report(sections: Sequence[Rendered], results: Path, plots: Path) -> list[Path]:
-    """Writes a report: its tables and figures, and the pages `report.md`, `.html` and `.tex` in the results folder."""
+def write_report(sections: Sequence[Rendered], results: Path, plots: Path, page: str = "report") -> list[Path]:
+    """Writes a report: its tables and figures, and its pages in the results folder.
+
+    Args:
+      sections: its parts.
+      results: the results folder.
+      plots: folder of the figures.
+      page: name of the pages `.md`, `.html` and `.tex`.
+
+    Raises:
+      SettingsError: two sections would have the same files.
+    """
     where = Path(os.path.relpath(plots, results)).as_posix()
+    _refuse_one_name_for_two(sections)
     contents = {results / "tables" / name: text.encode() for one in sections for name, text in _texts(one)}
     contents |= {plots / name: content for one in sections for name, content in _images(one)}
-    contents |= {
-        results / "report.md": report_pages.markdown(_REPORT, sections, where).encode(),
-        results / "report.html": report_pages.html_page(_REPORT, sections, where).encode(),
-        results / "report.tex": report_pages.latex(_REPORT, sections, where).encode(),
-    }
+    pages = {"md": report_pages.markdown, "html": report_pages.html_page, "tex": report_pages.latex}
+    contents |= {results / f"{page}.{suffix}": page_of(_REPORT, sections, where).encode()
+                 for suffix, page_of in pages.items()}  # fmt: skip
+    for path in {path for one in sections for path in _earlier(one, results)} - set(contents):
+        path.unlink(missing_ok=True)
     return [files.replace(path, content) for path, content in contents.items()]
+
+
+def _refuse_one_name_for_two(sections: Sequence[Rendered]) -> None:
+    names = [name for one in sections for name in one.tables]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"{name}: two trainings would be written under this name; narrow the report to one")
+
+
+def _earlier(section: Rendered, results: Path) -> Iterator[Path]:
+    """Files that an earlier drawing of the section's study may have left."""
+    for name in list(section.tables)[:1]:
+        yield from (results / "tables" / f"{name}-steps.{suffix}" for suffix in rendering.SUFFIXES)
+        yield results / "tables" / f"{name}-flips.csv"
 
 
 def _texts(section: Rendered) -> Iterator[tuple[str, str]]:
@@ -167,7 +195,7 @@ def _images(section: Rendered) -> Iterator[tuple[str, bytes]]:
         yield from ((f"{name}.{suffix}", content) for suffix, content in rendered.items())
 
 
-def _write_tables(named: Iterable[tuple[str, Table | None]], results: Path) -> list[Path]:
+def write_tables(named: Iterable[tuple[str, Table | None]], results: Path) -> list[Path]:
     """Writes tables under their names; a table that is None leaves none of an earlier drawing behind."""
     written = []
     for name, table in named:
@@ -181,5 +209,6 @@ def _write_tables(named: Iterable[tuple[str, Table | None]], results: Path) -> l
     return written
 
 
-def _write_figure(figure: Figure, name: str, plots: Path) -> list[Path]:
+def write_figure(figure: Figure, name: str, plots: Path) -> list[Path]:
+    """Writes a figure in every format under a name; the paths written."""
     return [files.replace(plots / f"{name}.{suffix}", drawing.to_bytes(figure, suffix)) for suffix in drawing.SUFFIXES]

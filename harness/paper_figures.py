@@ -39,13 +39,14 @@ _LOOKS: dict[str, dict[str, Any]] = {
 }
 _OTHER: dict[str, Any] = {"marker": "P", "color": "#CC79A7"}
 _SIZE = 4.5  # points that a marker is wide
+_UNMEASURED: dict[str, Any] = {"low": math.nan, "high": math.nan, "step": ""}  # of a published point
 # Where a name may stand about its point, the best place first: direction and alignment.
 _PLACES = [
     (0, 1, "center", "bottom"), (0, -1, "center", "top"), (1, 0, "left", "center"), (-1, 0, "right", "center"),
     (0.7, -0.7, "left", "top"), (-0.7, 0.7, "right", "bottom"), (0.7, 0.7, "left", "bottom"),
     (-0.7, -0.7, "right", "top"),
 ]  # fmt: skip
-_DISTANCES = (5, 9, 14, 20)  # points
+_TRIED = [(distance, *place) for distance in (5, 9, 14, 20) for place in _PLACES]  # distances in points
 _OUTSIDE, _ON_NAME, _ON_BAR, _ON_LINE = 1000.0, 20.0, 6.0, 2.0  # how much worse a place is for what is there already
 
 
@@ -60,6 +61,7 @@ class Series:
       gflops: 1e9 multiply-adds of one view; NaN where they are not known.
       top1: percent, higher is better; NaN of a row of ours that is not finished: there the line breaks.
       low, high: ends of the 95 % interval, in percent; NaN where there is none.
+      step: what is written of each point's step, with its mark: "-4.2*"; empty where there is none.
       start: GFLOPs and top-1 of the point of another series from which the line starts; None where it starts itself.
     """
 
@@ -70,6 +72,7 @@ class Series:
     top1: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    step: tuple[str, ...]
     start: tuple[float, float] | None = None
 
 
@@ -107,12 +110,12 @@ def accuracy_points(summary: Summary | None, published: pd.DataFrame, source: Ma
       published: the published points, as :func:`harness.published.load` gives "figure1".
       source: where they come from, as :func:`harness.published.source` gives it.
     """
-    printed = published.assign(label=published["model"], kind=published["series"], low=math.nan, high=math.nan)
+    printed = published.assign(label=published["model"], kind=published["series"], **_UNMEASURED)
     named = set(published["model"])
     ours = pd.DataFrame([] if summary is None else [_own_model(row, summary, named) for row in summary.study.rows])
     return CostPoints(
-        title=f"Top-1 against computation{_profile(summary)}",
-        caption=" ".join([paper_tables.provenance(source), *source["notes"], _own_words(summary)]),
+        title=paper_tables.title(summary, "Top-1 against computation"),
+        caption=" ".join([paper_tables.provenance(source), *source["notes"], *_own_words(summary, ours)]),
         series=(*_families(printed, ours=False), *_families(ours, ours=True)),
         profile="" if summary is None else summary.profile,
         comparable=summary is not None and summary.comparable,
@@ -138,16 +141,16 @@ def scaling_points(
     costs = published["gflops"].fillna(pd.Series(counted or {}, dtype=float))
     own = costs.notna() & published["gflops"].isna() & published["top1"].notna()
     labels = published["label"] + own.map({True: tables.DAGGER, False: ""})
-    printed = published.assign(gflops=costs, label=labels, low=math.nan, high=math.nan)
+    printed = published.assign(gflops=costs, label=labels, **_UNMEASURED)
     ours = pd.DataFrame([] if summary is None else _own_scales(summary, published["label"]))
     return CostPoints(
-        title=f"Scaling by depth, frames and resolution{_profile(summary)}",
+        title=paper_tables.title(summary, "Scaling by depth, frames and resolution"),
         caption=" ".join(
             [
                 paper_tables.provenance(source),
                 *paper_tables.unknown_in_picture(published),
                 *_counted_words(published, costs),
-                _own_words(summary),
+                *_own_words(summary, ours),
             ]
         ),
         series=(
@@ -192,12 +195,21 @@ def _counted_words(published: pd.DataFrame, costs: pd.Series[Any]) -> Iterator[s
         yield f"Not drawn, since their GFLOPs are unknown: {named}."
 
 
-def _own_words(summary: Summary | None) -> str:
-    return "Nothing of ours was run." if summary is None else f"Ours: {summary.caption}"
-
-
-def _profile(summary: Summary | None) -> str:
-    return "" if summary is None else f" ({summary.profile} profile)"
+def _own_words(summary: Summary | None, ours: pd.DataFrame) -> Iterator[str]:
+    """What ours are; the points are a line for each row of the study, in its order."""
+    if summary is None:
+        yield "Nothing of ours was run."
+        return
+    yield f"Ours: {summary.caption}"
+    labels = dict(zip((row.number for row in summary.study.rows), ours["label"], strict=True))
+    found: dict[str, list[str]] = {}
+    for above, row in zip([None, *labels], summary.study.rows, strict=False):
+        if row.follows is not None and paper_tables.has_step(row, summary):
+            whence = "the row before it" if row.follows == above else labels[row.follows]
+            found.setdefault(whence, []).append(labels[row.number])
+    if found:
+        said = (f"of {paper_tables.listed(names)} from {whence}" for whence, names in found.items())
+        yield f"A signed number is the step of a point: {'; '.join(said)}."
 
 
 def _own_model(row: Row, summary: Summary, named: Set[str]) -> dict[str, Any]:
@@ -209,8 +221,11 @@ def _own_model(row: Row, summary: Summary, named: Set[str]) -> dict[str, Any]:
     return {"label": label or tables.change(row, summary.study), "kind": kind, **_own_numbers(row, summary)}
 
 
-def _own_numbers(row: Row, summary: Summary) -> dict[str, float]:
-    return {name: float(summary.rows.loc[row.number, name]) for name in ("gflops", "top1", "low", "high")}
+def _own_numbers(row: Row, summary: Summary) -> dict[str, Any]:
+    line = summary.rows.loc[row.number]
+    known = paper_tables.has_step(row, summary)
+    step = tables.signed(line["step"]) + tables.mark(line["finding"]) if known else ""
+    return {"step": step, **{name: float(line[name]) for name in ("gflops", "top1", "low", "high")}}
 
 
 def _own_scales(summary: Summary, labels: pd.Series[Any]) -> Iterator[dict[str, Any]]:
@@ -265,7 +280,8 @@ def _series(kind: str, ours: bool, points: pd.DataFrame, start: pd.Series[Any] |
     if len(_known(some)):
         numbers = {name: tuple(map(float, some[name])) for name in ("gflops", "top1", "low", "high")}
         origin = None if start is None else (float(start["gflops"]), float(start["top1"]))
-        yield Series(kind=kind, ours=ours, labels=tuple(some["label"]), start=origin, **numbers)
+        labels, step = tuple(some["label"]), tuple(some["step"])
+        yield Series(kind=kind, ours=ours, labels=labels, step=step, start=origin, **numbers)
 
 
 def accuracy(summary: Summary | None, published: pd.DataFrame, source: Mapping[str, Any]) -> Figure:
@@ -328,13 +344,18 @@ def _draw_series(axes: Axes, series: Series, name: str | None) -> None:
 
 
 def _name(axes: Axes, panel: Sequence[Series]) -> None:
-    """Names the points, each where it touches the least; of ours those that the paper does not name alike beside."""
+    """Names the points, with their steps, each where it touches the least; what the paper names alike beside, once."""
     published = {label.rstrip(tables.DAGGER) for series in panel if not series.ours for label in series.labels}
-    taken = _taken(axes, panel)
+    taken, written = _taken(axes, panel), []
     for series in panel:
-        for label, x, y in zip(series.labels, series.gflops, series.top1, strict=True):
-            if not math.isnan(y) and (not series.ours or label not in published):
-                taken.append((_place(axes, label, (x, y), taken), _ON_NAME))
+        for label, step, x, y in zip(series.labels, series.step, series.gflops, series.top1, strict=True):
+            name = "" if series.ours and label in published else label
+            if not math.isnan(y) and (text := "\n".join(filter(None, [name, step]))):
+                written.append(_write(axes, text, (x, y)))
+    # Those first that have the least room even alone.
+    for one in sorted(written, key=lambda one: sum(_costs(one, axes, taken)), reverse=True):
+        costs = _costs(one, axes, taken)
+        taken.append((_moved(one, *_TRIED[costs.index(min(costs))]), _ON_NAME))
 
 
 def _taken(axes: Axes, panel: Sequence[Series]) -> list[tuple[Bbox, float]]:
@@ -361,14 +382,15 @@ def _pixels(axes: Axes, x: Sequence[float], y: Sequence[float]) -> npt.NDArray[n
     return np.asarray(axes.transData.transform(np.column_stack([x, y])))
 
 
-def _place(axes: Axes, text: str, point: tuple[float, float], taken: Sequence[tuple[Bbox, float]]) -> Bbox:
-    """Writes a name about its point, in the first of the places where it touches the least; its box."""
-    written = axes.annotate(text.replace(", ", ",\n"), point, xytext=(0, 0), textcoords="offset points", fontsize=7,
-                            linespacing=0.9, color=MUTED,
-                            path_effects=[withStroke(linewidth=1.5, foreground="white")])  # fmt: skip
-    places = [(distance, *place) for distance in _DISTANCES for place in _PLACES]
-    best = min(places, key=lambda place: _cost(_moved(written, *place), axes, taken))
-    return _moved(written, *best)
+def _write(axes: Axes, text: str, point: tuple[float, float]) -> Annotation:
+    return axes.annotate(text.replace(", ", ",\n"), point, xytext=(0, 0), textcoords="offset points", fontsize=7,
+                         linespacing=0.9, color=MUTED,
+                         path_effects=[withStroke(linewidth=1.5, foreground="white")])  # fmt: skip
+
+
+def _costs(written: Annotation, axes: Axes, taken: Sequence[tuple[Bbox, float]]) -> list[float]:
+    """How much a name touches in each of the places that are tried; among equal ones the first is the best."""
+    return [_cost(_moved(written, *place), axes, taken) for place in _TRIED]
 
 
 def _moved(written: Annotation, distance: float, right: float, up: float, across: str, along: str) -> Bbox:

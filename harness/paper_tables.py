@@ -19,11 +19,12 @@ _PICTURE = "only in the picture"
 _TEXTS = ("pretrain", "dataset")
 _NUMBERS = (
     "gflops", "params", "top1", "low", "high", "population", "top5", "top5_low", "top5_high", "seeds", "seeds_wanted",
-    "videos", "protocol", "views", "verdict", "verdict_low", "verdict_high", "run_ids",
+    "videos", "step", "step_low", "step_high", "p_holm", "finding", "protocol", "views", "verdict", "verdict_low",
+    "verdict_high", "run_ids",
 )  # fmt: skip
-_WORDS = {"population", "protocol", "views", "verdict"}
+_WORDS = {"population", "finding", "protocol", "views", "verdict"}
 _PRINTED = {"gflops": "GFLOPs", "params_m": "parameters", "top1": "top-1", "top5": "top-5"}
-_NOT_RUN = "Not run: none of these models was trained here."
+_POINTS = "Scaling by depth, frames and resolution"  # title of Figure 2 where nothing of ours has one
 
 
 def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], summary: Summary | None = None) -> Table:
@@ -33,8 +34,9 @@ def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], su
     Columns: "row" (the published row's number, NaN for one of ours alone), "model", "family" ("paper": its own;
     "other": quoted by it; "added": ours alone); each number and text of the published frame with "paper_" before its
     name; "own_row" (the number of ours in its study), "scale" (the axes of ours that are not at their default, in
-    words; its model where all are), "depth" (of ours, where it is not the default), and ours under the names of
-    :class:`harness.aggregate.Summary`'s rows. What is not there is NaN or empty.
+    words; its model where all are), "depth" (of ours, where it is not the default), "follows" (the row of ours that its
+    step is from), and ours under the names of :class:`harness.aggregate.Summary`'s rows. What is not there is NaN or
+    empty. The title is the summary's own, and the published one where there is no summary.
 
     Args:
       name: short name, for labels: "table3".
@@ -44,12 +46,14 @@ def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], su
         where nothing of it can be run.
     """
     data = _joined(published, summary)
-    title, _, _ = source["caption"].partition(". ")
+    printed, _, _ = source["caption"].partition(". ")
+    own = _not_run() if summary is None else _own_columns(summary, published, data)
+    trained = "pre-training" if "pre-train" in source["protocol"] else "training"
     return Table(
         name=name,
-        title=f"{title.removesuffix('.')}{_profile(summary)}",
-        caption=" ".join([provenance(source), *_unknown(published), own_caption(summary)]),
-        columns=(*_published_columns(published), *(_own_columns(summary, published) if summary is not None else ())),
+        title=title(summary, printed.removesuffix(".")),
+        caption=" ".join([provenance(source), *_unknown(published), own_caption(summary, trained)]),
+        columns=(*_published_columns(published), *own),
         data=data,
     )
 
@@ -57,7 +61,7 @@ def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], su
 def scaling(published: pd.DataFrame, summary: Summary | None = None) -> Table:
     """The numbers behind the paper's Figure 2: a line for each of its points, and ours beside it.
 
-    Its data are those of :func:`comparison`; "model" is the point's label.
+    Its data are those of :func:`comparison`; "model" is the point's label. Name and title are the summary's own.
 
     Args:
       published: the points, as :func:`harness.published.load` gives "figure2".
@@ -72,11 +76,9 @@ def scaling(published: pd.DataFrame, summary: Summary | None = None) -> Table:
         Column("paper: GFLOPs", _of_the_picture("gflops", "{:.0f}"), "right", wrap=10),
         Column("paper: top-1 (%)", _of_the_picture("top1", "{:.1f}"), "right", wrap=10),
     ]
-    if summary is not None:
-        shown += _own_points(summary)
     return Table(
-        name="figure2",
-        title=f"Scaling by depth, frames and resolution{_profile(summary)}",
+        name="figure2" if summary is None else summary.study.name,
+        title=title(summary, _POINTS),
         caption=" ".join(
             [
                 "Top-1 in percent; GFLOPs of one view; resolution is the side of the training crop in pixels.",
@@ -84,7 +86,7 @@ def scaling(published: pd.DataFrame, summary: Summary | None = None) -> Table:
                 own_caption(summary),
             ]
         ),
-        columns=tuple(shown),
+        columns=(*shown, *(_not_run() if summary is None else _own_points(summary, data))),
         data=data,
     )
 
@@ -106,10 +108,11 @@ def unknown_in_picture(published: pd.DataFrame) -> list[str]:
 def _named(published: pd.DataFrame, column: str) -> str:
     """The labels or models of the rows that have no value there."""
     names = published["label" if "label" in published else "model"]
-    return _listed(names[published[column].isna()])
+    return listed(names[published[column].isna()])
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names as a sentence lists them: "A, B and C"."""
     *others, last = [*names] or [""]
     return f"{', '.join(others)} and {last}" if others else last
 
@@ -156,11 +159,14 @@ def _own(row: Row | None, numbers: pd.Series[Any] | None) -> dict[str, Any]:
     if row is None or numbers is None:
         words = dict.fromkeys(_WORDS, "")
         blank = dict.fromkeys(_NUMBERS, math.nan) | words | {"seeds": 0, "seeds_wanted": 1, "run_ids": ()}
-        return {"own_row": math.nan, "scale": "", "depth": math.nan, **{name: blank[name] for name in _NUMBERS}}
+        unknown = {"own_row": math.nan, "scale": "", "depth": math.nan, "follows": math.nan}
+        return unknown | {name: blank[name] for name in _NUMBERS}
     axes = [one for one in row.applied if one.toggle.axis]
     depth = next((one.value for one in axes if one.toggle.key == "depth"), math.nan)
     scale = ", ".join(one.label for one in axes) or _named_row(row)
-    return {"own_row": row.number, "scale": scale, "depth": depth, **{name: numbers[name] for name in _NUMBERS}}
+    follows = math.nan if row.follows is None else row.follows
+    own = {"own_row": row.number, "scale": scale, "depth": depth, "follows": follows}
+    return own | {name: numbers[name] for name in _NUMBERS}
 
 
 def _published_columns(published: pd.DataFrame) -> Iterator[Column]:
@@ -180,32 +186,50 @@ def _published_columns(published: pd.DataFrame) -> Iterator[Column]:
         yield Column("top-5 (%)", _number("paper_top5", "{:.1f}"), "right")
 
 
-def _own_columns(summary: Summary, published: pd.DataFrame) -> Iterator[Column]:
+def _not_run() -> Iterator[Column]:
+    """Ours where there is nothing: the paper's own models could have been trained, other systems not."""
+    yield Column("ours: top-1 (%)", _absent, "right")
+
+
+def _own_columns(summary: Summary, published: pd.DataFrame, data: pd.DataFrame) -> Iterator[Column]:
     """Ours, each head saying so; captions and questions name them by the study's row."""
     yield Column("ours: row", lambda line: _whole(line["own_row"]), "right")
     yield Column("ours: GFLOPs × views", _known("gflops", _own_cost), "right")
     if "params_m" in published:
         yield Column("ours: params (M)", _known("params", _own_params), "right")
-    accuracy = list(_own_accuracy(summary))
+    accuracy = list(_own_accuracy(summary, data))
     if "top5" in published:
         accuracy.insert(2, Column("ours: top-5 (%)", _number("top5", "{:.1f}"), "right"))
     yield from accuracy
 
 
-def _own_points(summary: Summary) -> Iterator[Column]:
+def _own_points(summary: Summary, data: pd.DataFrame) -> Iterator[Column]:
     """Ours beside a point of Figure 2; how a row was evaluated differs with its resolution."""
     yield Column("ours: row", lambda line: _whole(line["own_row"]), "right")
     yield Column("ours: depth", _own_depth, "right")
     yield Column("ours: GFLOPs", _known("gflops", lambda line: gflops(line["gflops"])), "right")
     yield Column("ours: views", lambda line: _times(line["protocol"]) or NOTHING)
-    yield from _own_accuracy(summary)
+    yield from _own_accuracy(summary, data)
 
 
-def _own_accuracy(summary: Summary) -> Iterator[Column]:
-    yield Column("ours: top-1 (%)", _said(_number("top1", "{:.1f}")), "right")
+def _own_accuracy(summary: Summary, data: pd.DataFrame) -> Iterator[Column]:
+    yield Column("ours: top-1 (%)", _said(_own_top1(data["own_row"].shift())), "right")
     yield Column("ours: 95 % interval", _known("low", _own_interval))
     if summary.comparable:
-        yield Column("verdict, ours − paper", _said(_verdict))
+        yield Column(tables.VERDICT_HEAD, _said(tables.verdict))
+
+
+def _own_top1(above: pd.Series[Any]) -> Callable[[Line], str]:
+    """Our accuracy and its step; the line above, whose row is given by line, may be none of ours."""
+
+    def shown(line: Line) -> str:
+        if math.isnan(line["top1"]):
+            return NOTHING
+        step = math.nan if math.isnan(line["follows"]) else line["step"]
+        where = tables.origin(line["follows"], above[line["line"]])
+        return tables.with_step(line["top1"], step, tables.mark(line["finding"]), where)
+
+    return shown
 
 
 def _known(name: str, form: Callable[[Line], str]) -> Callable[[Line], str]:
@@ -265,13 +289,6 @@ def _paper_top1(line: Line) -> str:
     return f"{line['paper_top1']:.1f}" + ("" if math.isnan(step) else f" ({tables.signed(step)})")
 
 
-def _verdict(line: Line) -> str:
-    if math.isnan(line["verdict_low"]):
-        return line["verdict"] or NOTHING
-    low, high = tables.signed(line["verdict_low"]), tables.signed(line["verdict_high"])
-    return f"{line['verdict']} [{low}, {high}]"
-
-
 def _number(name: str, form: str) -> Callable[[Line], str]:
     return lambda line: NOTHING if math.isnan(line[name]) else form.format(line[name])
 
@@ -305,8 +322,9 @@ def _text(name: str) -> Callable[[Line], str]:
     return lambda line: line[name] if isinstance(line[name], str) else NOTHING
 
 
-def _profile(summary: Summary | None) -> str:
-    return "" if summary is None else f" ({summary.profile} profile)"
+def title(summary: Summary | None, published: str) -> str:
+    """The title of a table or figure: the study's own, with its profile; what is published has one where none is."""
+    return published if summary is None else f"{summary.study.title} ({summary.profile} profile)"
 
 
 def provenance(source: Mapping[str, Any]) -> str:
@@ -323,9 +341,26 @@ def _unknown(published: pd.DataFrame) -> Iterator[str]:
         yield f"Not printed: {' and '.join(f'{what} of {names}' for what, names in missing.items() if names)}."
 
 
-def own_caption(summary: Summary | None) -> str:
-    """What ours are, beside published numbers, and how a verdict is read, or why there is none."""
-    return _NOT_RUN if summary is None else f"Ours: {summary.caption}{_reading(summary)}"
+def own_caption(summary: Summary | None, trained: str = "training") -> str:
+    """What ours are, beside published numbers, and how a verdict is read, or why there is none.
+
+    Args:
+      summary: ours; None where nothing was run.
+      trained: what was not run then.
+    """
+    if summary is None:
+        return f"Ours: nothing was run under this {trained}."
+    return f"Ours: {summary.caption}{_brackets(summary)}{_reading(summary)}"
+
+
+def has_step(row: Row, summary: Summary) -> bool:
+    """Whether a row's step is known."""
+    return row.follows is not None and not math.isnan(summary.rows.loc[row.number, "step"])
+
+
+def _brackets(summary: Summary) -> str:
+    stepped = any(has_step(row, summary) for row in summary.study.rows)
+    return " In brackets: the step from the row above, or from the row of ours that is named." if stepped else ""
 
 
 def _reading(summary: Summary) -> str:

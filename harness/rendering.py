@@ -132,13 +132,14 @@ def render(table: Table) -> dict[str, str]:
 
 def markdown(table: Table) -> str:
     """The table as GitHub's Markdown, between its title and its caption."""
-    shown = cells(table).map(_markdown_text).rename(columns=_markdown_text)
+    shown = cells(table).map(markdown_text).rename(columns=markdown_text)
     align = [column.align for column in table.columns]
     body = shown.to_markdown(index=False, disable_numparse=True, colalign=align)
-    return f"**{_markdown_text(table.title)}**\n\n{body}\n\n{_markdown_text(table.caption)}\n"
+    return f"**{markdown_text(table.title)}**\n\n{body}\n\n{markdown_text(table.caption)}\n"
 
 
-def _markdown_text(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """A text outside of tables, as Markdown."""
     # tabulate leaves these as they are: a bar would end the cell, < begin a tag, and such an asterisk emphasis; one
     # that follows a number cannot begin it and stays as it is.
     return re.sub(r"[|<]|\*(?=\w)|(?<!\w)\*(?=[^\w\s])", r"\\\g<0>", text)
@@ -208,7 +209,9 @@ def html(table: Table) -> str:
         [*_CSS, *styles]
     )
     styler.set_caption(f"<strong>{title}</strong><br>{caption}")
-    return str(styler.to_html(table_uuid=table.name, cell_ids=False, doctype_html=False))
+    # A name may hold what has a meaning in a selector of CSS: "table2-plus-ema=0.99".
+    own = re.sub(r"[^\w-]", "-", table.name)
+    return str(styler.to_html(table_uuid=own, cell_ids=False, doctype_html=False))
 
 
 def _styled(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness import options
+
+if TYPE_CHECKING:
+    from harness.store import Store
+    from harness.workspace import Workspace
 
 _EXAMPLES = """
 \b
@@ -17,13 +23,21 @@ Examples:
   python -m harness.report --explain table2:5:top1          where one number comes from
   python -m harness.report --explain table2:3:p_holm --results results/example
 """
+_CODES = (
+    "Exit codes: 0 written; 1 a record cannot be used, and is named, or a number is not what its files say; 2 wrong "
+    "usage or unusable input."
+)
 
 
-@click.command(epilog=_EXAMPLES)
+# What a report is made of where there is no record yet.
+_WITHOUT_RECORDS = {"names", "plots", "margin", "explained"}
+
+
+@click.command(epilog=_EXAMPLES + "\n" + _CODES)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--explain", "explained", metavar="STUDY:ROW:COLUMN",
-              help="Say which runs a number comes from, and count it anew from their predictions. COLUMN is one of the "
-                   "table's CSV file.")  # fmt: skip
+              help="Say which runs a number comes from, and count it anew from their predictions. ROW is a row of the "
+                   "study ('ours: row'), COLUMN one of the table's CSV file.")  # fmt: skip
 @click.option("--profile", "profile_name", metavar="NAME", help="Only trainings of this profile.  [default: all]")
 @click.option("--data", metavar="NAME", help="Only trainings on this data set: its name, or its fingerprint's first "
                                              "digits.")  # fmt: skip
@@ -58,12 +72,13 @@ def main(
         raise click.UsageError(f"--results {results}: is a file; expected a folder")
     store = Snapshot(results)
     store.begin()  # which other processes do, while this one loads the rest
-    from harness import catalog, drawing, outputs, reporting
-    from harness import workspace as workspaces
+    from harness import catalog, drawing, layouts, outputs, reporting
 
     drawing.load_backends()
-    studies = [catalog.study(name) for name in dict.fromkeys(names)] or list(catalog.studies().values())
-    trainings = workspaces.trainings(store, profile_name, data, given, validation_videos)
+    studies = catalog.named(names) or list(catalog.studies().values())
+    for study in studies:
+        layouts.check(study)
+    trainings = _trainings(store, profile_name, data, {**given, "validation_videos": validation_videos})
     if explained is not None:
         found = reporting.explained(explained, studies, trainings, margin)
         for line in found.lines:
@@ -72,8 +87,40 @@ def main(
             raise SystemExit(1)
         return
     parts = reporting.report(studies, trainings, store, margin, whole=not names)
-    files = outputs.write_report(outputs.render(parts), results, plots)
-    click.echo(f"Written: {len(files)} files; begin with {results / 'report.html'} or {results / 'report.md'}")
+    sections, page = outputs.render(parts), "-".join(["report", *(study.name for study in studies if names)])
+    files = outputs.write_report(sections, results, plots, page)
+    click.echo(f"Written: {len(files)} files; begin with {results / page}.html or {results / page}.md")
+    faults = [*store.faults(), *(fault for section in sections for fault in section.faults)]
+    for fault in dict.fromkeys(faults):
+        click.echo(f"NOT USED {fault}", err=True)
+    if faults:
+        raise SystemExit(1)
+
+
+def _trainings(
+    store: Store, profile: str | None, data: str | None, given: Mapping[str, int | None]
+) -> dict[str, Workspace]:
+    """The trainings that the flags narrow the report to.
+
+    Raises:
+      SettingsError: flags that fit no record, or a folder that was named and is not there.
+    """
+    from harness import workspace as workspaces
+    from harness.experiment import SettingsError
+
+    if not store.root.is_dir():
+        options.refuse_others(_WITHOUT_RECORDS, f"{store.root}: no such folder")
+    if profile is not None:
+        workspaces.profile(profile)
+    cut = {name: value for name, value in given.items() if name != "validation_videos"}
+    found = workspaces.trainings(store, profile, data, cut)
+    videos = given["validation_videos"]
+    found = {flags: one for flags, one in found.items() if videos in (None, one.cut.validation_videos)}
+    asked = {"profile": profile, "data": data, **given}
+    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in asked.items() if value is not None)
+    if flags and not found:
+        raise SettingsError(f"{flags}: fits none of the records under {store.runs}")
+    return found
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import urllib.parse
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -30,6 +31,8 @@ class Section:
       figures: name of the file -> figure.
       values: name of the file -> values that are too long to be looked at, as CSV.
       note: sentences of its own, beside the captions; empty where there are none.
+      number: what LaTeX calls its tables: "3", "of Figure 2".
+      faults: a line for each record that cannot be used.
     """
 
     title: str
@@ -37,6 +40,8 @@ class Section:
     figures: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
     values: Mapping[str, str] = dataclasses.field(default_factory=dict)
     note: str = ""
+    number: str = ""
+    faults: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Rendered:
     """A section as the content of its files.
 
     Attributes:
-      title, note: as of :class:`Section`.
+      title, note, number, faults: as of :class:`Section`.
       tables: name of the file -> suffix -> content.
       figures: likewise.
       values: name of the file -> CSV.
@@ -55,11 +60,14 @@ class Rendered:
     figures: Mapping[str, Mapping[str, bytes]] = dataclasses.field(default_factory=dict)
     values: Mapping[str, str] = dataclasses.field(default_factory=dict)
     note: str = ""
+    number: str = ""
+    faults: tuple[str, ...] = ()
 
 
 def render(section: Section) -> Rendered:
     """A section's tables in all formats, and its figures."""
-    return Rendered(section.title, render_tables(section), render_figures(section), section.values, section.note)
+    kept = {name: getattr(section, name) for name in ("title", "values", "note", "number", "faults")}
+    return Rendered(tables=render_tables(section), figures=render_figures(section), **kept)
 
 
 def render_tables(section: Section) -> dict[str, dict[str, str]]:
@@ -85,11 +93,12 @@ def markdown(title: str, sections: Sequence[Rendered], plots: str) -> str:
     """
     parts = [f"# {title}"]
     for section in sections:
-        parts.append(f"## {section.title}")
+        parts.append(f"## {rendering.markdown_text(section.title)}")
         if section.note:
             parts.append(section.note)
         parts += [table["md"].strip() for table in section.tables.values()]
-        parts += [f"![{section.title}]({plots}/{name}.png)" for name in section.figures]
+        title = rendering.markdown_text(section.title)
+        parts += [f"![{title}]({urllib.parse.quote(plots)}/{name}.png)" for name in section.figures]
     return "\n\n".join(parts) + "\n"
 
 
@@ -111,7 +120,7 @@ def _html_section(place: int, section: Rendered, plots: str) -> str:
     note = f"<p>{html.escape(section.note)}</p>\n" if section.note else ""
     tables = "".join(f'<div class="wide">{table["html"]}</div>\n' for table in section.tables.values())
     figures = "".join(
-        f'<p><img src="{html.escape(plots)}/{html.escape(name)}.svg" alt="{html.escape(section.title)}"></p>\n'
+        f'<p><img src="{urllib.parse.quote(f"{plots}/{name}")}.svg" alt="{html.escape(section.title)}"></p>\n'
         for name in section.figures
     )
     return f'<section id="section-{place}">\n<h2>{html.escape(section.title)}</h2>\n{note}{tables}{figures}</section>\n'
@@ -130,7 +139,10 @@ def latex(title: str, sections: Sequence[Rendered], plots: str) -> str:
         parts.append(rf"\subsection*{{{rendering.latex_text(section.title)}}}")
         if section.note:
             parts.append(rendering.latex_text(section.note))
-        parts += [rf"\input{{tables/{name}.tex}}" for name in section.tables]
+        for place, name in enumerate(section.tables):
+            # The paper's own numbers, which the order of the report would not give.
+            number = rendering.latex_text(section.number + (", steps" if place else ""))
+            parts.append(rf"\renewcommand{{\thetable}}{{{number}}}\input{{tables/{name}.tex}}")
         parts += [
             rf"\begin{{center}}\includegraphics[width=\linewidth]{{{plots}/{name}.pdf}}\end{{center}}"
             for name in section.figures

@@ -55,7 +55,7 @@ def parts(folder: str) -> dict[str, float]:
 
     began = time.perf_counter()
     store = Snapshot(Path(folder))
-    trainings = workspace.trainings(store, None, None, {}, None)
+    trainings = workspace.trainings(store, None, None, {})
     drawn = reporting.report(list(catalog.studies().values()), trainings, store, margin=0.5, whole=True)
     read = time.perf_counter()
     tables = figures = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -59,7 +60,28 @@ def architectures() -> Section:
     from ablations.toggles import R3D_RS
 
     run = experiment.complete(Cell(R3D_RS), profiles.PAPER, DATASETS["Kinetics-400"])
-    return Section("Table 1", {"table1": architecture.architecture(run)})
+    return Section("Table 1", {"table1": architecture.architecture(run)}, number="1")
+
+
+def sweeps(root: Path) -> list[Section]:
+    """What the scaling sweeps under a results folder found, a section each; what is damaged is named."""
+    if not (root / "sweeps").is_dir():
+        return []
+    from harness import sweep_figure, sweep_report, sweep_storage  # with Optuna, which takes as long as all the rest
+
+    try:
+        found = sweep_report.found(root)
+    except sweep_storage.SweepError as error:
+        return [Section("Scaling sweeps", {}, note=str(error), faults=(str(error),))]
+    return [
+        Section(
+            title=f"Scaling sweep {summary.name}",
+            tables=dict(sweep_report.tables(summary)),
+            figures={sweep_report.names(summary)[0]: sweep_figure.front(summary)},
+            number=f"of {summary.name}",
+        )
+        for summary in found
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +94,7 @@ class Chosen:
       seeds: of its runs.
       note: what is to be said of other seeds; empty where there are none.
       run_ids: of the finished runs.
+      flags: what tells the training from others that the study was run under; empty where there are none.
     """
 
     study: Study
@@ -79,6 +102,7 @@ class Chosen:
     seeds: tuple[int, ...]
     note: str
     run_ids: tuple[str, ...] = ()
+    flags: str = ""
 
 
 def chosen(study: Study, trainings: Mapping[str, Workspace], store: Store) -> list[Chosen]:
@@ -91,8 +115,11 @@ def chosen(study: Study, trainings: Mapping[str, Workspace], store: Store) -> li
       trainings: flags that tell a training from others -> its workspace.
       store: the records.
     """
-    found = [_chosen(study, workspace) for workspace in trainings.values() if fits(study, workspace)]
-    return [one for one in found if one.seeds] or [Chosen(study, papers_own(store), (0,), "")]
+    found = {flags: _chosen(study, workspace) for flags, workspace in trainings.items() if fits(study, workspace)}
+    found = {flags: one for flags, one in found.items() if one.seeds}
+    if len(found) > 1:
+        return [dataclasses.replace(one, flags=flags) for flags, one in found.items()]
+    return [*found.values()] or [Chosen(study, papers_own(store), (0,), "")]
 
 
 def fits(study: Study, workspace: Workspace) -> bool:
@@ -133,6 +160,8 @@ def _begun(study: Study, workspace: Workspace) -> dict[int, dict[int, str]]:
     for row in study.rows:
         run = workspace.complete(row.cell(0), data)
         own = {seed: identity[:16] for seed, identity in kinds.get(excerpts.kind(run), {}).items()}
+        protocol = run.protocol.name
+        own = {seed: run_id for seed, run_id in own.items() if protocol in store.excerpt(run_id).evaluations}
         # A record that cannot be read says nothing of itself, but its folder has the name of its run.
         ids = {seed: excerpts.seeded(run, seed).id for seed in seeds - set(own)}
         own |= {seed: run_id for seed, run_id in ids.items() if run_id in unreadable}
@@ -155,23 +184,33 @@ def draw(one: Chosen, margin: float) -> Section:
     drawn = {name: layout.table(numbers)}
     if any(row.follows for row in study.rows) and numbers.rows["top1"].notna().any():
         drawn[f"{name}-steps"] = tables.steps(numbers)
+    drawn = {own: dataclasses.replace(table, name=own) for own, table in drawn.items()}
     figures = {name: layout.figure(numbers), f"{name}-curves": _curves(numbers, plan, workspace)}
     return Section(
-        title=_title(numbers),
+        title=_title(numbers, one.flags),
         tables=drawn,
         figures={own: figure for own, figure in figures.items() if figure is not None},
         values={f"{name}-flips": _csv(numbers.flips)} if len(numbers.flips) else {},
         note=one.note,
+        number=_number(study),
+        faults=tuple(f"{study.name}, row {', '.join(fault.rows)}: {fault.fault}" for fault in plan.faulty),
     )
+
+
+def _number(study: Study) -> str:
+    """What LaTeX calls its tables."""
+    place = published.source(study.published)["table"].partition(";")[0] if study.published else study.name
+    return place.removeprefix("Table ") if place.startswith("Table ") else f"of {place}"
 
 
 def _csv(frame: pd.DataFrame) -> str:
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
-def _title(numbers: Summary) -> str:
+def _title(numbers: Summary, flags: str) -> str:
     of = published.source(numbers.study.published)["table"].partition(";")[0] if numbers.study.published else ""
-    return f"{of or numbers.study.name}: {numbers.study.title} ({numbers.profile} profile)"
+    under = f"; {flags}" if flags else ""
+    return f"{of or numbers.study.name}: {numbers.study.title} ({numbers.profile} profile{under})"
 
 
 def _curves(numbers: Summary, plan: Plan, workspace: Workspace) -> Figure | None:
@@ -193,7 +232,7 @@ def not_studied(name: str) -> Section:
     """A published table that no study asks for, with the paper's rows and "not run"."""
     source = published.source(name)
     table = paper_tables.comparison(name, published.load(name), source, None)
-    return Section(source["table"].partition(";")[0], {name: table})
+    return Section(source["table"].partition(";")[0], {name: table}, number=name.removeprefix("table"))
 
 
 def report(
@@ -220,8 +259,12 @@ def report(
     others = [name for name in published.names() if name not in asked and name.startswith("table")]
     parts |= {name: [Part(functools.partial(not_studied, name))] for name in others}
     order = sorted(parts, key=lambda name: (not name.startswith("table"), name))
-    # Sweeps under the results folder go here, a part each.
-    return [Part(architectures), *(part for name in order for part in parts[name])]
+    found_sweeps = [Part(functools.partial(_as_is, section)) for section in sweeps(store.root)]
+    return [Part(architectures), *(part for name in order for part in parts[name]), *found_sweeps]
+
+
+def _as_is(section: Section) -> Section:
+    return section
 
 
 def explained(
@@ -245,6 +288,8 @@ def explained(
     study = known[of.study]
     fitting = {flags: workspace for flags, workspace in trainings.items() if fits(study, workspace)}
     run = {flags: one for flags, workspace in fitting.items() if (one := _chosen(study, workspace)).seeds}
+    if not run and of.column.startswith("paper_"):
+        run = {"": Chosen(study, papers_own(Store(Path())), (0,), "")}
     if not run:
         raise explaining.ExplainError(f"{text}: nothing of {study.name} was run")
     if len(run) > 1:

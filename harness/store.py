@@ -311,6 +311,10 @@ class Snapshot(Store):
         """As of the store."""
         return [one for one in self._found.values() if isinstance(one, Excerpt)]
 
+    def faults(self) -> list[str]:
+        """A line for each record that cannot be read."""
+        return [str(one) for one in self._found.values() if isinstance(one, RecordError)]
+
     def recorded(self, kind: str) -> Mapping[int, str]:
         """As of the store, of all kinds."""
         return self._kinds.get(kind, {})
@@ -400,7 +404,8 @@ def frame(found: Sequence[RunRecord | Excerpt]) -> pd.DataFrame:
 
     Returns:
       Columns "id", "identity", "profile", "seed", "protocol", "top1", "top5", "videos", "videos_in_split", "params",
-      "multiply_adds", "train_steps", "train_seconds", "device", "dataset", "fingerprint", "classes", "cut".
+      "multiply_adds", "train_steps", "train_seconds", "device", "dataset", "fingerprint", "classes",
+      "train_videos", "replicas", "cut".
     """
     lines = [line for record in found for line in _lines(record)]
     return pd.DataFrame(lines, columns=FRAME)
@@ -424,6 +429,8 @@ FRAME = [
     "dataset",
     "fingerprint",
     "classes",
+    "train_videos",
+    "replicas",
     "cut",
 ]
 
@@ -445,6 +452,8 @@ def _lines(record: RunRecord | Excerpt) -> Iterator[dict[str, Any]]:
             "dataset": record.data.get("name"),
             "fingerprint": record.data.get("fingerprint"),
             "classes": record.data.get("classes"),
+            "train_videos": record.data.get("train_videos"),
+            "replicas": record.replicas,
             "cut": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in record.cut.items()),
         }
 

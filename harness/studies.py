@@ -50,12 +50,20 @@ class Row:
     follows: int | None = None
     seeds: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.number, bool) or not isinstance(self.number, int) or self.number < 1:
+            raise ToggleError(f"row {self.number!r}: expected a number from 1")
+        object.__setattr__(self, "applied", tuple(self.applied))
+        for one in self.applied:
+            if not isinstance(one, Applied):
+                raise ToggleError(f"row {self.number}: {one!r} is no toggle at a value: expected such as LS.at(0.1)")
+        if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
+            raise ToggleError(f"row {self.number}: seeds {self.seeds}: expected each once, and one at least")
+        compose(self.applied)
+
     def cell(self, seed: int) -> Cell:
         """The row trained with one seed."""
         return Cell(self.applied, seed)
-
-    def __post_init__(self) -> None:
-        compose(self.applied)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +89,31 @@ class Study:
     dataset: str = "Kinetics-400"
     layout: str = "additive"
     crops_differ: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(self.rows))
+        object.__setattr__(self, "toggles", tuple(self.toggles))
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.name):
+            raise ToggleError(
+                f"study {self.name!r}: its files are named so: expected up to 64 letters, digits, dots, dashes"
+            )
+
+    def check(self) -> None:
+        """Refuses rows that make no study; a part of a study, as :meth:`only` gives it, need not pass.
+
+        Raises:
+          ToggleError: no row, a number twice, a row that follows none of the others or itself.
+        """
+        numbers = [row.number for row in self.rows]
+        if not numbers:
+            raise ToggleError(f"{self.name}: has no rows")
+        for row in self.rows:
+            if numbers.count(row.number) > 1:
+                raise ToggleError(f"{self.name}: row {row.number} is there twice")
+            if row.follows is not None and (row.follows not in numbers or row.follows == row.number):
+                raise ToggleError(
+                    f"{self.name}: row {row.number} follows row {row.follows}: expected another row of it"
+                )
 
     @property
     def base(self) -> tuple[Applied, ...]:

@@ -60,7 +60,12 @@ def main(
         return
     if not names:
         raise click.UsageError("name a study, such as table3; --list names them all")
-    studies = list(dict.fromkeys(catalog.study(name) for name in names))
+    studies = catalog.named(names)
+    if any(catalog.studies().get(study.name) != study for study in studies):
+        from harness import layouts
+
+        for study in studies:
+            layouts.check(study)
     console = Console()
     workspace = options.workspace(**flags, purpose="plan" if plan_only else "train")  # type: ignore[arg-type]
     plan = workspace.plan(studies, range(seeds))
@@ -68,10 +73,8 @@ def main(
     conducting.describe(workspace, plan, console)
     if plan_only:
         return
-    from harness import gathering, layouts, outputs, running
+    from harness import gathering, outputs, running
 
-    for study in studies:
-        layouts.of(study)
     name = "-".join(gathering.stem(workspace, study, seeds) for study in studies)
     draw = functools.partial(outputs.draw_each, workspace, plan, seeds, plots, margin)
     running.run(workspace, plan, name, console, running.How(wandb_mode, fail_fast=fail_fast), draw, plots)

@@ -343,12 +343,17 @@ def _saved(table: pd.DataFrame, grid: bool) -> str:
     )
 
 
+def names(summary: Summary) -> tuple[str, str, str]:
+    """Names of the files of a sweep's tables: the front, which is its figure's too, importance and saving."""
+    front, importance, saving = (f"sweep-{summary.name}-{part}" for part in ("front", "importance", "saving"))
+    return front, importance, saving
+
+
 def tables(summary: Summary) -> list[tuple[str, Table]]:
     """The tables of a sweep, each with the name of its files: the front, importance where it can be said, saving."""
-    made = [(f"sweep-{summary.name}-front", front(summary))]
-    if len(summary.importance):
-        made.append((f"sweep-{summary.name}-importance", importance(summary)))
-    return [*made, (f"sweep-{summary.name}-saving", saving(summary))]
+    first, second, third = names(summary)
+    told = [(second, importance(summary))] if len(summary.importance) else []
+    return [(first, front(summary)), *told, (third, saving(summary))]
 
 
 def front(summary: Summary) -> Table:

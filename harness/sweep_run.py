@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ablations import figure2
 from ablations.toggles import AXES
-from harness import conducting, drawing, files, mirroring, rendering, sweep_figure, sweep_report, terminal
+from harness import conducting, mirroring, outputs, rendering, sweep_figure, sweep_report, terminal
 from harness import console as console_
 from harness import sweep_storage as storing
 from harness.conducting import Conductor, Outcome
@@ -231,21 +231,11 @@ def _mirrored(summary: Summary, written: list[Path], group: str) -> dict[str, ob
 
 def write(summary: Summary, results: Path, plots: Path) -> list[Path]:
     """Writes a sweep's tables into `results/tables/` and its figure into `plots/`; the paths written."""
-    written = []
-    for name in ("front", "importance", "saving"):
-        table = dict(sweep_report.tables(summary)).get(f"sweep-{summary.name}-{name}")
-        rendered = rendering.render(table) if table else {}
-        for suffix in rendering.SUFFIXES:
-            path = results / "tables" / f"sweep-{summary.name}-{name}.{suffix}"
-            if suffix in rendered:
-                written.append(files.replace(path, rendered[suffix].encode()))
-            else:
-                path.unlink(missing_ok=True)  # of an earlier drawing
-    figure = sweep_figure.front(summary)
-    for suffix in ("png", "pdf"):
-        path = plots / f"sweep-{summary.name}-front.{suffix}"
-        written.append(files.replace(path, drawing.to_bytes(figure, suffix)))
-    return written
+    tables = dict(sweep_report.tables(summary))
+    named = [(name, tables.get(name)) for name in sweep_report.names(summary)]
+    return outputs.write_tables(named, results) + outputs.write_figure(
+        sweep_figure.front(summary), sweep_report.names(summary)[0], plots
+    )
 
 
 def asked(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -43,7 +43,8 @@ _STEPS_READ = (
     "settle: what would so find a step, if it is as large as the one seen; more videos settle it for these trainings "
     "only, and for the recipe only more seeds do."
 )
-# How a verdict on a row is to be read.
+# Head of a column of verdicts, and how they are to be read.
+VERDICT_HEAD = "verdict, ours − paper"
 VERDICT_READ = (
     "The verdict is on ours less the paper's, points of top-1, by its 95 % interval: agrees where that lies within "
     f"{MARGIN:g} either way; else below or above where it leaves out zero, and inconclusive where it does not."
@@ -57,6 +58,7 @@ def additive(summary: Summary) -> Table:
     boolean under its key; and the numbers of :class:`harness.aggregate.Summary`'s rows under the names they have there,
     those of a verdict where the summary has verdicts.
     """
+    rows = summary.rows
     # A scaling axis has a value in every row, so it is named with the model; a tick would say nothing.
     toggles = [toggle for toggle in summary.study.toggles if not toggle.axis]
     shown = [
@@ -64,23 +66,48 @@ def additive(summary: Summary) -> Table:
         Column("Model", lambda line: line["model"] or NOTHING),
         *(Column(toggle.label, _tick(_field(toggle)), "center") for toggle in toggles),
         Column("GFLOPs", _gflops, "right"),
-        Column("top-1 (%)", _top1),
+        Column("top-1 (%)", _top1(_origins(summary.study))),
         Column("95 % interval", _interval),
     ]
-    if summary.rows["step_low"].notna().any():
+    if rows["step_low"].notna().any():
         shown.append(Column("step's 95 % interval", _step_interval))
-    if summary.rows["paper_top1"].notna().any():
+    if rows["paper_top1"].notna().any():
         shown.append(Column(summary.reference, _paper))
-    judged = summary.comparable and "verdict" in summary.rows
+    judged = summary.comparable and "verdict" in rows
     if judged:
-        shown.append(Column("verdict", _verdict))
+        shown.append(Column(VERDICT_HEAD, _judged, wrap=14))
     return Table(
         name=summary.study.name,
         title=f"{summary.study.title} ({summary.profile} profile)",
-        caption=f"{summary.caption}{f' {VERDICT_READ}' if judged else ''}",
+        caption=" ".join([*_legend(toggles), summary.caption, *([VERDICT_READ] if judged else [])]),
         columns=tuple(shown),
         data=_raw(summary, toggles),
     )
+
+
+def _legend(toggles: Sequence[Toggle]) -> list[str]:
+    """A sentence that says what the heads of the toggles' columns stand for; none where there is no toggle."""
+    # A meaning says first what it is, then how far or where.
+    meanings = {one.label: re.split(r"[,;:(]", one.meaning)[0].strip() for one in toggles}
+    said = "; ".join(f"{label}: {meaning}" for label, meaning in meanings.items() if meaning)
+    return [f"{said}."] if said else []
+
+
+def _origins(study: Study) -> dict[int, str]:
+    """Number of a row -> which row its step is from, as :func:`origin` says it."""
+    numbers = [row.number for row in study.rows]
+    before = zip(study.rows, [None, *numbers], strict=False)
+    return {row.number: origin(row.follows, above) if row.follows in numbers else "" for row, above in before}
+
+
+def origin(follows: float | None, above: float | None) -> str:
+    """Which row a step is from: "from row 4"; empty where it is the one just above, or there is none.
+
+    Args:
+      follows: number of the row that it is from, None for no step.
+      above: number of the row above, None where there is none.
+    """
+    return "" if follows is None or follows == above else f"from row {follows:.0f}"
 
 
 def _raw(summary: Summary, toggles: list[Toggle]) -> pd.DataFrame:
@@ -107,11 +134,13 @@ def steps(summary: Summary) -> Table:
     """What is known of each row's step: its size, the tests, the videos and classes it moved, and what would settle it.
 
     Rows that are no step from another are there for their top-5. The data are those of :func:`additive`, with "change"
-    (what the row adds or takes away) and "absent" (what is said in place of a step) for the model and the toggles.
+    (what the row adds or takes away), "follows" (number of the row that its step is from) and "absent" (what is said in
+    place of a step) for the model and the toggles.
     """
-    rows = summary.rows
+    rows, origins = summary.rows, _origins(summary.study)
     own = {
         "change": [change(row, summary.study) for row in summary.study.rows],
+        "follows": pd.array([row.follows for row in summary.study.rows], dtype="Int64"),
         "absent": [_absent_step(row, rows) for row in summary.study.rows],
     }
     return Table(
@@ -120,7 +149,7 @@ def steps(summary: Summary) -> Table:
         caption=f"{summary.caption} {_STEPS_READ}",
         columns=(
             Column("#", lambda line: str(line["row"]), "right"),
-            Column("change", lambda line: line["change"], wrap=14),
+            Column("change", lambda line: _from(line["change"], origins[line["row"]]), wrap=14),
             Column("top-5 (%)", _top5),
             Column("step, 95 % interval", _step),
             Column("p", _number("p", p_value), "right"),
@@ -135,6 +164,10 @@ def steps(summary: Summary) -> Table:
             [pd.DataFrame(own, index=rows.index), rows[[*_ACCURACY, *_STEP, *_COUNTS, "run_ids"]]], axis="columns"
         ).rename_axis("row"),
     )
+
+
+def _from(text: str, where: str) -> str:
+    return f"{text} ({where})" if where else text
 
 
 def _absent_step(row: Row, rows: pd.DataFrame) -> str:
@@ -263,10 +296,13 @@ def _gflops(line: Line) -> str:
     return f"{value:.1f}" if round(value, 1) < 10 else f"{value:.0f}"
 
 
-def _top1(line: Line) -> str:
-    if math.isnan(line["top1"]):
-        return _missing(line)
-    return _with_step(line["top1"], line["step"], mark(line["finding"]))
+def _top1(origins: Mapping[int, str]) -> Callable[[Line], str]:
+    def shown(line: Line) -> str:
+        if math.isnan(line["top1"]):
+            return _missing(line)
+        return with_step(line["top1"], line["step"], mark(line["finding"]), origins[line["row"]])
+
+    return shown
 
 
 def _interval(line: Line) -> str:
@@ -297,15 +333,32 @@ def _points(low: float, high: float) -> str:
 
 
 def _paper(line: Line) -> str:
-    return NOTHING if math.isnan(line["paper_top1"]) else _with_step(line["paper_top1"], line["paper_step"])
+    return NOTHING if math.isnan(line["paper_top1"]) else with_step(line["paper_top1"], line["paper_step"])
 
 
-def _verdict(line: Line) -> str:
-    return line["verdict"] or _missing(line)
+def _judged(line: Line) -> str:
+    return _missing(line) if math.isnan(line["top1"]) else verdict(line)
 
 
-def _with_step(value: float, step: float, sign: str = "") -> str:
-    return f"{value:.1f}" if math.isnan(step) else f"{value:.1f} ({signed(step)}{sign})"
+def verdict(line: Line) -> str:
+    """A verdict with the interval that it rests on: "agrees [-0.4, +0.7]"; a dash where there is none."""
+    if math.isnan(line["verdict_low"]):
+        return line["verdict"] or NOTHING
+    return f"{line['verdict']} {_points(line['verdict_low'], line['verdict_high'])}"
+
+
+def with_step(value: float, step: float, sign: str = "", where: str = "") -> str:
+    """An accuracy and, where it is known, its step: "60.2 (-1.8*, from row 4)".
+
+    Args:
+      value: percent.
+      step: percentage points; NaN for none.
+      sign: what :func:`mark` gives.
+      where: what :func:`origin` gives.
+    """
+    if math.isnan(step):
+        return f"{value:.1f}"
+    return f"{value:.1f} ({', '.join(filter(None, [signed(step) + sign, where]))})"
 
 
 def _step(line: Line) -> str:

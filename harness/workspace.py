@@ -20,7 +20,7 @@ from harness.devices import Devices
 from harness.experiment import Cut, DataFacts, Profile, Run, SettingsError
 from harness.garden_folder import GardenFolder
 from harness.planning import Known
-from harness.records import RecordError, RunRecord
+from harness.records import Evaluation, RecordError, RunRecord
 from harness.store import Store
 from harness.studies import Cell, Study
 from harness.toggles import suggest
@@ -94,7 +94,9 @@ class Workspace:
     def _assigned(self, study: Study) -> DataSet:
         if self.data.spec is not None:  # the generated clips stand in for every data set
             return self.data
-        wanted = DATASETS[study.dataset]
+        wanted = DATASETS.get(study.dataset)
+        if wanted is None:
+            raise SettingsError(f"{study.name}: dataset {study.dataset!r}: {suggest(study.dataset, DATASETS)}")
         fits = [one for one in (self.data, *self.further) if one.facts.classes == wanted.classes]
         if len(fits) == 1:
             return fits[0]
@@ -255,7 +257,8 @@ def recorded(
     Raises:
       SettingsError: the records fit none, or several.
     """
-    found = trainings(store, profile_.name, data, given, validation_videos)
+    every = trainings(store, profile_.name, data, given)
+    found = {flags: one for flags, one in every.items() if one.cut.validation_videos == validation_videos}
     if not found:
         raise SettingsError(f"{store.runs}: holds no record of profile {profile_.name} to draw")
     if len(found) > 1:
@@ -265,15 +268,12 @@ def recorded(
 
 
 def trainings(
-    store: Store,
-    profile_: str | None,
-    data: str | None,
-    given: Mapping[str, int | None],
-    validation_videos: int | None,
+    store: Store, profile_: str | None, data: str | None, given: Mapping[str, int | None]
 ) -> dict[str, Workspace]:
     """The workspaces that records were made in, by the flags that tell them apart; arguments as of :func:`recorded`.
 
-    `profile_` is the name of a profile, None for any. Runs that were taken in from elsewhere are no rows of a study.
+    `profile_` is the name of a profile, None for any. A training that was evaluated on several numbers of videos is
+    there for each. Runs that were taken in from elsewhere are no rows of a study.
     """
     found: dict[str, Workspace] = {}
     for record in store.excerpts():
@@ -283,12 +283,19 @@ def trainings(
         narrowed = all(value is None or made[name] == value for name, value in given.items())
         if record.taken_in or not (of_data and of_profile and narrowed):
             continue
-        made_on = DataSet(DataFacts(**record.data), None, None, False, classes=_known_classes(record.data))
         flags = {"data": record.data["fingerprint"][:8], **made}
         if profile_ is None:
             flags = {"profile": record.profile, **flags}
-        key = " ".join(f"--{name} {value}" for name, value in flags.items() if value is not None)
-        if key not in found:
-            cut = Cut(made["steps"], made["batch"], validation_videos)
-            found[key] = Workspace(PROFILES[record.profile], made_on, cut, record.replicas, store, Devices())
+        for videos in {_first(evaluation) for evaluation in record.evaluations.values()}:
+            own = {**flags, "validation-videos": videos}
+            key = " ".join(f"--{name} {value}" for name, value in own.items() if value is not None)
+            if key not in found:
+                made_on = DataSet(DataFacts(**record.data), None, None, False, classes=_known_classes(record.data))
+                cut = Cut(made["steps"], made["batch"], videos)
+                found[key] = Workspace(PROFILES[record.profile], made_on, cut, record.replicas, store, Devices())
     return found
+
+
+def _first(evaluation: Evaluation) -> int | None:
+    """On how many videos an evaluation was cut short, None for all of them."""
+    return evaluation.videos if evaluation.videos < evaluation.videos_in_split else None

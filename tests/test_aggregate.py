@@ -131,13 +131,26 @@ def test_a_cut_is_admitted():
 
 
 @pytest.mark.parametrize(
-    ("profile", "classes", "split", "comparable"),
-    [("paper", 400, 240, True), ("paper", 400, 241, False), ("paper", 8, 240, False), ("quick", 400, 240, False)],
+    ("profile", "classes", "videos", "split", "trained", "comparable"),
+    [
+        ("paper", 400, 17_706, 17_706, 215_570, True),
+        ("paper", 400, 16_000, 16_000, 200_000, True),  # videos vanish from the web
+        ("paper", 400, 17_705, 17_706, 215_570, False),
+        ("paper", 400, 1_000, 1_000, 215_570, False),
+        ("paper", 400, 17_706, 17_706, 1_000, False),
+        ("paper", 400, 20_000, 20_000, 215_570, False),  # more than there ever were: another data set
+        ("paper", 8, 17_706, 17_706, 215_570, False),
+        ("quick", 400, 17_706, 17_706, 215_570, False),
+    ],
 )
-def test_only_the_papers_training_on_its_whole_data_answers_to_the_paper(profile, classes, split, comparable):
-    lines = [line("a", 0.5, classes=classes, videos_in_split=split, profile=profile)]
+def test_only_the_papers_training_on_its_whole_data_answers_to_the_paper(
+    profile, classes, videos, split, trained, comparable
+):
+    lines = [
+        line("a", 0.5, classes=classes, videos=videos, videos_in_split=split, train_videos=trained, profile=profile)
+    ]
     found = summarise(lines, {1: ["a"]}, rows=(1,), profile=profile)
-    assert ("CUT SHORT, not the whole validation split." in found.caption) is (split == 241)
+    assert ("CUT SHORT, not the whole validation split." in found.caption) is (videos < split)
     assert found.comparable is comparable
     assert found.reference == ("paper" if comparable else "paper, Kinetics-400")
 

@@ -1,5 +1,6 @@
 """Every kind of table must compile with pdflatex, alone on a page and within it."""
 
+import dataclasses
 import functools
 import re
 import shutil
@@ -22,6 +23,11 @@ pytestmark = pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex i
 FACTS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
 WITH_AWKWARD = STUDY.plus([summaries.AWKWARD.at()])
 JUDGED = {number: {"verdict": "inconclusive", "verdict_low": -0.9, "verdict_high": 0.8} for number in range(1, 12)}
+# As the study of the name asks it: each row is compared with the one that it scales.
+FOLLOWS = {2: 1, 3: 2, 4: 3, **dict.fromkeys(range(5, 11), 4)}
+FOLLOWED = dataclasses.replace(
+    FIGURE_2, rows=tuple(dataclasses.replace(row, follows=FOLLOWS.get(row.number)) for row in FIGURE_2.rows)
+)
 PARTS = {2: MISSING, 3: PARTIAL}
 # A line of pdflatex's output on which some text is wider than the page.
 OVERFULL = re.compile(r"^Overfull .*", re.MULTILINE)
@@ -57,6 +63,9 @@ TABLES = {
     "figure 2, nothing run": scaling(),
     "figure 2, quick": scaling(paper_summaries.summary(FIGURE_2)),
     "figure 2, paper": scaling(paper_summaries.summary(FIGURE_2, "paper")),
+    "figure 2, steps": scaling(paper_summaries.summary(FOLLOWED)),
+    "figure 2, steps and verdicts": scaling(paper_summaries.summary(FOLLOWED, "paper")),
+    "figure 2's steps": tables.steps(paper_summaries.summary(FOLLOWED)),
     "figure 2, in parts": scaling(paper_summaries.summary(FIGURE_2, "paper", PARTS)),
 }
 PAGES = {

@@ -1,5 +1,6 @@
 """The points must be the published and the summary's numbers; what cannot be compared must not share an axis."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -25,6 +26,11 @@ FRAME_2, SOURCE_2 = published.load("figure2"), published.source("figure2")
 COUNTED = paper_figures.counted(FRAME_2, PAPER, (SE.at(), DSTEM.at()))
 # Every R3D and SlowFast row of the paper's Table 3, typed from its page.
 TABLE_3_POINTS = {(60, 74.4), (58, 78.2), (115, 79.5), (168, 79.9), (204, 80.4), (307, 81.0), (213, 78.9), (234, 79.8)}
+# As the study of the name asks it: each row is compared with the one that it scales.
+FOLLOWS = {2: 1, 3: 2, 4: 3, **dict.fromkeys(range(5, 11), 4)}
+FOLLOWED = dataclasses.replace(
+    FIGURE_2, rows=tuple(dataclasses.replace(row, follows=FOLLOWS.get(row.number)) for row in FIGURE_2.rows)
+)
 NOTHING = dict.fromkeys(range(1, 11), MISSING)
 
 
@@ -53,6 +59,9 @@ CASES = {
     "figure 2, paper": second(of(FIGURE_2, "paper")),
     "figure 2, paper in parts": second(of(FIGURE_2, "paper", {4: MISSING, 9: PARTIAL})),
     "figure 2, one row": second(of(FIGURE_2.only([8]))),
+    "figure 2, quick, steps": second(of(FOLLOWED)),
+    "figure 2, paper, steps": second(of(FOLLOWED, "paper")),
+    "figure 2, paper in parts, steps": second(of(FOLLOWED, "paper", {4: MISSING | {"step": NAN}, 9: PARTIAL})),
     "figure 2, no interval": second(of(FIGURE_2, "paper", {1: {"low": NAN, "high": NAN}})),
 }
 
@@ -138,9 +147,32 @@ def test_ours_of_figure_2_has_a_line_for_each_axis():
     assert found["depth"].labels == ("RS-50", "RS-101", "RS-152", "RS-200", "RS-270", "RS-300")
     assert found["frames"] == Series(
         "frames", True, ("RS-200@f48", "@f64"), (305.7, 407.0), (80.8, 80.6), (80.8 - 0.65, 80.6 - 0.65),
-        (80.8 + 0.65, 80.6 + 0.65), start=(203.8, 80.5),
+        (80.8 + 0.65, 80.6 + 0.65), ("", ""), start=(203.8, 80.5),
     )  # fmt: skip
     assert found["resolution"].labels == ("@i256", "@i288") and found["resolution"].start == (203.8, 80.5)
+
+
+def test_steps_stand_beside_the_points_and_the_caption_says_from_where():
+    made = CASES["figure 2, quick, steps"]
+    found = kinds(made, True)
+    assert found["depth"].step == ("", "+0.5", "-1.8", "+0.0≈", "+6.2*", "+0.0")
+    assert (found["frames"].step, found["resolution"].step) == (("+4.7*", "-1.1*"), ("", "+3.5"))
+    assert made.caption.endswith(
+        "A signed number is the step of a point: of RS-101, RS-152, RS-200 and RS-270 from the row before it; of RS-300, "
+        "RS-200@f48, @f64 and @i288 from RS-200."
+    )
+    assert not any(any(one.step) for one in made.series if not one.ours)
+    texts = [text.get_text() for text in figure_of("figure 2, quick, steps").axes[0].texts]
+    assert "RS-270\n+6.2*" in texts and "RS-50" in texts
+    shared = [text.get_text() for text in figure_of("figure 2, paper, steps").axes[0].texts]
+    assert "RS-270†" in shared and "+6.2*" in shared and "@f64\n-1.1*" in shared
+
+
+def test_titles_are_the_studys_own():
+    study = dataclasses.replace(FIGURE_2, title="Is it depth?")
+    assert second(dataclasses.replace(of(FIGURE_2), study=study)).title == "Is it depth? (quick profile)"
+    assert second().title == "Scaling by depth, frames and resolution"
+    assert first(of(TABLE_3)).title == f"{TABLE_3.title} (quick profile)"
 
 
 def test_a_line_whose_start_is_missing_has_none():
@@ -245,14 +277,15 @@ def test_every_point_is_named_once_and_texts_are_legible_inside_and_apart(case):
     for axes, panel in zip(figure.axes, points.panels, strict=True):
         labels = [label for series in panel if not series.ours for label in series.labels]
         own = [
-            label
+            (label, step)
             for series in panel
             if series.ours
-            for label, top1 in zip(series.labels, series.top1, strict=True)
+            for label, step, top1 in zip(series.labels, series.step, series.top1, strict=True)
             if not math.isnan(top1)
         ]
         plain = {label.rstrip("†") for label in labels}
-        wanted = sorted([*labels, *(label for label in own if label not in plain)])
+        beside = [step if label in plain else f"{label}\n{step}".strip() for label, step in own]
+        wanted = sorted([*labels, *filter(None, beside)])
         assert sorted(text.get_text().replace(",\n", ", ") for text in axes.texts) == wanted
     ticks = [label for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for label in axis.get_ticklabels()
              if axes.get_xlim()[0] <= label.get_position()[0] <= axes.get_xlim()[1] or axis is axes.yaxis]  # fmt: skip

@@ -1,5 +1,6 @@
 """Every published row must stand as published, ours beside it and never in its place, and what is missing be said."""
 
+import dataclasses
 import io
 import math
 import re
@@ -15,6 +16,11 @@ from ablations.toggles import EMA, FRAMES
 from harness import paper_tables, published, rendering, tables
 from harness.studies import Row
 
+# As the study of the name asks it: each row is compared with the one that it scales.
+FOLLOWS = {2: 1, 3: 2, 4: 3, **dict.fromkeys(range(5, 11), 4)}
+FOLLOWED = dataclasses.replace(
+    FIGURE_2, rows=tuple(dataclasses.replace(row, follows=FOLLOWS.get(row.number)) for row in FIGURE_2.rows)
+)
 NAMES = ("table3", "table4", "table5", "table6")
 QUICK = paper_summaries.summary(TABLE_3)
 PAPER = paper_summaries.summary(TABLE_3, "paper")
@@ -46,6 +52,7 @@ CASES = {
     "figure2, nothing run": scaling(),
     "figure2, quick": scaling(paper_summaries.summary(FIGURE_2)),
     "figure2, paper": scaling(SCALED),
+    "figure2, steps": scaling(paper_summaries.summary(FOLLOWED, "paper")),
     "figure2, in parts": scaling(paper_summaries.summary(FIGURE_2, "paper", {4: MISSING, 9: PARTIAL})),
 }
 
@@ -60,7 +67,7 @@ CASES = {
     ],
 )
 def test_columns_are_those_of_the_papers_tables(name, heads):
-    assert list(rendering.cells(comparison(name)).columns) == heads
+    assert list(rendering.cells(comparison(name)).columns) == [*heads, "ours: top-1 (%)"]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +86,17 @@ def test_columns_are_those_of_the_papers_tables(name, heads):
     ],
 )
 def test_a_row_is_as_the_paper_prints_it(name, model, cells):
-    assert list(shown(comparison(name), model).values()) == [model, *cells]
+    assert list(shown(comparison(name), model).values())[:-1] == [model, *cells]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_nothing_run_the_papers_own_models_say_so(name):
+    frame, made = published.load(name), comparison(name)
+    own = ["–" if family == "other" else "not run" for family in frame.get("family", ["ours"] * len(frame))]
+    assert list(rendering.cells(made)["ours: top-1 (%)"]) == own
+    assert set(own) == ({"not run"} if name == "table6" else {"not run", "–"})
+    trained = "training" if name in {"table3", "table4"} else "pre-training"
+    assert made.caption.endswith(f"Ours: nothing was run under this {trained}.")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,7 +166,7 @@ def test_a_row_that_the_study_does_not_have_was_not_run():
 def test_a_row_of_ours_alone_stands_below():
     made = CASES["table3, more of ours"]
     last = dict(rendering.cells(made).iloc[-1])
-    assert (last["model"], last["top-1 (%)"], last["ours: top-1 (%)"]) == ("R3D-RS-200, 48 frames", "–", "79.0")
+    assert (last["model"], last["top-1 (%)"], last["ours: top-1 (%)"]) == ("R3D-RS-200, 48 frames", "–", "79.0 (+1.0)")
     assert last["verdict, ours − paper"] == "–"
     unknown = paper_summaries.summary(TABLE_3, "paper", {1: {"verdict": "not run", "verdict_low": NAN}})
     assert shown(comparison(summary=unknown), "R3D-50 (baseline)")["verdict, ours − paper"] == "not run"
@@ -173,9 +190,35 @@ def test_captions_say_what_is_unknown_and_where_it_comes_from():
     assert "Not printed" not in comparison("table5").caption
     assert comparison("table4").caption.startswith("As published (Table 4; section 4.2): Kinetics-600;")
     assert comparison().title == "Comparisons of models trained from scratch on Kinetics-400"
-    assert comparison(summary=QUICK).title.endswith("(quick profile)")
+    assert comparison(summary=QUICK).title == "Models from scratch on Kinetics-400 (quick profile)"
     assert QUICK.caption in comparison(summary=QUICK).caption
-    assert "Not run" in comparison("table6").caption
+
+
+def test_a_study_of_the_users_has_its_own_name_and_title():
+    made = scaling(paper_summaries.summary(FIGURE_2))
+    own = scaling(dataclasses.replace(SCALED, study=dataclasses.replace(FIGURE_2, name="deeper", title="Is it depth?")))
+    assert (own.name, own.title) == ("deeper", "Is it depth? (paper profile)")
+    assert r"\label{tab:deeper}" in rendering.latex(own) and "Is it depth? (paper profile)." in rendering.latex(own)
+    assert (made.name, scaling().name) == ("figure2", "figure2")
+    assert made.title == f"{scaling().title} (quick profile)"
+
+
+def test_our_steps_carry_their_mark_and_the_row_they_are_from():
+    made = CASES["figure2, steps"]
+    assert [cell.partition(" ")[2] for cell in rendering.cells(made)["ours: top-1 (%)"]] == [
+        "", "(+0.5)", "(-1.8)", "(+0.0≈)", "(+6.2*)", "(+0.0, from row 4)", "(+4.7*, from row 4)",
+        "(-1.1*, from row 4)", "", "(+3.5, from row 4)",
+    ]  # fmt: skip
+    assert "In brackets: the step from the row above" in made.caption
+    assert list(made.data["follows"].dropna()) == list(FOLLOWS.values())
+    assert list(made.data["step"])[1:3] == [0.5, -1.75] and made.data["finding"].iloc[4] == "better"
+    assert "In brackets" not in CASES["figure2, paper"].caption
+
+
+def test_a_row_above_that_is_none_of_ours_is_not_the_one_followed():
+    rows = (TABLE_3.rows[0], Row(2, "", (FRAMES.at(48),), published=10, follows=1))
+    made = comparison(summary=paper_summaries.summary(dataclasses.replace(TABLE_3, rows=rows)))
+    assert shown(made, "R3D-RS-101")["ours: top-1 (%)"] == "82.1 (+0.5, from row 1)"
 
 
 def test_figure_2s_numbers_and_what_is_only_drawn():
@@ -247,13 +290,15 @@ def judged(profile="paper", **changes):
 def test_table_2_has_a_column_of_verdicts():
     made = tables.additive(judged(r4=MISSING | {"verdict": ""}, r5={"verdict": "", "verdict_low": NAN}))
     cells = rendering.cells(made)
-    assert list(cells.columns)[-2:] == ["paper", "verdict"]
-    assert list(cells["verdict"])[:6] == ["agrees"] * 3 + ["not run", "–", "agrees"]
+    head = "verdict, ours − paper"
+    assert list(cells.columns)[-2:] == ["paper", head] and head in rendering.cells(CASES["table3, paper"])
+    agrees = "agrees [-0.2, +0.5]"
+    assert list(cells[head])[:6] == [*[agrees] * 3, "not run", "–", agrees]
     assert made.caption.endswith(tables.VERDICT_READ) and "within 1 either way" in made.caption
     assert list(made.data["verdict_high"])[:2] == [0.5, 0.5] and math.isnan(made.data["verdict_low"].iloc[4])
 
 
 def test_a_stand_ins_table_2_has_none():
     made = tables.additive(judged("quick"))
-    assert "verdict" not in rendering.cells(made).columns
+    assert not any("verdict" in head for head in rendering.cells(made).columns)
     assert "verdict" not in made.caption

@@ -40,7 +40,7 @@ def record(identity=IDENTITY, *evaluations):
         toggles={"ls": 0.1},
         scale={"depth": 50},
         seed=0,
-        settings={"task.train_data.feature_shape[0]": 8},
+        settings={"task.train_data.feature_shape[0]": 8, "task.train_data.global_batch_size": 32},
         bookkeeping={},
         identity_content={"clips_per_group": 16},
         data={"name": "embedded", "fingerprint": "ab" * 32},
@@ -157,6 +157,7 @@ def test_frame_has_a_line_for_each_protocol():
     frame = store.frame([record(IDENTITY, evaluation(), evaluation("1x1@32", top1=0.25))])
     assert list(frame["top1"]) == [0.5, 0.25]
     assert list(frame["multiply_adds"]) == [20, 20]
+    assert list(frame["replicas"]) == [2, 2]
     assert list(store.frame([]).columns) == store.FRAME
 
 

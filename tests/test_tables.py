@@ -1,5 +1,7 @@
 """Every format must show what the summary holds: nothing missing goes unsaid, nothing is rounded before it is shown."""
 
+import csv
+import dataclasses
 import html.parser
 import io
 import re
@@ -170,6 +172,18 @@ def test_a_step_is_marked_by_its_finding(finding, top1):
     assert shown(summaries.summary({2: {"finding": finding}}), 2)["top-1 (%)"] == top1
 
 
+def test_the_caption_says_what_the_heads_stand_for():
+    made = table("full")
+    assert made.caption.startswith(
+        "LS: label smoothing; SD: stochastic depth; WD: reduced weight decay; 350-EP: training epochs; SJ: scale "
+        "jittering; SE: squeeze-and-excitation in every block; D-stem: 3D ResNet-D stem; RA: RandAugment. Quick"
+    )
+    few = dataclasses.replace(STUDY, toggles=(SD, RESOLUTION))
+    assert tables.additive(summaries.summary(study=few)).caption.startswith("SD: stochastic depth. Quick")
+    unsaid = dataclasses.replace(STUDY, toggles=(dataclasses.replace(LS, meaning=""),))
+    assert tables.additive(summaries.summary(study=unsaid)).caption == summaries.CAPTION
+
+
 def test_a_scaling_axis_has_no_ticks():
     added = summaries.summary(study=STUDY.plus([RESOLUTION.at(256)]))
     assert "resolution" not in rendering.cells(tables.additive(added)).columns
@@ -247,6 +261,11 @@ def test_html_escapes_and_styles_only_itself():
     assert all(line.startswith("#T_table2") for line in style.splitlines() if line.endswith("{"))
 
 
+def test_html_styles_a_table_of_any_name():
+    text = rendering.html(dataclasses.replace(table("full"), name="table2-plus-ema=0.99"))
+    assert '<table id="T_table2-plus-ema-0-99">' in text and "#T_table2-plus-ema-0-99 caption" in text
+
+
 def test_html_holds_the_same_cells():
     reader = Cells()
     reader.feed(rendering.html(table("toggle added")))
@@ -260,8 +279,8 @@ def test_latex_is_a_whole_environment():
     assert text.startswith(r"\begin{table}") and text.rstrip().endswith(r"\end{table}")
     for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:table2}", r"\caption{", r"($-$1.8)"):
         assert part in text
-    # The head, which stands in as many lines as it has words, and the caption.
-    assert text.replace(r"\\{}", " ").count(r"a\_b \& $<$c$|$d$>$ 50\% \{e\}") == 2
+    # The head, which stands in as many lines as it has words, what it is said to mean, and the caption.
+    assert text.replace(r"\\{}", " ").count(r"a\_b \& $<$c$|$d$>$ 50\% \{e\}") == 3
     keys = [key for keys in CASES["toggle added"].rows["keys"] for key in keys if key not in {"depth", "frames"}]
     assert text.count(r"\checkmark") == len(keys)
 
@@ -412,8 +431,24 @@ def test_leaving_one_out_is_written_with_a_minus():
     rows = [Row(n, "", tuple(o for o in whole.applied if o.toggle is not left), follows=1)
             for n, left in enumerate(TABLE_2, start=2)]  # fmt: skip
     summary = summaries.summary(study=Study("loo", "Leave one out", TABLE_2, (whole, *rows)))
-    assert list(rendering.cells(tables.steps(summary))["change"]) == ["full", *(f"− {one.label}" for one in TABLE_2)]
+    changes = [f"− {one.label}" for one in TABLE_2]
+    assert list(rendering.cells(tables.steps(summary))["change"]) == [
+        "full", changes[0], *(f"{one} (from row 1)" for one in changes[1:]),
+    ]  # fmt: skip
+    assert list(tables.steps(summary).data["change"]) == ["full", *changes]
+    assert read(rendering.csv(tables.steps(summary)))["follows"].fillna(0).tolist() == [0] + [1] * 8
+    assert list(rendering.cells(tables.additive(summary))["top-1 (%)"])[1:4] == [
+        "62.0 (+0.5)", "60.2 (-1.8, from row 1)", "60.2 (+0.0≈, from row 1)",
+    ]  # fmt: skip
     assert "$-$ LS" in rendering.latex(tables.steps(summary))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_steps_csv_says_which_row_each_is_from(case):
+    lines = rendering.csv(tables.steps(CASES[case])).splitlines()
+    assert lines[0].startswith("row,change,follows,absent,")
+    for row, line in zip(CASES[case].study.rows, lines[1:], strict=True):
+        assert next(csv.reader([line]))[2] == ("" if row.follows is None else str(row.follows))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -152,6 +152,7 @@ def videos(spec: EmbeddedSpec, split: str) -> Iterator[Video]:
         yield Video(f"{spec.name}-{split}-{index:05d}", label, frames)
 
 
+@functools.cache
 def content_fingerprint(spec: EmbeddedSpec) -> str:
     """The fingerprint the written set will carry, found by drawing it all in memory (about as slow as writing it)."""
     drawn = ((split, video) for split in manifests.SPLITS for video in videos(spec, split))

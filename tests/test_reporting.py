@@ -1,0 +1,219 @@
+"""The report: what was run is drawn, what was not is said, and trainings are never mixed. Nothing here is trained."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ablations import table2, table3
+from harness import excerpts, records, report, reporting, synthetic, workspace
+from harness.devices import Devices
+from harness.experiment import Cut
+from harness.store import RECORD, Snapshot, Store
+from harness.workspace import Workspace
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "results" / "example"
+SHORT = dataclasses.replace(table2.STUDY, rows=table2.STUDY.rows[:3])
+
+
+def made(folder, cut=None):
+    profile = workspace.profile("quick")
+    store = Store(folder)
+    return Workspace(profile, workspace.data_set(None, profile, folder), cut or Cut(), 1, store, Devices())
+
+
+def chosen(folder, study=SHORT):
+    store = Snapshot(folder)
+    found = workspace.trainings(store, None, None, {})
+    return reporting.chosen(study, found, store)
+
+
+def rewrite(path, **changed):
+    """A record as another version of the harness would have written it."""
+    content = json.loads(path.read_text())
+    record = dataclasses.replace(records.from_json(content, ""), **changed)
+    path.write_text(json.dumps(records.to_json(record)))
+
+
+@pytest.fixture
+def three_seeds(tmp_path):
+    """Three rows with three seeds each."""
+    synthetic.write(made(tmp_path), [SHORT], 9)
+    return tmp_path
+
+
+def record_of(folder, row, seed):
+    return Store(folder).folder(made(folder).complete(SHORT.rows[row - 1].cell(seed)).id) / RECORD
+
+
+def test_a_training_that_has_runs_is_a_section_with_all_their_seeds(three_seeds):
+    (one,) = chosen(three_seeds)
+    assert (one.seeds, one.note, len(one.run_ids)) == ((0, 1, 2), "", 9)
+    section = reporting.draw(one, 0.5)
+    assert set(section.tables) == {"table2-quick-3-seeds", "table2-quick-3-seeds-steps"}
+    assert set(section.figures) == {"table2-quick-3-seeds", "table2-quick-3-seeds-curves"}
+    rows = section.tables["table2-quick-3-seeds"].data
+    store = Store(three_seeds)
+    mean = sum(store.read(record_of(three_seeds, 2, seed).parent.name).evaluations["10x3@32"].top1 for seed in range(3))
+    assert rows["top1"].iloc[1] == pytest.approx(100 * mean / 3)
+
+
+def test_nothing_run_is_the_papers_numbers(tmp_path):
+    (one,) = chosen(tmp_path, table2.STUDY)
+    section = reporting.draw(one, 0.5)
+    assert section.title.endswith("(paper profile)")
+    rows = section.tables["table2-paper"].data
+    assert rows["top1"].isna().all()
+    assert list(rows["paper_top1"])[:2] == [74.4, 74.9]
+
+
+def test_several_trainings_are_sections_of_their_own(three_seeds):
+    synthetic.write(made(three_seeds, Cut(steps=7)), [SHORT], 3)
+    found = chosen(three_seeds)
+    assert sorted((len(one.run_ids), one.seeds, str(one.workspace.cut)) for one in found) == [
+        (3, (0,), "steps 7"),
+        (9, (0, 1, 2), ""),
+    ]
+    sections = [reporting.draw(one, 0.5) for one in found]
+    for kind in ("tables", "figures"):
+        names = [name for section in sections for name in getattr(section, kind)]
+        assert len(set(names)) == len(names)
+
+
+def test_seeds_that_not_every_row_has_are_left_out_and_said(three_seeds):
+    shutil.rmtree(record_of(three_seeds, 2, 1).parent)
+    (one,) = chosen(three_seeds)
+    assert (one.seeds, one.note) == ((0, 2), "Seeds that not every row has are left out: 1.")
+
+
+def test_a_row_that_was_not_begun_has_no_say(three_seeds):
+    for seed in range(3):
+        shutil.rmtree(record_of(three_seeds, 3, seed).parent)
+    (one,) = chosen(three_seeds)
+    assert (one.seeds, one.note, len(one.run_ids)) == ((0, 1, 2), "", 6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: {"settings": {**record.settings, "task.model.dropout_rate": 0.123}},
+        lambda record: {"settings": {**record.settings, "trainer.validation_summary_subdir": True}},
+        lambda record: {"identity_content": {**record.identity_content, "model_garden": "0.0.1"}},
+        lambda record: {"identity_content": {**record.identity_content, "results_version": 0}},
+        lambda record: {"identity_content": {**record.identity_content, "data": "f" * 64}},
+        lambda record: {"identity_content": {**record.identity_content, "clips_per_group": 1}},
+        lambda record: {"identity_content": {**record.identity_content, "trained_by": {"trainer": "another"}}},
+        lambda record: {"identity_content": {**record.identity_content, "seed": 77}},
+    ],
+)
+def test_a_record_made_otherwise_is_not_taken_for_a_row(three_seeds, change):
+    path = record_of(three_seeds, 2, 1)
+    rewrite(path, **change(Store(three_seeds).read(path.parent.name)))
+    store = Snapshot(three_seeds)
+    one = reporting.chosen_seeds(SHORT, made(three_seeds))
+    assert one == ((0, 2), "Seeds that not every row has are left out: 1.")
+    assert len(store.ids()) == 9
+
+
+def test_true_is_not_taken_for_one(three_seeds):
+    record = Store(three_seeds).read(record_of(three_seeds, 1, 0).parent.name)
+    one, true = ({**record.settings, "task.model.dropout_rate": value} for value in (1, True))
+    excerpting = excerpts.Excerpting()
+    kinds = [excerpting(dataclasses.replace(record, settings=some)).kind for some in (one, true)]
+    assert kinds[0] != kinds[1]
+    whole = {**record.settings, "task.model.dropout_rate": 1.0}
+    assert excerpting(dataclasses.replace(record, settings=whole)).kind == kinds[0]
+
+
+@pytest.mark.parametrize("study", [table2.STUDY, table3.STUDY])
+def test_a_seed_changes_nothing_but_itself(study, tmp_path):
+    own = made(tmp_path)
+    for row in study.rows:
+        run = excerpts.seeded(own.complete(row.cell(0)), 7)
+        assert run == own.complete(row.cell(7))
+        assert run.identity == own.complete(row.cell(7)).identity
+        assert excerpts.kind(run) == excerpts.kind(own.complete(row.cell(3)))
+
+
+def test_ids_from_records_are_those_that_settings_give(three_seeds):
+    ahead = dataclasses.replace(made(three_seeds), store=Snapshot(three_seeds)).plan([SHORT], range(4))
+    assert ahead.wanted == made(three_seeds).plan([SHORT], range(4)).wanted
+    assert [one.done for one in ahead.runs] == [one.done for one in made(three_seeds).plan([SHORT], range(4)).runs]
+
+
+def test_a_damaged_record_is_said_and_stops_nothing(three_seeds):
+    path = record_of(three_seeds, 2, 1)
+    path.write_text(path.read_text()[:-40])
+    (one,) = chosen(three_seeds)
+    assert one.seeds == (0, 1, 2)
+    section = reporting.draw(one, 0.5)
+    assert "damaged: row 2" in section.tables["table2-quick-3-seeds"].caption
+
+
+def test_damaged_predictions_are_said_and_stop_nothing(three_seeds):
+    (path,) = record_of(three_seeds, 3, 0).parent.glob("*.parquet")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    (one,) = chosen(three_seeds)
+    one.workspace.store.look_at(one.run_ids)
+    section = reporting.draw(one, 0.5)
+    assert "damaged: row 3" in section.tables["table2-quick-3-seeds"].caption
+
+
+def test_outcomes_read_ahead_are_those_read_one_by_one(three_seeds):
+    ahead, alone = Snapshot(three_seeds), Store(three_seeds)
+    ahead.look_at(alone.ids())
+    for run_id in alone.ids():
+        record = alone.read(run_id)
+        predictions = alone.predictions(record, "10x3@32").set_index("media_id").sort_index()
+        for found in (ahead.outcomes(record, "10x3@32"), alone.outcomes(record, "10x3@32")):
+            assert list(found.index) == list(predictions.index)
+            guesses = predictions["top_class"].to_list()
+            labels = list(predictions["label"])
+            assert list(found["label"]) == labels
+            assert list(found["top1"]) == [row[0] == label for row, label in zip(guesses, labels, strict=True)]
+            assert list(found["top5"]) == [label in row[:5] for row, label in zip(guesses, labels, strict=True)]
+
+
+def test_the_whole_report_of_the_example(tmp_path):
+    shutil.copytree(EXAMPLE / "runs", tmp_path / "runs")
+    before = sorted(EXAMPLE.rglob("*"))
+    (tmp_path / "runs" / "0123456789abcdef").mkdir()
+    (tmp_path / "runs" / "0123456789abcdef" / RECORD).write_text("{")
+    found = CliRunner().invoke(report.main, ["--results", str(tmp_path), "--plots", str(tmp_path / "plots")])
+    assert found.exit_code == 1, found.output
+    assert "NOT USED" in found.output
+    assert "0123456789abcdef/record.json: damaged, not JSON" in found.output
+    assert "report.html" in found.output
+    for suffix in ("csv", "html", "md", "tex"):
+        table = (tmp_path / "tables" / f"table2-quick.{suffix}").read_text()
+        assert table == (EXAMPLE / f"table2-quick.{suffix}").read_text()
+    page = (tmp_path / "report.md").read_text()
+    for number in range(1, 7):
+        assert f"\n## Table {number}" in page
+    assert page.index("## Table 6") < page.index("## Figure 1") < page.index("## Figure 2")
+    for name in ("table5", "table6"):
+        assert "not run" in (tmp_path / "tables" / f"{name}.md").read_text()
+    shown = [line.split("(")[-1].rstrip(")") for line in page.splitlines() if line.startswith("![")]
+    assert len(shown) == len(set(shown)) >= 4
+    assert all((tmp_path / name).is_file() for name in shown)
+    assert sorted(EXAMPLE.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("report", ["table2"]), ("study", ["table2", "table4", "--plan", "--profile", "paper"])],
+)
+def test_neither_report_nor_plan_loads_tensorflow(command, words, tmp_path):
+    code = (
+        f"import sys; from harness import {command} as it; it.main(sys.argv[1:], standalone_mode=False); "
+        "assert 'tensorflow' not in sys.modules"
+    )
+    where = ["--results", str(tmp_path), "--plots", str(tmp_path / "plots")]
+    done = subprocess.run([sys.executable, "-c", code, *words, *where], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
