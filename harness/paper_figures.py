@@ -351,7 +351,9 @@ def _name(axes: Axes, panel: Sequence[Series]) -> None:
         for label, step, x, y in zip(series.labels, series.step, series.gflops, series.top1, strict=True):
             name = "" if series.ours and label in published else label
             if not math.isnan(y) and (text := "\n".join(filter(None, [name, step]))):
-                written.append(_write(axes, text, (x, y)))
+                # Without its name, the colour says to which line the step belongs.
+                color = MUTED if name else _LOOKS.get(series.kind, _OTHER)["color"]
+                written.append(_write(axes, text, (x, y), color))
     # Those first that have the least room even alone.
     for one in sorted(written, key=lambda one: sum(_costs(one, axes, taken)), reverse=True):
         costs = _costs(one, axes, taken)
@@ -382,9 +384,9 @@ def _pixels(axes: Axes, x: Sequence[float], y: Sequence[float]) -> npt.NDArray[n
     return np.asarray(axes.transData.transform(np.column_stack([x, y])))
 
 
-def _write(axes: Axes, text: str, point: tuple[float, float]) -> Annotation:
+def _write(axes: Axes, text: str, point: tuple[float, float], color: str) -> Annotation:
     return axes.annotate(text.replace(", ", ",\n"), point, xytext=(0, 0), textcoords="offset points", fontsize=7,
-                         linespacing=0.9, color=MUTED,
+                         linespacing=0.9, color=color,
                          path_effects=[withStroke(linewidth=1.5, foreground="white")])  # fmt: skip
 
 

@@ -216,7 +216,7 @@ def _own_accuracy(summary: Summary, data: pd.DataFrame) -> Iterator[Column]:
     yield Column("ours: top-1 (%)", _said(_own_top1(data["own_row"].shift())), "right")
     yield Column("ours: 95 % interval", _known("low", _own_interval))
     if summary.comparable:
-        yield Column(tables.VERDICT_HEAD, _said(tables.verdict))
+        yield Column(tables.VERDICT_HEAD, _said(tables.verdict), wrap=14)
 
 
 def _own_top1(above: pd.Series[Any]) -> Callable[[Line], str]:

@@ -190,7 +190,9 @@ def _column_format(column: Column) -> str:
 
 
 def _typeset(text: str) -> str:
-    return re.sub(r"[<>|−≈×±≤≥]|(?<!\w)-(?=\d)", lambda match: _MATHS[match[0]], text)
+    # No line ends within an interval that follows a word, as a verdict's does in its narrow column.
+    whole = re.sub(r"(?<=[a-z] )(\[[+-]?[\d.]+,) (?=[+-]?\d)", r"\1~", text)
+    return re.sub(r"[<>|−≈×±≤≥]|(?<!\w)-(?=\d)", lambda match: _MATHS[match[0]], whole)
 
 
 def _typeset_head(text: str) -> str:

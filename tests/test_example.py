@@ -1,5 +1,7 @@
 """The committed examples: their tables follow from their records, and their records from their predictions."""
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from ablations.table2 import STUDY
 from ablations.toggles import TOGGLES
-from harness import designs, gathering, outputs, rendering, tables, workspace
+from harness import catalog, designs, gathering, layouts, outputs, rendering, sweep_report, tables, workspace
 from harness.designs import Question
 from harness.devices import Devices
 from harness.experiment import Cut
@@ -34,9 +36,9 @@ def asked(example):
     return made, built, made.plan([design.study for design in built], QUESTION.seeds)
 
 
-def summary(example):
-    plan = example.plan([STUDY], [0])
-    return gathering.summary(STUDY, plan, gathering.evidence(example, plan, margin=0.5))
+def summary(example, study=STUDY):
+    plan = example.plan([study], [0])
+    return gathering.summary(study, plan, gathering.evidence(example, plan, margin=0.5))
 
 
 def stands_in_the_readme(path):
@@ -47,19 +49,46 @@ def stands_in_the_readme(path):
 
 
 def test_the_examples_are_what_their_commands_want(example, asked):
-    plan = example.plan([STUDY], [0])
-    assert len(plan.runs) == 10
+    plan = example.plan(list(catalog.studies().values()), [0])
+    assert len(plan.runs) == 18
     assert plan.missing == ()
     # By hand: all 16 combinations of four toggles for each of three seeds.
     assert (len(asked[2].runs), asked[2].missing) == (48, ())
 
 
 def test_the_tables_follow_from_the_records_and_stand_in_the_readme(example):
-    numbers = summary(example)
-    for name, table in (("table2-quick", tables.additive(numbers)), ("table2-quick-steps", tables.steps(numbers))):
-        for suffix, text in rendering.render(table).items():
-            assert (EXAMPLE / f"{name}.{suffix}").read_text() == text
+    for study in catalog.studies().values():
+        numbers = summary(example, study)
+        drawn = {f"{study.name}-quick": layouts.of(study).table(numbers)}
+        if any(row.follows for row in study.rows):
+            drawn[f"{study.name}-quick-steps"] = tables.steps(numbers)
+        for name, table in drawn.items():
+            for suffix, text in rendering.render(dataclasses.replace(table, name=name)).items():
+                assert (EXAMPLE / f"{name}.{suffix}").read_text() == text
     stands_in_the_readme(EXAMPLE / "table2-quick.md")
+
+
+def test_the_sweeps_follow_from_their_storage_and_the_records(tmp_path):
+    shutil.copytree(EXAMPLE / "runs", tmp_path / "runs")
+    shutil.copytree(EXAMPLE / "sweeps", tmp_path / "sweeps")
+    found = sweep_report.found(tmp_path)
+    assert [one.name for one in found] == ["nsga2-quick", "tpe-quick"]
+    for one in found:
+        for name, table in sweep_report.tables(one):
+            for suffix, text in rendering.render(table).items():
+                assert (EXAMPLE / f"{name}.{suffix}").read_text() == text
+        points = one.points
+        known = points[points["top1"].notna()]
+        front = known[known["front"]]
+        for _, point in known.iterrows():  # by hand: nothing on the front is beaten, and nothing else is not
+            beaten = (
+                (known["gflops"] <= point["gflops"])
+                & (known["top1"] >= point["top1"])
+                & ((known["gflops"] < point["gflops"]) | (known["top1"] > point["top1"]))
+            ).any()
+            assert beaten != point["front"]
+        assert len(front)
+    stands_in_the_readme(EXAMPLE / "sweep-nsga2-quick-front.md")
 
 
 def test_the_credits_follow_from_the_records_and_stand_in_the_readme(asked):
@@ -76,9 +105,10 @@ def test_the_credits_follow_from_the_records_and_stand_in_the_readme(asked):
 def test_every_number_of_the_examples_is_recomputed_from_its_predictions():
     for store in (Store(EXAMPLE), Store(DESIGNS)):
         for record in map(store.read, store.ids()):
-            predictions = store.predictions(record, "10x3@32")
+            (protocol,) = record.evaluations
+            predictions = store.predictions(record, protocol)
             labels, best = predictions["label"].to_numpy(), np.stack(predictions["top_class"])
-            evaluation = record.evaluations["10x3@32"]
+            evaluation = record.evaluations[protocol]
             assert evaluation.top1 == np.mean(best[:, 0] == labels)
             assert evaluation.top5 == pytest.approx(np.mean((best == labels[:, None]).any(axis=1)))
             assert record.provenance["dirty"] is False

@@ -51,7 +51,7 @@ def test_it_is_trained_drawn_reported_and_explained(folder):
     code, said = run(report.main, folder, file, "--validation-videos", 8)
     assert code == 0, said
     assert written.read_text() == first
-    assert "What does the stem add?" in (folder / "results" / "report.html").read_text()
+    assert "What does the stem add?" in (folder / "results" / "report-stems.html").read_text()
 
     code, said = run(report.main, folder, file, "--explain", "stems:2:step", "--validation-videos", 8)
     assert code == 0, said

@@ -158,8 +158,8 @@ def test_steps_stand_beside_the_points_and_the_caption_says_from_where():
     assert found["depth"].step == ("", "+0.5", "-1.8", "+0.0≈", "+6.2*", "+0.0")
     assert (found["frames"].step, found["resolution"].step) == (("+4.7*", "-1.1*"), ("", "+3.5"))
     assert made.caption.endswith(
-        "A signed number is the step of a point: of RS-101, RS-152, RS-200 and RS-270 from the row before it; of RS-300, "
-        "RS-200@f48, @f64 and @i288 from RS-200."
+        "A signed number is the step of a point: of RS-101, RS-152, RS-200 and RS-270 from the row before it; of "
+        "RS-300, RS-200@f48, @f64 and @i288 from RS-200."
     )
     assert not any(any(one.step) for one in made.series if not one.ours)
     texts = [text.get_text() for text in figure_of("figure 2, quick, steps").axes[0].texts]

@@ -467,6 +467,10 @@ def test_signs_are_typeset():
     text = rendering.latex(table("full"))
     assert r"60.2 (+0.0$\approx$)" in text and "66.5 (+6.2*)" in text
     assert "$<$0.001" in rendering.latex(tables.steps(CASES["full"]))
+    verdicts = summaries.summary({2: {"verdict": "agrees", "verdict_low": -0.25, "verdict_high": 0.5}}, "paper")
+    rest = dict.fromkeys(("verdict_low", "verdict_high"), NAN) | {"verdict": ""}
+    filled = verdicts.rows.assign(**{name: verdicts.rows[name].fillna(value) for name, value in rest.items()})
+    assert "agrees [$-$0.2,~+0.5]" in rendering.latex(tables.additive(dataclasses.replace(verdicts, rows=filled)))
 
 
 @pytest.mark.parametrize(
