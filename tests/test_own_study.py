@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from harness import report, study
 
-OWN = '''
+OWN = """
 from ablations.toggles import DSTEM, LS, TABLE_2
 from harness.studies import Row, Study
 
@@ -15,7 +15,7 @@ STUDY = Study(
     TABLE_2,
     (Row(1, "R3D-50", (LS.at(),)), Row(2, "D-stem", (LS.at(), DSTEM.at()), follows=1)),
 )
-'''
+"""
 SHORT = ["--steps", "2", "--validation-videos", "8", "--wandb", "off"]
 
 
