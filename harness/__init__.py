@@ -15,7 +15,9 @@ paper's other tables, and a study's layout (`layouts`) says which of them it bec
 holds what they share): `planning` says what is missing, `conducting` has a `worker` process carry it out, `console`
 shows it, `mirroring` tells a tracker (`tracking`: W&B) of it, `gathering` reads what was measured and `outputs` writes
 what is drawn. TensorFlow is loaded in the worker alone. `reporting` makes a report of everything that was recorded, in
-`report_pages`, and `explaining` follows one number back to its runs.
+`report_pages`, and `explaining` follows one number back to its runs. Of thousands of records a report keeps `excerpts`
+and which videos they have right (`hits`), read by several processes (`forking`); how long that takes is measured on
+`synthetic` records (`report_speed`).
 
 A scaling sweep goes the same line: `sweeping` has its space and limits, `searching` asks Optuna and tells it what came
 of a run (`sweep_storage` keeps it, `sweep_run` wires it, `sweep_console` shows it), `sweep_report` sums it up and

@@ -32,7 +32,7 @@ class Evidence:
 
     Attributes:
       records: a line for each record and protocol, as :func:`harness.store.frame` gives them.
-      outcomes: id of a run -> what it made of each video, as :func:`harness.store.outcomes` gives it.
+      outcomes: id of a run -> what it made of each video, as :meth:`harness.store.Store.outcomes` gives it.
       profile: name of the profile.
       caption: the profile's own sentence.
       protocols: id of a run -> name of its protocol; numbers under any other are not looked at.

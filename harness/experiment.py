@@ -211,6 +211,9 @@ def content_hash(content: Any) -> str:
 
 def _canonical(value: Any) -> Any:
     """Whole floats as integers: 0 and 0.0 are one setting and must have one hash."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:  # most values: a report hashes thousands of records
+        return value
     if isinstance(value, Mapping):
         return {key: _canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -436,6 +436,7 @@ def test_a_sweep_that_trains_and_one_that_is_told(folder):
     assert {path.name for path in (folder / "plots").iterdir()} == {
         f"sweep-{name}-front.png",
         f"sweep-{name}-front.pdf",
+        f"sweep-{name}-front.svg",
     }
     assert "CUT SHORT" in (folder / f"results/tables/sweep-{name}-front.md").read_text()
 

@@ -191,6 +191,7 @@ def test_every_sweep_can_be_drawn(grid, told, tmp_path):
         *(f"sweep-s-{name}.{suffix}" for name in ("front", "saving") for suffix in ("md", "tex", "csv", "html")),
         "sweep-s-front.png",
         "sweep-s-front.pdf",
+        "sweep-s-front.svg",
     }
 
 
