@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import functools
 import json
 import os
 import random
@@ -316,7 +317,12 @@ def test_ctrl_c_ends_it_and_its_workers(tmp_path):
         (videos / f"train/a/{number}.mp4").hardlink_to(long)
     odd_videos.write(videos / "validation/a/0.mp4", 20)
     with subprocess.Popen(
-        command(videos, out, 2), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(videos, out, 2),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests in a shell's background find Ctrl-C ignored, and so would what they start.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
