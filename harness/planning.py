@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
@@ -122,6 +123,11 @@ class Plan:
     def count(self) -> int:
         """How many runs the rows want, each counted as often as it is wanted."""
         return len(_ids(self.wanted))
+
+    @property
+    def times(self) -> Mapping[str, int]:
+        """Id of a run -> how often rows want it."""
+        return collections.Counter(_ids(self.wanted))
 
     @property
     def missing(self) -> tuple[Planned, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import gc
 import math
 import os
 import re
@@ -22,9 +21,9 @@ import tensorflow as tf
 import tf_keras
 from official.common import distribute_utils
 from official.core import base_trainer, config_definitions, train_lib, train_utils
-from official.modeling import optimization, performance
+from official.modeling import optimization
 
-from harness import garden
+from harness import garden, seeding
 from harness.attempts import Interrupted, RunError
 from harness.data import reader
 from harness.data.manifest import Manifest
@@ -142,15 +141,6 @@ def _readable(path: str) -> str:
     return path
 
 
-def seeded(seed: int) -> None:
-    """Makes initialisation a function of the seed, and operations deterministic."""
-    tf_keras.utils.set_random_seed(seed % 2**32)
-    tf.config.experimental.enable_op_determinism()
-    # It rewrites gradients differently where replicas share a graph and where each has its own: their last digits would
-    # depend on how replicas are spread over processes.
-    tf.config.optimizer.set_experimental_options({"constant_folding": False})
-
-
 @functools.cache
 def strategy_for(devices: Devices) -> tf.distribute.Strategy:
     """The distribution strategy, by the Garden's distribution utility; once a process, as TPUs and workers need it.
@@ -208,7 +198,7 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
     start = found[1] if found else 0
     if found:
         _readable(found[0])
-    with _session(run):
+    with seeding.of_run(run):
         _refuse_other_replicas(strategy, run, place)
         config = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
         stopper = _Stopper(stop, place.devices)
@@ -260,7 +250,7 @@ def shrink(run: Run, checkpoint: str, place: Place) -> str:
       AssertionError: it holds another network.
     """
     strategy = strategy_for(place.devices)
-    with _session(run), strategy.scope():
+    with seeding.of_run(run), strategy.scope():
         config = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
         trainer = _evaluator(config, VideoTask(config.task, None, reader.Source((), (), 1)), evaluate=False)
         trainer.checkpoint.restore(_readable(checkpoint)).assert_existing_objects_matched().expect_partial()
@@ -296,7 +286,7 @@ def evaluate(
       Interrupted: it was asked to stop.
     """
     strategy = strategy_for(place.devices)
-    with _session(run):
+    with seeding.of_run(run):
         settings, bookkeeping = for_protocol(run, protocol)
         # The weights are the averaged ones already.
         settings["trainer.optimizer_config.ema"] = None
@@ -362,19 +352,6 @@ def _task(
         reader.Source.of(place.data, manifest.splits[split], classes, frame) for split in ("train", "validation")
     )
     return VideoTask(config.task, None if start_step is None else train, validation, start_step or 0, evaluated)
-
-
-@contextlib.contextmanager
-def _session(run: Run) -> Iterator[None]:
-    """A run's own seed and precision, and nothing left of the run before it."""
-    tf_keras.backend.clear_session()
-    gc.collect()
-    seeded(run.seed)
-    performance.set_mixed_precision_policy(run.settings["runtime.mixed_precision_dtype"])
-    try:
-        yield
-    finally:
-        performance.set_mixed_precision_policy("float32")
 
 
 def _device(strategy: tf.distribute.Strategy, place: Place) -> str:

@@ -206,7 +206,7 @@ def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
     except Exception as error:
         traceback.print_exc()
         every = isinstance(error, DevicesError)
-        return {"event": "failed", "error": _one_line(error), "traceback": traceback.format_exc(), "every run": every}
+        return {"event": "failed", "error": one_line(error), "traceback": traceback.format_exc(), "every run": every}
 
 
 def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
@@ -264,7 +264,7 @@ def redirect_output(log: Path) -> None:
     os.close(file)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if type(error).__module__.startswith("harness."):
         return text

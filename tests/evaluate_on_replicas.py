@@ -11,7 +11,7 @@ import tensorflow as tf
 from official.core import train_utils
 
 from ablations.profiles import QUICK
-from harness import experiment, garden, runner
+from harness import experiment, garden, seeding
 from harness.data import manifest, reader
 from harness.studies import Cell
 from harness.task import VideoTask
@@ -20,7 +20,7 @@ from harness.workspace import facts
 replicas, folder = int(sys.argv[1]), Path(sys.argv[2])
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
-runner.seeded(0)
+seeding.seeded(0)
 found = manifest.load(folder)
 run = experiment.complete(Cell(()), QUICK, facts(found), replicas=1)
 settings, bookkeeping = experiment.for_protocol(run, experiment.Protocol(2, 3, 32))

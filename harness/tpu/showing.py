@@ -1,0 +1,273 @@
+"""Forecasts -> two tables, of the programs and of the rows, and sentences on the whole; nothing is computed or read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.console import label
+from harness.rendering import Column, Line, Table
+from harness.studies import Study
+from harness.tpu.forecasts import Forecast, Total, step_bound
+from harness.tpu.programs import Program
+from harness.tpu.results import Result
+from harness.tpu.slices import Slice
+
+_NOTHING = "–"
+_GB = 1e9
+
+
+def letters(found: Sequence[Forecast]) -> dict[str, str]:
+    """Key of a program -> its name in the tables: "T1", "T2" the train steps, "E1" the evaluation steps."""
+    names: dict[str, str] = {}
+    for letter, programs in (("T", [one.train for one in found]), ("E", [one.evaluation for one in found])):
+        keys = dict.fromkeys(program.key for program in programs)
+        names |= {key: f"{letter}{number}" for number, key in enumerate(keys, 1)}
+    return names
+
+
+def programs(
+    found: Sequence[Forecast], slice_: Slice, fitting: Mapping[str, Result | None], failures: Mapping[str, str]
+) -> Table:
+    """A line for each program: whether it compiles and fits, what it needs and does, and the least time of a step.
+
+    Args:
+      found: the forecasts, one for each run.
+      slice_: the slice.
+      fitting: key of a program that does not fit -> the result of the largest batch that does, None where none does.
+      failures: key of a program -> what kept it from being compiled.
+
+    Returns:
+      The table. Its data are indexed by "program", in bytes, operations of a core and step, and seconds.
+    """
+    names = letters(found)
+    lines: dict[str, dict[str, Any]] = {}
+    for one in found:
+        for program, result in ((one.train, one.train_result), (one.evaluation, one.evaluation_result)):
+            line = lines.setdefault(program.key, _program(names[program.key], program, result, slice_))
+            line["rows"] += one.planned.rows
+            if program.key in failures:
+                line["verdict"] = "failed"
+            elif program.key in fitting:
+                line["fitting"] = 0 if (best := fitting[program.key]) is None else best.clips
+                line["verdict"] = _too_large(line, best)
+    data = pd.DataFrame(sorted(lines.values(), key=_place)).set_index("program")
+    data["rows"] = [tuple(dict.fromkeys(rows)) for rows in data["rows"]]
+    return Table(
+        name="preflight-programs",
+        title=f"Programs on {_described(slice_)}",
+        caption=_programs_caption(list(data["compiler"]), any(data["estimated"]), slice_),
+        columns=(
+            Column("program", lambda line: str(line["program"])),
+            Column("rows", lambda line: _rows(line["rows"]), wrap=16),
+            Column("a core's batch", lambda line: f"{line['clips']} × {_shape(line)}", wrap=18),
+            Column("verdict", lambda line: line["verdict"], wrap=24),
+            Column("arguments (GB)", _scaled("arguments", _GB), "right"),
+            Column("temporaries (GB)", _scaled("temporaries", _GB), "right"),
+            Column("code (GB)", _scaled("code", _GB), "right"),
+            Column(f"of {slice_.generation.memory / _GB:.1f} GB", _share, "right"),
+            Column("multiply-adds (T)", _scaled("multiply_adds", 1e12), "right"),
+            Column("moved (GB)", _scaled("bytes_moved", _GB, 1), "right"),
+            Column("step, at least (ms)", _scaled("step_seconds", 1e-3, 1), "right"),
+            Column("bound by", lambda line: line["bound_by"] or _NOTHING),
+        ),
+        data=data,
+    )
+
+
+def _place(line: Mapping[str, Any]) -> tuple[str, int]:
+    """Train steps first, in the order of their numbers."""
+    return {"T": "0", "E": "1"}[line["program"][0]], int(line["program"][1:])
+
+
+def _program(name: str, program: Program, result: Result | None, slice_: Slice) -> dict[str, Any]:
+    settings = program.run.settings
+    part = "train" if program.kind == "train" else "validation"
+    least, made = step_bound(result, slice_), None if result is None else result.executable
+    memory = None if made is None else made.memory
+    views = 1 if program.kind == "train" else program.run.protocol.clips * program.run.protocol.crops
+    return {
+        "program": name,
+        "key": program.key,
+        "kind": program.kind,
+        "rows": (),
+        "clips": program.clips,
+        "views": views,
+        "frames": settings[f"task.{part}_data.feature_shape[0]"],
+        "size": settings["task.train_data.feature_shape[1]"] if views == 1 else program.run.protocol.size,
+        "verdict": _verdict(result),
+        "reason": "" if result is None else result.reason,
+        "fitting": math.nan,
+        "arguments": math.nan if memory is None else memory.arguments,
+        "outputs": math.nan if memory is None else memory.outputs,
+        "aliased": math.nan if memory is None else memory.aliased,
+        "temporaries": math.nan if memory is None else memory.temporaries,
+        "code": math.nan if memory is None else memory.code,
+        "needed": math.nan if memory is None else memory.needed,
+        "memory": slice_.generation.memory,
+        "multiply_adds": math.nan if made is None else made.operations / 2,
+        "bytes_moved": math.nan if made is None else made.bytes_moved,
+        "step_seconds": math.nan if least is None else least.seconds,
+        "compute_seconds": math.nan if least is None else least.compute,
+        "memory_seconds": math.nan if least is None else least.memory,
+        "bound_by": "" if least is None else least.limited_by,
+        "estimated": result is not None and result.estimated,
+        "compiler": "" if result is None else result.compiler,
+    }
+
+
+def _verdict(result: Result | None) -> str:
+    if result is None:
+        return "not compiled"
+    if result.fits:
+        return "fits, by an estimate" if result.estimated else "fits"
+    return "does not fit" if result.executable is not None or "emory" in result.reason else "refused"
+
+
+def _too_large(line: Mapping[str, Any], best: Result | None) -> str:
+    unit = "clip" if line["kind"] == "train" else "video"
+    if best is None:
+        return f"does not fit, nor does one {unit}"
+    return f"does not fit; {best.clips} {unit}{'' if best.clips == 1 else 's'} a core do"
+
+
+def _shape(line: Line) -> str:
+    views = f"{line['views']} views, " if line["views"] > 1 else ""
+    return f"{views}{line['frames']}×{line['size']}²"
+
+
+def _scaled(name: str, unit: float, digits: int = 2) -> Any:
+    return lambda line: _NOTHING if math.isnan(line[name]) else f"{line[name] / unit:,.{digits}f}"
+
+
+def _share(line: Line) -> str:
+    return _NOTHING if math.isnan(line["needed"]) else f"{100 * line['needed'] / line['memory']:.0f} %"
+
+
+def _rows(rows: Sequence[str]) -> str:
+    return ", ".join(rows)
+
+
+def _described(slice_: Slice) -> str:
+    hosts = f"{slice_.hosts} host{'' if slice_.hosts == 1 else 's'}"
+    return f"TPU {slice_.topology}: {slice_.chips} chips, {slice_.cores} cores, {hosts}"
+
+
+def _programs_caption(compilers: Sequence[str], estimated: bool, slice_: Slice) -> str:
+    by = ", ".join(sorted({one for one in compilers if one}))
+    said = [f"Of one core and step, by {by}." if by else "Nothing was compiled."]
+    if estimated:
+        said.append(
+            "No compiler for TPUs is installed here: XLA compiled the steps for the CPU, and memory, bytes and time "
+            "are estimates; pip install -e '.[preflight]' brings the TPU's own."
+        )
+    said += [
+        "Arguments are the batch and the variables. The last of the memory is all of it, outputs that take no "
+        "argument's place included, against what a core has.",
+        "Multiply-adds and bytes are the compiler's count; a step takes at least the longer of both at the published "
+        f"peaks ({slice_.generation.peak / 1e12:g} T operations and {slice_.generation.bandwidth / 1e9:g} GB a second "
+        f"and core, {slice_.generation.source}).",
+    ]
+    return " ".join(said)
+
+
+def rows(found: Sequence[Forecast], studies: Sequence[Study], price: float | None) -> Table:
+    """A line for each run: its programs, its steps, and what it takes on the slice.
+
+    Args:
+      found: the forecasts, one for each run.
+      studies: whose rows they are, for the title.
+      price: of a chip and hour; None to leave it out.
+
+    Returns:
+      The table. Its data are indexed by "run".
+    """
+    names = letters(found)
+    slice_ = found[0].slice_
+    data = pd.DataFrame([_row(one, names, price) for one in found]).set_index("run")
+    shown = [
+        Column("rows", lambda line: _rows(line["rows"]), wrap=16),
+        Column("run", lambda line: line["label"], wrap=40),
+        Column("programs", lambda line: f"{line['train']}, {line['evaluation']}"),
+        Column("steps", lambda line: f"{line['steps']:,}", "right"),
+        Column("hours", lambda line: _time(line, "hours", "{:,.2f}"), "right"),
+        Column("core-hours", lambda line: _time(line, "core_hours", "{:,.0f}"), "right"),
+    ]
+    if price is not None:
+        shown.append(Column("price", lambda line: _time(line, "price", "{:,.0f}"), "right"))
+    shown.append(Column("clips/s a host", lambda line: _time(line, "clips_per_second", "{:,.0f}"), "right"))
+    measured = any(one.is_measured for one in found)
+    return Table(
+        name="preflight-rows",
+        title=f"{' and '.join(study.name for study in studies)} on {_described(slice_)}",
+        caption=_rows_caption(measured, price),
+        columns=tuple(shown),
+        data=data,
+    )
+
+
+def _row(one: Forecast, names: Mapping[str, str], price: float | None) -> dict[str, Any]:
+    hours = one.hours
+    return {
+        "run": one.planned.run.id,
+        "rows": one.planned.rows,
+        "label": label(one.planned),
+        "train": names[one.train.key],
+        "evaluation": names[one.evaluation.key],
+        "fits": one.fits,
+        "steps": one.steps,
+        "batch": one.train.clips * one.slice_.cores,
+        "evaluation_steps": one.evaluation_steps,
+        "step_seconds": _number(one.step_seconds),
+        "evaluation_seconds": _number(one.evaluation_seconds),
+        "hours": _number(hours),
+        "core_hours": _number(one.core_hours),
+        "price": math.nan if hours is None or price is None else hours * one.slice_.chips * price,
+        "clips_per_second": _number(one.clips_per_second),
+        "measured": one.is_measured,
+    }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _time(line: Line, name: str, form: str) -> str:
+    if math.isnan(line[name]):
+        return "does not fit" if line["fits"] is False and name == "hours" else _NOTHING
+    return (
+        form.format(line[name])
+        if line["measured"]
+        else f"≥ {form.format(line[name])}".replace("≥", "≤" if name == "clips_per_second" else "≥")
+    )
+
+
+def _rows_caption(measured: bool, price: float | None) -> str:
+    said = ["Hours of training and the reported evaluation on the whole slice, one run after the other."]
+    said.append(
+        "≥: the least that is possible, every core at its published peak in each step, nothing waiting for input, "
+        "nothing for another core, no validation or checkpoint in between."
+    )
+    if measured:
+        said.append("Without a sign: as recorded runs of the same program took on such a slice.")
+    if price is not None:
+        said.append(f"Price: at {price:g} for a chip and hour.")
+    said.append("≤ clips/s: what a host must read at most, so that no core waits.")
+    return " ".join(said)
+
+
+def totals(own: Total, naive: Total, runs: int, wanted: int, slice_: Slice, price: float | None) -> list[str]:
+    """What the whole takes, after sharing and without it; sentences."""
+
+    def said(one: Total) -> str:
+        cost = "" if price is None else f", {one.hours * slice_.chips * price:,.0f} at {price:g} a chip and hour"
+        return f"{one.hours:,.1f} hours, {one.core_hours:,.0f} core-hours{cost}"
+
+    unknown = f", without {own.unknown} that do not fit or are not known" if own.unknown else ""
+    lines = [f"Total: {runs} runs{unknown}: at least {said(own)}."]
+    if wanted > runs:
+        lines.append(f"Each of the {wanted} wanted runs by itself: at least {said(naive)}.")
+    return lines
