@@ -47,22 +47,26 @@ def main() -> None:
               help="Passes of each kind, in turns.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True,
               help="A list of objects with case, ours, garden, decode_only, vs_garden, vs_decode_only.")  # fmt: skip
+@options.folders
 @options.one_line_errors
-def reading(rounds: int, as_json: bool) -> None:
+def reading(rounds: int, as_json: bool, results: Path) -> None:
     """Reads a generated shard by our reader, by the Garden's, and by decoding alone, in turns.
 
     Prints clips (in evaluation, videos) a second, and ours as ratios to the others. Decoding alone reads the videos and
-    decodes whole each frame that each clip shows. It takes about a minute.
+    decodes whole each frame that each clip shows. It takes about a minute. Our rates are kept in
+    DIR/benchmarks/input.json, where the preflight compares them with what a TPU's hosts must read.
     """
     import json
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     # What TensorFlow says while it starts is no result of a benchmark.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from harness import input_speed
     from harness.data import speed
 
     with tempfile.TemporaryDirectory() as folder:
         lines = list(speed.measure(speed.write_shard(Path(folder) / "shard.tfrecord"), rounds))
+    input_speed.write(results, lines)
     click.echo(json.dumps(lines, indent=1) if as_json else reading_table(lines))
 
 

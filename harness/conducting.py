@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from harness import console as console_
-from harness import estimates
+from harness import estimates, preflighting
 from harness.console import Board, View, duration, label, view
 from harness.devices import DevicesError
 from harness.experiment import Run, SettingsError
@@ -52,7 +52,7 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, mirror: Mirror, 
       One line for each run that failed.
 
     Raises:
-      SettingsError: the disk is too small for it.
+      SettingsError: the disk is too small for it, or the TPU.
       DevicesError: this machine does not have the devices asked for.
       RecordError: another process trains into the same folder.
       Stopped: a signal asked to stop; the run that was training saved its checkpoint.
@@ -60,6 +60,7 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, mirror: Mirror, 
     if not plan.missing:
         return []
     refuse_small_disk(workspace, plan)
+    preflighting.refuse_too_large(workspace, plan, console)
     failures: list[str] = []
     board = Board(plan, workspace.rate or workspace.profile.measured_rate)
     with conductor(workspace, console, mirror) as conducted, view(board, console) as shown:

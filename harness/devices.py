@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -28,12 +29,14 @@ class Devices:
       tpu: name or address of the TPU, "local" on a TPU VM, None without one.
       worker_hosts: "host:port" of every worker of `multi_worker_mirrored`, the same list on each; empty otherwise.
       task_index: which of them this process is.
+      topology: name of the TPU's slice, "v3:8x8"; None where it is not known.
     """
 
     strategy: str = "one_device"
     tpu: str | None = None
     worker_hosts: tuple[str, ...] = ()
     task_index: int = 0
+    topology: str | None = None
 
     @property
     def chief(self) -> bool:
@@ -52,6 +55,7 @@ def of(
     worker_hosts: str | None,
     task_index: int | None,
     environment: Mapping[str, str],
+    topology: str | None = None,
 ) -> Devices:
     """The devices that the flags of a command mean together.
 
@@ -60,7 +64,9 @@ def of(
       tpu: --tpu, likewise.
       worker_hosts: --worker-hosts, "host:port,host:port".
       task_index: --task-index.
-      environment: TF_CONFIG is read from it where the two flags before are missing.
+      environment: TF_CONFIG is read from it where the two flags before are missing, TPU_ACCELERATOR_TYPE where the next
+        is.
+      topology: --topology, likewise.
 
     Raises:
       SettingsError: flags that contradict each other, or lack one another.
@@ -70,15 +76,28 @@ def of(
     strategy = "tpu" if tpu else strategy or "one_device"
     if strategy == "tpu" and not tpu:
         raise SettingsError("--strategy tpu needs --tpu NAME, or --tpu local on a TPU VM")
+    if strategy != "tpu" and topology:
+        raise SettingsError(f"--topology {topology}: is the slice of a TPU; say --tpu NAME too")
     if strategy != MULTI_WORKER:
         if worker_hosts or task_index is not None:
             raise SettingsError(f"--worker-hosts and --task-index belong to --strategy {MULTI_WORKER}")
-        return Devices(strategy, tpu)
+        return Devices(strategy, tpu, topology=_topology(topology, environment) if strategy == "tpu" else None)
     if worker_hosts is None:
         return _from_environment(environment)
     if task_index is None:
         raise SettingsError("--worker-hosts needs --task-index N: which of the hosts this process is, from 0")
     return _workers(tuple(worker_hosts.split(",")), task_index, "--worker-hosts")
+
+
+def _topology(named: str | None, environment: Mapping[str, str]) -> str | None:
+    """The slice that a flag names; else the one whose type the environment of a TPU VM names, where it is known."""
+    from harness.tpu import slices
+
+    if named is not None:
+        return slices.named(named).topology
+    with contextlib.suppress(SettingsError):
+        return slices.of_accelerator(environment.get("TPU_ACCELERATOR_TYPE", ""))
+    return None
 
 
 def _workers(hosts: tuple[str, ...], index: int, where: str) -> Devices:

@@ -33,6 +33,7 @@ def main(
     data: str | None,
     strategy: str | None,
     tpu: str | None,
+    topology: str | None,
     worker_hosts: str | None,
     task_index: int | None,
     results: Path,
@@ -48,7 +49,7 @@ def main(
     from harness.experiment import Cut, Protocol, SettingsError
     from harness.store import Store
 
-    chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ)
+    chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
     clips, crops = options.views_of(views)
     store = Store(results)
     record = store.find(run)

@@ -47,7 +47,7 @@ def execute(
         runner.evaluate(run, run.protocol, manifest, place, report, stop)
         return None
     attempts, began = store.attempts(run.id), _now()
-    provenance = _provenance(began)
+    provenance = _provenance(began) | _slice(place)
     with attempts.logged(report) as logged:
         if store.has(run.id):  # by a process that was at it until now
             attempts.forget()
@@ -108,7 +108,12 @@ def evaluated(
         seconds=round(seconds, 3),
         predictions=name,
         predictions_sha256=sha256,
-        provenance={"evaluated": _now().isoformat(timespec="seconds"), "device": device, **commit()},
+        provenance={
+            "evaluated": _now().isoformat(timespec="seconds"),
+            "device": device,
+            **_slice(place),
+            **commit(),
+        },
     )
 
 
@@ -156,6 +161,11 @@ def _provenance(began: datetime.datetime) -> dict[str, Any]:
         "python": platform.python_version(),
         "started": began.isoformat(timespec="seconds"),
     }
+
+
+def _slice(place: Place) -> dict[str, str]:
+    """Which slice of a TPU it is, where that is known: what it took is compared with preflights for that slice."""
+    return {} if place.devices.topology is None else {"topology": place.devices.topology}
 
 
 def commit() -> dict[str, Any]:

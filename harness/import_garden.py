@@ -38,6 +38,7 @@ def main(
     replicas: int | None,
     strategy: str | None,
     tpu: str | None,
+    topology: str | None,
     worker_hosts: str | None,
     task_index: int | None,
     results: Path,
@@ -55,7 +56,7 @@ def main(
     from harness.experiment import Cut
     from harness.store import Store
 
-    chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ)
+    chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
     if chosen.workers > 1:
         raise garden_folder.GardenFolderError(f"--strategy {chosen.strategy}: a folder is taken in by one process")
     found = garden_folder.read(model_dir, checkpoint)

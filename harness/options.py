@@ -97,6 +97,8 @@ devices = _decorated(
                  help="TensorFlow's distribution strategy.  [default: one_device]"),
     click.option("--tpu", metavar="NAME|local",
                  help="Name or address of the TPU, 'local' on a TPU VM; implies --strategy tpu."),
+    click.option("--topology", metavar="NAME",
+                 help="The TPU's slice, such as v3:8x8 or v3-128.  [default: TPU_ACCELERATOR_TYPE]"),
     click.option("--worker-hosts", metavar="HOST:PORT,...",
                  help="For multi_worker_mirrored: every worker, the same list on each; the same command runs on all of "
                       "them, and all see one --results folder.  [default: TF_CONFIG]"),
@@ -138,6 +140,8 @@ _how_to_train = _decorated(
                  help="Evaluate the first N videos only."),
     click.option("--keep-checkpoints", type=click.IntRange(min=1), default=2, show_default=True, metavar="N",
                  help="Training checkpoints kept of a run while it trains; of a finished one its weights are kept."),
+    click.option("--no-preflight", "preflight", is_flag=True, default=True, flag_value=False,
+                 help="Train on a TPU without first compiling for it, and what does not fit too."),
     click.option("--repeat-short-videos", is_flag=True,
                  help="Play a video that is shorter than a clip again from its start, as the Garden does, instead of "
                       "refusing it."),
@@ -310,6 +314,8 @@ def workspace(
     validation_videos: int | None,
     keep_checkpoints: int,
     repeat_short_videos: bool,
+    topology: str | None = None,
+    preflight: bool = True,
     purpose: Literal["train", "plan", "draw"] = "train",
     parent: str | None = None,
 ) -> Workspace:
@@ -334,7 +340,7 @@ def workspace(
             raise TypeError("to draw, one data set is chosen at a time")
         given = {"replicas": replicas, "batch": batch, "steps": steps}
         return workspaces.recorded(store, profile, data, given, validation_videos)
-    devices = devices_.of(strategy, tpu, worker_hosts, task_index, os.environ)
+    devices = devices_.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
     if purpose == "train" and devices.strategy == "one_device" and (replicas or 1) > 1:
         raise SettingsError(f"--replicas {replicas}: one_device gives one; choose another --strategy")
     first, *further = _data_sets(data, profile, results, planning_only=purpose == "plan")
@@ -349,4 +355,5 @@ def workspace(
         parent=store.find(parent).identity if parent else None,
         keep=keep_checkpoints,
         repeat_short=repeat_short_videos,
+        preflight=preflight,
     )

@@ -10,12 +10,10 @@ from harness import counting, excerpts
 from harness.attempts import State
 from harness.experiment import Run, SettingsError
 from harness.studies import Cell, Row, Study
+from harness.tpu import slices
 
 # Bytes of a float32 number in a checkpoint.
 _BYTES = 4
-# Peak rate of one TPU v3 core in bfloat16, operations per second: half of a chip's 123e12
-# (Google Cloud, "TPU v3", system architecture). The paper trained on TPU v3.
-TPU_V3_CORE_PEAK = 61.5e12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +162,8 @@ class Plan:
 
     @property
     def tpu_v3_core_hours(self) -> float:
-        """Lower bound for what is missing: every core at its peak all the time."""
-        return 2 * sum(one.work for one in self.missing) / TPU_V3_CORE_PEAK / 3600
+        """Lower bound for what is missing."""
+        return tpu_v3_core_hours(sum(one.work for one in self.missing))
 
 
 def _ids(wanted: Mapping[str, Mapping[int, Mapping[int, str]]]) -> list[str]:
@@ -242,6 +240,11 @@ def _name(study: Study, row: Row, alone: bool) -> str:
 def _planned(run: Run, rows: tuple[str, ...], known: Known) -> Planned:
     evaluated = run.protocol.name in (known.protocols or frozenset())
     return Planned(run, rows, known.protocols is not None, evaluated, known.state, known.fault)
+
+
+def tpu_v3_core_hours(multiply_adds: float) -> float:
+    """Core-hours that some work takes at least on what the paper trained on: every core at its peak all the time."""
+    return 2 * multiply_adds / slices.load("v3").peak / 3600
 
 
 def rate(seconds: Sequence[float], work: Sequence[float]) -> float | None:

@@ -24,7 +24,7 @@ input; 130, 143 stopped, what was compiled is kept.
 @click.command(epilog=_EXAMPLES)
 @click.argument("names", nargs=-1, required=True, metavar="STUDY...")
 @click.option("--topology", required=True, metavar="NAME",
-              help="The slice: a generation and its sides in chips, v3:8x8, or its accelerator type, v3-128.")  # fmt: skip
+              help="The slice: generation and sides in chips, v3:8x8, or its accelerator type, v3-128.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), metavar="N",
               help="Another global batch; steps still follow from the epochs.  [default: the profile's]")  # fmt: skip
 @click.option("--profile", "profile_name", default="paper", show_default=True, metavar="NAME",

@@ -15,10 +15,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from harness import records, terminal, workspace
-from harness.console import say
+from harness import input_speed, records, terminal, workspace
+from harness.console import label, say
 from harness.devices import Devices
 from harness.experiment import Cut, Profile, Protocol, SettingsError
+from harness.input_speed import InputSpeed
 from harness.planning import Plan
 from harness.records import RecordError
 from harness.rendering import Table
@@ -64,22 +65,13 @@ class Asked:
     results: Path
 
 
-def slice_named(text: str) -> Slice:
-    """The slice that a topology "v3:8x8" or an accelerator type "v3-128" names.
-
-    Raises:
-      SettingsError: there is none of that name.
-    """
-    return slices.slice_of(text if ":" in text else slices.of_accelerator(text))
-
-
 def show(asked: Asked, as_json: bool) -> bool:
     """Compiles what is asked and prints it; whether every program compiles and fits.
 
     Raises:
       SettingsError: no such slice, or a batch that its cores cannot share evenly.
     """
-    slice_ = slice_named(asked.topology)
+    slice_ = slices.named(asked.topology)
     place = _workspace(asked, slice_)
     plan = place.plan(asked.studies, range(asked.seeds))
     if asked.rows:
@@ -216,6 +208,7 @@ class _Drawn:
     found: tuple[Forecast, ...]
     fitting: Mapping[str, Result | None]
     failures: Mapping[str, str]
+    speed: InputSpeed | None
 
     @classmethod
     def of(cls, plan: Plan, place: Workspace, slice_: Slice, results: Path, failures: Mapping[str, str]) -> _Drawn:
@@ -227,13 +220,13 @@ class _Drawn:
             for program, result in zip(every, compiled, strict=True)
             if result is not None and not result.fits and proving.is_too_large(result)
         }
-        return cls(plan, slice_, found, fitting, failures)
+        return cls(plan, slice_, found, fitting, failures, input_speed.read(results))
 
     def tables(self, price: float | None) -> tuple[Table, Table]:
         """Of the programs and of the rows."""
         return (
             showing.programs(self.found, self.slice_, self.fitting, self.failures),
-            showing.rows(self.found, self.plan.studies, price),
+            showing.rows(self.found, self.plan.studies, price, self.speed),
         )
 
     @property
@@ -316,3 +309,62 @@ def _as_data(drawn: _Drawn, price: float | None) -> dict[str, Any]:
 
 def _without_nan(line: Mapping[Any, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in line.items()}
+
+
+def refuse_too_large(place: Workspace, plan: Plan, console: Console) -> None:
+    """Refuses to train on a TPU what cannot fit there, before anything is trained; elsewhere does nothing.
+
+    Where it is not known yet, the largest program of what is missing is compiled first.
+
+    Raises:
+      SettingsError: a run does not fit; the slice is not known, or has not as many cores as the runs have replicas; or
+        the program could not be compiled.
+    """
+    to_train = [one for one in plan.missing if not one.done]
+    if not (place.preflight and place.devices.strategy == "tpu") or place.profile.embedded or place.garden:
+        return
+    if not to_train:
+        return
+    slice_ = _slice_of(place)
+    trained = {program.key: program for program in (programs.of_run(one.run, slice_.cores)[0] for one in to_train)}
+    largest = max(trained.values(), key=lambda program: program.multiply_adds)
+    failures = compile_missing([largest], slice_, place.store.root, None, console)
+    if failures:
+        raise SettingsError(f"{_named(largest)}: {failures[largest.key]}; {_NEVERTHELESS}")
+    results = Results(place.store.root)
+    for one in to_train:
+        for program in programs.of_run(one.run, slice_.cores):
+            result = proving.current(results, slice_.topology, program.key)
+            if result is None or result.fits:
+                continue
+            line = f"{label(one)}, {program.kind}: does not fit on TPU {slice_.topology}: {result.reason}"
+            if not result.estimated:
+                raise SettingsError(f"{line}; {_advice(program, slice_, place.store.root)}{_NEVERTHELESS}")
+            say(console, f"{line}. That is an estimate: pip install -e '.[preflight]' to know it.", style="yellow")
+
+
+_NEVERTHELESS = "--no-preflight trains nevertheless"
+
+
+def _slice_of(place: Workspace) -> Slice:
+    """The slice that is trained on."""
+    if place.devices.topology is None:
+        raise SettingsError(
+            "--strategy tpu: say which slice it is with --topology, such as v3:8x8, so that what cannot fit is refused "
+            f"before it trains; {_NEVERTHELESS}"
+        )
+    slice_ = slices.slice_of(place.devices.topology)
+    if slice_.cores != place.replicas:
+        raise SettingsError(
+            f"--topology {slice_.topology} has {slice_.cores} cores, the runs are planned for {place.replicas} "
+            f"replicas: say --replicas {slice_.cores}"
+        )
+    return slice_
+
+
+def _advice(program: Program, slice_: Slice, results: Path) -> str:
+    """What would fit in its place."""
+    best = proving.fitting(Task(program, slice_, results))
+    if best is None or program.kind != "train":
+        return ""
+    return f"--batch {best.clips * slice_.cores} would ({best.clips} clips a core); "

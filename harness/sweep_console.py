@@ -11,8 +11,9 @@ import numpy as np
 from rich.console import Console
 
 from harness import console as console_
+from harness import planning
 from harness.console import Board, duration
-from harness.planning import TPU_V3_CORE_PEAK, Plan, Planned
+from harness.planning import Plan, Planned
 from harness.records import RunRecord
 from harness.searching import PRUNED_AFTER, PRUNED_FROM, STARTUP, Strategy
 from harness.sweep_report import shown_value
@@ -142,7 +143,7 @@ def _cost(left: Sequence[Point], points: int, sweep: Sweep) -> str:
         source = f"by {known.runs} runs measured here" if known.runs else "on two CPU cores"
         text += f", about {duration(points * mean)} and at most {duration(highest)} {source}"
     else:
-        core_hours = 2 * points * statistics.mean(work) / TPU_V3_CORE_PEAK / 3600
+        core_hours = planning.tpu_v3_core_hours(points * statistics.mean(work))
         text += f", at least {core_hours:,.3g} TPU v3 core-hours (every core at its peak)"
     checkpoint = max(Planned(point.run, (), False, False).checkpoint for point in left)
     peak = max(Planned(point.run, (), False, False).peak for point in left)

@@ -265,6 +265,7 @@ def redirect_output(log: Path) -> None:
 
 
 def one_line(error: Exception) -> str:
+    """What went wrong, in one line: ours as it is, others with their kind."""
     text = " ".join(str(error).split())
     if type(error).__module__.startswith("harness."):
         return text

@@ -65,6 +65,7 @@ class Workspace:
       keep: how many training checkpoints are kept of a run while it trains.
       repeat_short: whether a video shorter than a clip is played again from its start, or refused.
       garden: the folder to take in as a run, None to train.
+      preflight: whether a TPU is trained on only once the largest program is known to fit.
     """
 
     profile: Profile
@@ -78,6 +79,7 @@ class Workspace:
     repeat_short: bool = False
     garden: GardenFolder | None = None
     further: tuple[DataSet, ...] = ()
+    preflight: bool = True
 
     def assigned(self, studies: Sequence[Study]) -> dict[str, DataSet]:
         """Name of a study -> the data set it is trained on: the one with as many classes as the paper's.

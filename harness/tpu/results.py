@@ -1,4 +1,4 @@
-"""What compiling a program for a slice showed, kept as one JSON file for each: `results/preflight/v3-8x8/<key>.json`."""
+"""What compiling a program for a slice showed, kept in a JSON file: `results/preflight/v3-8x8/<key>.json`."""
 
 from __future__ import annotations
 

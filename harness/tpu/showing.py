@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from harness.console import label
+from harness.input_speed import InputSpeed
 from harness.rendering import Column, Line, Table
 from harness.studies import Study
 from harness.tpu.forecasts import Forecast, Total, step_bound
@@ -174,20 +175,23 @@ def _programs_caption(compilers: Sequence[str], estimated: bool, slice_: Slice) 
     return " ".join(said)
 
 
-def rows(found: Sequence[Forecast], studies: Sequence[Study], price: float | None) -> Table:
+def rows(
+    found: Sequence[Forecast], studies: Sequence[Study], price: float | None, speed: InputSpeed | None = None
+) -> Table:
     """A line for each run: its programs, its steps, and what it takes on the slice.
 
     Args:
       found: the forecasts, one for each run.
       studies: whose rows they are, for the title.
       price: of a chip and hour; None to leave it out.
+      speed: at which a machine read clips; None where none was measured.
 
     Returns:
       The table. Its data are indexed by "run".
     """
     names = letters(found)
     slice_ = found[0].slice_
-    data = pd.DataFrame([_row(one, names, price) for one in found]).set_index("run")
+    data = pd.DataFrame([_row(one, names, price, speed) for one in found]).set_index("run")
     shown = [
         Column("rows", lambda line: _rows(line["rows"]), wrap=16),
         Column("run", lambda line: line["label"], wrap=40),
@@ -199,17 +203,19 @@ def rows(found: Sequence[Forecast], studies: Sequence[Study], price: float | Non
     if price is not None:
         shown.append(Column("price", lambda line: _time(line, "price", "{:,.0f}"), "right"))
     shown.append(Column("clips/s a host", lambda line: _time(line, "clips_per_second", "{:,.0f}"), "right"))
+    if speed is not None:
+        shown.append(Column("measured here", lambda line: _read(line), "right"))
     measured = any(one.is_measured for one in found)
     return Table(
         name="preflight-rows",
         title=f"{' and '.join(study.name for study in studies)} on {_described(slice_)}",
-        caption=_rows_caption(measured, price),
+        caption=_rows_caption(measured, price, speed),
         columns=tuple(shown),
         data=data,
     )
 
 
-def _row(one: Forecast, names: Mapping[str, str], price: float | None) -> dict[str, Any]:
+def _row(one: Forecast, names: Mapping[str, str], price: float | None, speed: InputSpeed | None) -> dict[str, Any]:
     hours = one.hours
     return {
         "run": one.planned.run.id,
@@ -227,6 +233,7 @@ def _row(one: Forecast, names: Mapping[str, str], price: float | None) -> dict[s
         "core_hours": _number(one.core_hours),
         "price": math.nan if hours is None or price is None else hours * one.slice_.chips * price,
         "clips_per_second": _number(one.clips_per_second),
+        "clips_per_second_here": math.nan if speed is None else speed.clips_per_second(one.planned.run),
         "measured": one.is_measured,
     }
 
@@ -245,7 +252,15 @@ def _time(line: Line, name: str, form: str) -> str:
     )
 
 
-def _rows_caption(measured: bool, price: float | None) -> str:
+def _read(line: Line) -> str:
+    """What the machine of the benchmark read, and how many like it a host would need to be."""
+    text = f"{line['clips_per_second_here']:,.0f}"
+    if math.isnan(line["clips_per_second"]):
+        return text
+    return f"{text} (1/{max(1.0, line['clips_per_second'] / line['clips_per_second_here']):.1f})"
+
+
+def _rows_caption(measured: bool, price: float | None, speed: InputSpeed | None) -> str:
     said = ["Hours of training and the reported evaluation on the whole slice, one run after the other."]
     said.append(
         "≥: the least that is possible, every core at its published peak in each step, nothing waiting for input, "
@@ -256,6 +271,13 @@ def _rows_caption(measured: bool, price: float | None) -> str:
     if price is not None:
         said.append(f"Price: at {price:g} for a chip and hour.")
     said.append("≤ clips/s: what a host must read at most, so that no core waits.")
+    if speed is None:
+        said.append("python -m harness.benchmark input measures what a machine reads.")
+    else:
+        said.append(
+            f"Measured here: clips/s that a machine of {speed.cores} CPU cores read in python -m harness.benchmark "
+            "input, taken for this number of frames, and which part of the need that is."
+        )
     return " ".join(said)
 
 

@@ -159,6 +159,15 @@ def slice_of(text: str) -> Slice:
     return Slice(f"{name}:{'x'.join(map(str, sides))}", generation, math.prod(sides))
 
 
+def named(text: str) -> Slice:
+    """The slice that a topology, "v3:8x8", or an accelerator type, "v3-128", names.
+
+    Raises:
+      SettingsError: there is none of that name.
+    """
+    return slice_of(text if ":" in text else of_accelerator(text))
+
+
 def of_accelerator(text: str) -> str:
     """Turns Google Cloud's name of a slice into the compiler's.
 
