@@ -29,6 +29,13 @@ against the manifest by `data.checking`; or they are drawn (`data.embedded`) or 
 are read by `data.reader`: `data.decoding` makes frames, `data.augment` is RandAugment over a clip, `data.draws` fixes
 every draw, `data.inputs` does on the accelerator what can wait for it; `data.speed` times it (`benchmark`).
 
+What a run would need of a TPU is found out without one: `tpu.programs` says what a core would execute, `tpu.lowering`
+traces it, `tpu.compiler` is Google's compiler (`tpu.estimating` stands in where it is not installed), `tpu.proving`
+compiles one program, and `tpu.compiling` several in processes of their own, which leave `tpu.results`. With the peaks
+of `tpu.slices` and what was measured they become `tpu.forecasts` of runs, drawn by `tpu.showing`, and the `tpu.costing`
+of a study's rows; `preflighting` wires it (`preflight`) and refuses what cannot fit. `input_speed` keeps what a machine
+was measured to read. `seeding` is what a step needs of the state of a process, here as in `runner`.
+
 What the statistics promise is tried out on synthetic studies (`simulation`, `simulated_studies`, `simulated_methods`,
 `simulated_checks`; the command `check_statistics`), what more seeds or videos would show is planned by `power`
 (`seed_planning`, `seed_report`, `plan_seeds`), and what the paper's own printed numbers can show is said by

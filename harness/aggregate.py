@@ -14,6 +14,8 @@ from harness import comparison, estimates, verdicts
 from harness.comparison import MixedError
 from harness.estimates import Difference
 from harness.studies import Row, Study
+from harness.tpu import costing
+from harness.tpu.costing import RowCosts, RunCost
 
 # Row number -> seed -> id of the run.
 Wanted = Mapping[int, Mapping[int, str]]
@@ -39,6 +41,7 @@ class Evidence:
       classes: fingerprint of a data set -> names of its classes; empty where they are not known.
       margin: a step up to so many percentage points counts as none; NaN for no such test.
       unusable: ids of runs whose record or predictions are damaged.
+      costs: topology of a slice -> id of a run -> what it takes there; empty where nothing was compiled for one.
     """
 
     records: pd.DataFrame
@@ -49,6 +52,7 @@ class Evidence:
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     margin: float = math.nan
     unusable: frozenset[str] = frozenset()
+    costs: Mapping[str, Mapping[str, RunCost]] = dataclasses.field(default_factory=dict)
 
     @property
     def usable(self) -> pd.DataFrame:
@@ -91,6 +95,7 @@ class Summary:
       margin: a step up to so many percentage points counts as none; NaN for no such test.
       flips: a line for each step and class, the classes that changed most first; columns "row", "follows" (numbers),
         "class" (name), "right", "wrong" (videos that flipped, mean over seeds), "net".
+      costs: what the rows take on slices of a TPU pod, each of which something is known of a row.
     """
 
     study: Study
@@ -102,6 +107,7 @@ class Summary:
     comparable: bool
     margin: float = math.nan
     flips: pd.DataFrame = dataclasses.field(default_factory=lambda: pd.DataFrame(columns=FLIPS))
+    costs: tuple[RowCosts, ...] = ()
 
 
 def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.DataFrame | None) -> Summary:
@@ -137,6 +143,7 @@ def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.Da
         comparable=comparable,
         margin=evidence.margin,
         flips=_flips(pairs, classes),
+        costs=costing.of_rows(wanted, evidence.costs),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from harness.mirroring import Mirror
 from harness.planning import Plan, Planned
 from harness.store import Store
 from harness.studies import Study
+from harness.tpu.costing import RunCost
+from harness.tpu.results import Results
 from harness.worker import Job, Watch, Worker
 from harness.workspace import Workspace
 
@@ -279,12 +282,13 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
         )
     if str(workspace.cut):
         say(f"Cut: {workspace.cut}. This is not the profile's own training, and the table will say so.")
+    known = _compiled_for(workspace, plan)
     for one in plan.runs:
         settings = one.run.settings
         say(
             f"  {_state(one):24}{one.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
             f"{settings['task.train_data.global_batch_size']} clips  {one.params / 1e6:6.2f} M params  "
-            f"{one.multiply_adds / 1e9:8.3f} G multiply-adds a view  {label(one)}"
+            f"{one.multiply_adds / 1e9:8.3f} G multiply-adds a view  {label(one)}{_on_slices(one, known)}"
         )
         if one.fault or one.state.name == "failed":
             say(f"    {one.fault or one.state.error}")
@@ -294,6 +298,32 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
         f"evaluation {' and '.join(sorted({str(one.run.protocol) for one in plan.runs}))}."
     )
     say(f"Cost of what is to do: {cost(workspace, plan)}")
+    for topology, costs in known.items():
+        say(f"On TPU {topology}, by its preflight: {_whole(plan, costs)}.")
+
+
+def _compiled_for(workspace: Workspace, plan: Plan) -> Mapping[str, Mapping[str, RunCost]]:
+    """Topology -> id of a run -> what it takes there, where something was compiled."""
+    if not Results(workspace.store.root).topologies():
+        return {}
+    from harness import gathering  # with all the statistics, which a plan has nothing else to do with
+
+    return gathering.costs(workspace, plan)
+
+
+def _on_slices(one: Planned, known: Mapping[str, Mapping[str, RunCost]]) -> str:
+    """What a run takes on each slice, for the end of its line."""
+    costs = {topology: runs[one.run.id] for topology, runs in known.items()}
+    return "".join(f", {cost.said} on TPU {topology}" for topology, cost in costs.items() if cost.said)
+
+
+def _whole(plan: Plan, costs: Mapping[str, RunCost]) -> str:
+    """What the runs that are not trained yet take together."""
+    left = [costs[one.run.id] for one in plan.missing if not one.done]
+    known = [cost for cost in left if not math.isnan(cost.core_hours)]
+    least = "" if all(cost.measured for cost in known) else "at least "
+    unknown = f", without {len(left) - len(known)} that do not fit or are not known" if len(known) < len(left) else ""
+    return f"{least}{math.fsum(cost.core_hours for cost in known):,.0f} core-hours for {len(left)} runs{unknown}"
 
 
 def _state(one: Planned) -> str:

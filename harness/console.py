@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from harness.experiment import Run
 from harness.planning import Plan, Planned
 
 _STAGES = {
@@ -130,9 +131,13 @@ def label(planned: Planned) -> str:
     more = f" and {len(planned.rows) - 2} more" if len(planned.rows) > 2 else ""
     numbers = ", ".join(planned.rows[:2]) + more
     numbers = f"row {numbers}" if planned.rows[0].isdigit() else numbers
-    changes = " ".join(one.short for one in planned.run.cell.applied) or "baseline"
-    seed = f" seed={planned.run.seed}" if planned.run.seed else ""
-    return f"{numbers}: {changes}{seed}"
+    return f"{numbers}: {changes(planned.run)}"
+
+
+def changes(run: Run) -> str:
+    """What sets a run apart: "ls sd=0.1 depth=101 seed=2", or "baseline"."""
+    seed = f" seed={run.seed}" if run.seed else ""
+    return (" ".join(one.short for one in run.cell.applied) or "baseline") + seed
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness import aggregate, catalog, published, store
 from harness.aggregate import Evidence, Summary
 from harness.data.embedded import EmbeddedSpec
 from harness.designs import Design, Question
+from harness.experiment import SettingsError
 from harness.planning import Plan
 from harness.studies import Study
+from harness.tpu import costing, slices
+from harness.tpu.costing import RunCost
+from harness.tpu.results import Results
+from harness.tpu.slices import Slice
 from harness.workspace import Workspace
 
 
@@ -42,7 +48,39 @@ def evidence(workspace: Workspace, plan: Plan, margin: float = math.nan) -> Evid
         classes={data.facts.fingerprint: data.classes for data in (workspace.data, *workspace.further)},
         margin=margin,
         unusable=frozenset(one.run.id for one in plan.faulty if one.done),
+        costs=costs(workspace, plan),
     )
+
+
+def costs(workspace: Workspace, plan: Plan) -> dict[str, dict[str, RunCost]]:
+    """What a plan's runs take on the slices that they were compiled for, and that have a core for each replica.
+
+    Args:
+      workspace: where the results of compiling are, and the records of what was measured.
+      plan: the runs.
+
+    Returns:
+      Topology -> id of a run -> what it takes there; empty where nothing was compiled.
+    """
+    replicas = {one.run.replicas for one in plan.runs}
+    compiled_for = [slice_ for slice_ in _slices(workspace) if replicas == {slice_.cores}]
+    if not compiled_for:
+        return {}
+    from harness import preflighting  # with all that compiling takes, which few tables have to do with
+
+    return {
+        slice_.topology: {
+            one.planned.run.id: costing.of_run(one) for one in preflighting.forecast(plan, workspace, slice_)
+        }
+        for slice_ in compiled_for
+    }
+
+
+def _slices(workspace: Workspace) -> Iterator[Slice]:
+    """The slices that something was compiled for; other folders beside theirs are none of ours."""
+    for name in Results(workspace.store.root).topologies():
+        with contextlib.suppress(SettingsError):
+            yield slices.slice_of(name)
 
 
 def summary(study: Study, plan: Plan, measured: Evidence) -> Summary:

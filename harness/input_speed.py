@@ -75,7 +75,7 @@ def read(results: Path) -> InputSpeed | None:
         usable = usable and all(math.isfinite(rate) and rate > 0 for rate in (found.plain, found.augmented))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
         usable = False
     if not usable:
         raise SettingsError(f"{path(results)}: damaged; python -m harness.benchmark input writes it anew")

@@ -35,8 +35,9 @@ def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], su
     "other": quoted by it; "added": ours alone); each number and text of the published frame with "paper_" before its
     name; "own_row" (the number of ours in its study), "scale" (the axes of ours that are not at their default, in
     words; its model where all are), "depth" (of ours, where it is not the default), "follows" (the row of ours that its
-    step is from), and ours under the names of :class:`harness.aggregate.Summary`'s rows. What is not there is NaN or
-    empty. The title is the summary's own, and the published one where there is no summary.
+    step is from), and ours under the names of :class:`harness.aggregate.Summary`'s rows and of
+    :func:`harness.tables.cost_data`. What is not there is NaN or empty. The title is the summary's own, and the
+    published one where there is no summary.
 
     Args:
       name: short name, for labels: "table3".
@@ -52,7 +53,7 @@ def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], su
     return Table(
         name=name,
         title=title(summary, printed.removesuffix(".")),
-        caption=" ".join([provenance(source), *_unknown(published), own_caption(summary, trained)]),
+        caption=" ".join([provenance(source), *_unknown(published), own_caption(summary, trained), *_costs(summary)]),
         columns=(*_published_columns(published), *own),
         data=data,
     )
@@ -84,6 +85,7 @@ def scaling(published: pd.DataFrame, summary: Summary | None = None) -> Table:
                 "Top-1 in percent; GFLOPs of one view; resolution is the side of the training crop in pixels.",
                 *unknown_in_picture(published),
                 own_caption(summary),
+                *_costs(summary),
             ]
         ),
         columns=(*shown, *(_not_run() if summary is None else _own_points(summary, data))),
@@ -121,7 +123,9 @@ def _joined(published: pd.DataFrame, summary: Summary | None) -> pd.DataFrame:
     """A line for each published row and, below, for each of ours that answers to none."""
     lines = pd.DataFrame(_lines(published, summary))
     lines.index = pd.RangeIndex(1, len(lines) + 1, name="line")
-    return lines
+    if summary is None:
+        return lines
+    return pd.concat([lines, tables.cost_data(summary, lines["own_row"])], axis="columns")
 
 
 def _lines(published: pd.DataFrame, summary: Summary | None) -> Iterator[dict[str, Any]]:
@@ -217,6 +221,7 @@ def _own_accuracy(summary: Summary, data: pd.DataFrame) -> Iterator[Column]:
     yield Column("ours: 95 % interval", _known("low", _own_interval))
     if summary.comparable:
         yield Column(tables.VERDICT_HEAD, _said(tables.verdict), wrap=14)
+    yield from tables.cost_columns(summary, "ours: ")
 
 
 def _own_top1(above: pd.Series[Any]) -> Callable[[Line], str]:
@@ -351,6 +356,10 @@ def own_caption(summary: Summary | None, trained: str = "training") -> str:
     if summary is None:
         return f"Ours: nothing was run under this {trained}."
     return f"Ours: {summary.caption}{_brackets(summary)}{_reading(summary)}"
+
+
+def _costs(summary: Summary | None) -> list[str]:
+    return [] if summary is None else tables.costs_read(summary)
 
 
 def has_step(row: Row, summary: Summary) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import click
@@ -65,6 +67,7 @@ def main(
     """
     from harness import catalog, preflighting
 
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the processes that compile, too
     studies = catalog.named(names)
     asked = preflighting.Asked(
         studies=tuple(studies), topology=topology, batch=batch, profile=profile_name, data=data, rows=rows, seeds=seeds,

@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from harness import input_speed, records, terminal, workspace
-from harness.console import label, say
+from harness.console import changes, label, say
 from harness.devices import Devices
 from harness.experiment import Cut, Profile, Protocol, SettingsError
 from harness.input_speed import InputSpeed
@@ -29,7 +29,7 @@ from harness.tpu import compiler, compiling, forecasts, programs, proving, showi
 from harness.tpu.forecasts import Forecast, Measured
 from harness.tpu.programs import Program
 from harness.tpu.proving import Task
-from harness.tpu.results import Result, Results
+from harness.tpu.results import Result, ResultError, Results
 from harness.tpu.slices import Slice
 from harness.workspace import DataSet, Workspace
 
@@ -128,6 +128,8 @@ def compile_missing(
       Key of a program that could not be compiled -> why, one line.
     """
     every = [Task(program, slice_, results) for program in wanted]
+    for task in every:
+        _say_if_damaged(task, console)
     tasks = [task for task in every if not _known(task)]
     if not tasks:
         return {}
@@ -148,12 +150,19 @@ def compile_missing(
     return failures
 
 
+def _say_if_damaged(task: Task, console: Console) -> None:
+    try:
+        Results(task.results).read(task.slice_.topology, task.program.key)
+    except ResultError as error:
+        say(console, f"{error}: it is compiled again", style="yellow")
+
+
 def _known(task: Task) -> bool:
     """Whether nothing is left to find out: the program fits, or the largest batch that does is known."""
     found = proving.current(Results(task.results), task.slice_.topology, task.program.key)
     if found is None:
         return False
-    return found.fits or not proving.is_too_large(found) or proving.searched(task)
+    return found.fits or not proving.is_too_large(found) or proving.searched(task, proving.current)
 
 
 class _Bar:
@@ -162,10 +171,10 @@ class _Bar:
     def __init__(self, console: Console, total: int) -> None:
         self._console, self._total, self._done = console, total, 0
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
             disable=not console.is_terminal,
         )
@@ -173,7 +182,7 @@ class _Bar:
 
     def __enter__(self) -> _Bar:
         self._bar.start()
-        self._whole = self._bar.add_task("programs", total=self._total)
+        self._whole = self._bar.add_task(f"0 of {self._total} programs", total=self._total)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -188,15 +197,14 @@ class _Bar:
         if event.ended:
             self._done += 1
             self._bar.remove_task(self._own[event.task])
-            self._bar.update(self._whole, completed=self._done)
+            self._bar.update(self._whole, completed=self._done, description=f"{self._done} of {self._total} programs")
             style = "red" if event.failure else None
             say(self._console, f"  {self._done}/{self._total}  {about}", style=style)
 
 
 def _named(program: Program) -> str:
     """A program's run in a few words: "ls sd se=0.25, train"."""
-    changes = " ".join(one.short for one in program.run.cell.applied) or "baseline"
-    return f"{changes}, {program.kind}"
+    return f"{changes(program.run)}, {program.kind}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +226,7 @@ class _Drawn:
         fitting = {
             program.key: proving.fitting(Task(program, slice_, results))
             for program, result in zip(every, compiled, strict=True)
-            if result is not None and not result.fits and proving.is_too_large(result)
+            if result is not None and not result.fits and proving.searched(Task(program, slice_, results))
         }
         return cls(plan, slice_, found, fitting, failures, input_speed.read(results))
 
@@ -249,15 +257,17 @@ def forecast(plan: Plan, place: Workspace, slice_: Slice) -> tuple[Forecast, ...
 
 
 def _looked_up(results: Results, topology: str, program: Program) -> Result | None:
-    return proving.current(results, topology, program.key)
+    return proving.known(results, topology, program.key)
 
 
 def measured(place: Workspace, slice_: Slice) -> Measured:
     """What recorded runs of the profile took on a slice of that name."""
     found = []
-    for record in workspace.readable(place.store):
-        if record.profile != place.profile.name or record.provenance.get("topology") != slice_.topology:
+    for short in place.store.excerpts():
+        here = short.provenance.get("topology") == slice_.topology and short.replicas == slice_.cores
+        if short.profile != place.profile.name or not here:
             continue
+        record = place.store.read(short.id)
         first = next(iter(record.evaluations.values()))
         protocol = Protocol(first.clips, first.crops, first.size)
         with contextlib.suppress(RecordError):  # of another version of the Garden, whose steps may be others
@@ -337,7 +347,8 @@ def refuse_too_large(place: Workspace, plan: Plan, console: Console) -> None:
             result = proving.current(results, slice_.topology, program.key)
             if result is None or result.fits:
                 continue
-            line = f"{label(one)}, {program.kind}: does not fit on TPU {slice_.topology}: {result.reason}"
+            verdict = "does not fit" if proving.is_too_large(result) else "does not compile"
+            line = f"{label(one)}, {program.kind}: {verdict} on TPU {slice_.topology}: {result.reason}"
             if not result.estimated:
                 raise SettingsError(f"{line}; {_advice(program, slice_, place.store.root)}{_NEVERTHELESS}")
             say(console, f"{line}. That is an estimate: pip install -e '.[preflight]' to know it.", style="yellow")

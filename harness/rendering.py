@@ -41,8 +41,10 @@ _LATEX: list[Any] = [
     {"selector": "leftskip", "props": r":=0pt plus 1fil minus 0.35\textwidth;"},
     {"selector": "rightskip", "props": r":=\leftskip;"},
 ]
-# Size of the type -> characters of a line that it takes.
-_SIZES = {"footnotesize": 110, "scriptsize": 150, "tiny": math.inf}
+# Size of the type -> characters of a line that it takes, and characters with what each column takes besides: its gaps,
+# and capitals in its head.
+_SIZES = {"footnotesize": (110, 160), "scriptsize": (150, 184), "tiny": (math.inf, math.inf)}
+_BESIDES = 3
 # LaTeX's default text font has other glyphs at < > and |, or none; a hyphen before a digit is a minus sign.
 _MATHS = {
     **{sign: f"${sign}$" for sign in "<>|-"},
@@ -166,7 +168,9 @@ def latex(table: Table) -> str:
     styler = _styled(
         table, "latex", lambda cell: _typeset(_drawn(r"\checkmark")(cell)), _typeset_head, stacked_heads(table)
     )
-    size = next(size for size, room in _SIZES.items() if sum(widths(table)) <= room)
+    letters = sum(widths(table))
+    whole = letters + _BESIDES * len(table.columns)
+    size = next(size for size, (most, room) in _SIZES.items() if letters <= most and whole <= room)
     text = str(
         styler.set_table_styles([*_LATEX, {"selector": size, "props": ":{};"}]).to_latex(
             caption=_typeset(_escaped(f"{table.title}. {table.caption}", "latex")),

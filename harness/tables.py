@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -56,7 +57,7 @@ def additive(summary: Summary) -> Table:
 
     Its data have a line for each row of the study, indexed by its number ("row"). Columns: "model"; for each toggle a
     boolean under its key; and the numbers of :class:`harness.aggregate.Summary`'s rows under the names they have there,
-    those of a verdict where the summary has verdicts.
+    those of a verdict where the summary has verdicts, and those of :func:`cost_data`.
     """
     rows = summary.rows
     # A scaling axis has a value in every row, so it is named with the model; a tick would say nothing.
@@ -76,10 +77,12 @@ def additive(summary: Summary) -> Table:
     judged = summary.comparable and "verdict" in rows
     if judged:
         shown.append(Column(VERDICT_HEAD, _judged, wrap=14))
+    shown += cost_columns(summary)
+    said = [*_legend(toggles), summary.caption, *([VERDICT_READ] if judged else []), *costs_read(summary)]
     return Table(
         name=summary.study.name,
         title=f"{summary.study.title} ({summary.profile} profile)",
-        caption=" ".join([*_legend(toggles), summary.caption, *([VERDICT_READ] if judged else [])]),
+        caption=" ".join(said),
         columns=tuple(shown),
         data=_raw(summary, toggles),
     )
@@ -116,7 +119,8 @@ def _raw(summary: Summary, toggles: list[Toggle]) -> pd.DataFrame:
     ticks = {_field(toggle): [_ticked(row, toggle) for row in summary.study.rows] for toggle in toggles}
     marked = pd.DataFrame({"model": models, **ticks}, index=rows.index)
     judged = [name for name in _VERDICT if name in rows]
-    return pd.concat([marked, rows[[*_NUMBERS, *judged]]], axis="columns").rename_axis("row")
+    costs = cost_data(summary, pd.Series(rows.index, rows.index))
+    return pd.concat([marked, rows[[*_NUMBERS, *judged]], costs], axis="columns").rename_axis("row")
 
 
 def _ticked(row: Row, toggle: Toggle) -> bool | str:
@@ -128,6 +132,69 @@ def _ticked(row: Row, toggle: Toggle) -> bool | str:
 def _field(toggle: Toggle) -> str:
     """Name of the toggle's column in the data: its key, unless a number has that name."""
     return f"toggle_{toggle.key}" if toggle.key in {"row", "model", *_NUMBERS, *_VERDICT} else toggle.key
+
+
+def cost_columns(summary: Summary, whose: str = "") -> list[Column]:
+    """What the rows take on each slice that something is known of, in core-hours.
+
+    Args:
+      summary: whose rows.
+      whose: what the heads begin with: "ours: ".
+    """
+    return [
+        Column(f"{whose}core-hours, TPU {one.topology}", _core_hours(one.topology), "right") for one in summary.costs
+    ]
+
+
+def cost_data(summary: Summary, numbers: pd.Series[Any]) -> pd.DataFrame:
+    """The values of these columns, three for each slice.
+
+    Args:
+      summary: whose rows.
+      numbers: number of a row for each line of a table, NaN where the line is no row's.
+
+    Returns:
+      The lines' own index; columns "core_hours_v3:8x8" (NaN where they are not known), "measured_v3:8x8" (whether they
+      are measured, and not a bound), "obstacle_v3:8x8" (what stands in their place: "does not fit", "does not compile",
+      or nothing).
+    """
+    found = [one.rows.reindex(numbers).set_axis(numbers.index).add_suffix(f"_{one.topology}") for one in summary.costs]
+    data = pd.concat([pd.DataFrame(index=numbers.index), *found], axis="columns")
+    # A line that is no row's has neither.
+    for name in data:
+        if not name.startswith("core_hours"):
+            data[name] = data[name].eq(True) if name.startswith("measured") else data[name].fillna("")
+    return data
+
+
+def _core_hours(topology: str) -> Callable[[Line], str]:
+    def shown(line: Line) -> str:
+        hours, obstacle = line[f"core_hours_{topology}"], line[f"obstacle_{topology}"]
+        if math.isnan(hours):
+            return obstacle if isinstance(obstacle, str) and obstacle else NOTHING
+        return ("" if line[f"measured_{topology}"] else "≥ ") + _amount(hours)
+
+    return shown
+
+
+def _amount(hours: float) -> str:
+    """Core-hours: whole, and two figures where they are few, as they are of small networks."""
+    if round(hours, 1) >= 10:
+        return f"{hours:,.0f}"
+    return f"{hours:#.2g}" if hours >= 1e-3 else f"{hours:.1g}"
+
+
+def costs_read(summary: Summary) -> list[str]:
+    """The sentence that says what the columns of core-hours are; none where there is no such column."""
+    if not summary.costs:
+        return []
+    said = ["Core-hours: of training and the reported evaluation on that slice, all seeds of a row together"]
+    if any(one.bounded for one in summary.costs):
+        by = " and ".join(sorted({name for one in summary.costs for name in one.by}))
+        said.append(f"≥: the least that is possible, by the counts of {by} and published peaks")
+    if any(one.measured for one in summary.costs):
+        said.append("without a sign: as measured on recorded runs")
+    return [f"{'; '.join(said)}."]
 
 
 def steps(summary: Summary) -> Table:

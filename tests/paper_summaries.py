@@ -10,6 +10,7 @@ from summaries import NAN
 from ablations.toggles import AXES, DEPTH, DSTEM, FRAMES, RA, RESOLUTION, SE
 from harness.aggregate import Summary
 from harness.studies import Row, Study
+from harness.tpu.costing import RowCosts
 
 RS = (SE.at(), DSTEM.at())
 TABLE_3 = Study(
@@ -54,13 +55,19 @@ _QUICK = {
 VERDICTS = ("agrees", "inconclusive", "above", "below")
 
 
-def summary(study: Study, profile: str = "quick", changes: dict[int, dict[str, Any]] | None = None) -> Summary:
+def summary(
+    study: Study,
+    profile: str = "quick",
+    changes: dict[int, dict[str, Any]] | None = None,
+    costs: tuple[RowCosts, ...] = (),
+) -> Summary:
     """A summary of one of the two studies.
 
     Args:
       study: the study, perhaps with fewer or more rows.
       profile: "paper" for numbers that answer to the paper's, else a stand-in's.
       changes: row number -> columns that differ.
+      costs: what the rows take on slices.
     """
     numbers = (_PAPER if profile == "paper" else _QUICK)[study.name]
     half = 0.65 if profile == "paper" else 4.5
@@ -69,7 +76,8 @@ def summary(study: Study, profile: str = "quick", changes: dict[int, dict[str, A
         | (changes or {}).get(row.number, {})
         for row in study.rows
     }
-    return summaries.summary(lines, profile=profile, study=study, caption=f"{profile.capitalize()} profile, 17 videos.")
+    caption = f"{profile.capitalize()} profile, 17 videos."
+    return summaries.summary(lines, profile=profile, study=study, caption=caption, costs=costs)
 
 
 def _line(row: Row, gflops: float, top1: float, half: float, profile: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from harness.aggregate import Summary
 from harness.credit import Credits
 from harness.studies import Row, Study
 from harness.toggles import Toggle
+from harness.tpu.costing import RowCosts
 
 NAN = float("nan")
 CAPTION = (
@@ -89,6 +90,19 @@ def summary(
         margin=NAN,
     )
     return dataclasses.replace(made, **fields)
+
+
+# Core-hours of a row, whether they are measured, and what stands in their place.
+HOURS: dict[int, tuple[float, bool, str]] = {
+    1: (753.4577, False, ""), 2: (3308.8355, True, ""), 3: (NAN, False, "does not fit"), 4: (NAN, False, ""),
+    5: (1234567.8, False, ""), 6: (9.96, False, ""), 7: (0.0312, True, ""), 8: (NAN, False, "does not compile"),
+}  # fmt: skip
+
+
+def costs(topology: str = "v3:8x8", hours: dict[int, tuple[float, bool, str]] | None = None) -> RowCosts:
+    """What some rows take on a slice; of other rows nothing is said."""
+    lines = pd.DataFrame.from_dict(hours or HOURS, orient="index", columns=["core_hours", "measured", "obstacle"])
+    return RowCosts(topology, lines.rename_axis("number"), ("libtpu 9.9.9",))
 
 
 def three_seeds(**fields: Any) -> Summary:

@@ -29,6 +29,7 @@ FOLLOWED = dataclasses.replace(
     FIGURE_2, rows=tuple(dataclasses.replace(row, follows=FOLLOWS.get(row.number)) for row in FIGURE_2.rows)
 )
 PARTS = {2: MISSING, 3: PARTIAL}
+SLICES = (summaries.costs(), summaries.costs("v5e:8x16"))
 # A line of pdflatex's output on which some text is wider than the page.
 OVERFULL = re.compile(r"^Overfull .*", re.MULTILINE)
 
@@ -67,6 +68,13 @@ TABLES = {
     "figure 2, steps and verdicts": scaling(paper_summaries.summary(FOLLOWED, "paper")),
     "figure 2's steps": tables.steps(paper_summaries.summary(FOLLOWED)),
     "figure 2, in parts": scaling(paper_summaries.summary(FIGURE_2, "paper", PARTS)),
+    "additive, core-hours": tables.additive(summaries.summary(PARTS, costs=SLICES[:1])),
+    "additive, core-hours and verdicts": tables.additive(summaries.summary(JUDGED, "paper", costs=SLICES[:1])),
+    "additive, two slices": tables.additive(summaries.summary(PARTS, costs=SLICES)),
+    "table 3, core-hours": comparison("table3", paper_summaries.summary(TABLE_3, "paper", PARTS, SLICES[:1])),
+    "table 3, two slices": comparison("table3", paper_summaries.summary(TABLE_3, costs=SLICES)),
+    "figure 2, core-hours": scaling(paper_summaries.summary(FOLLOWED, "paper", costs=SLICES[:1])),
+    "figure 2, two slices": scaling(paper_summaries.summary(FIGURE_2, costs=SLICES)),
 }
 PAGES = {
     **{name: rendering.latex(table) for name, table in TABLES.items() if table is not None},

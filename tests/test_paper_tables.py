@@ -25,6 +25,7 @@ NAMES = ("table3", "table4", "table5", "table6")
 QUICK = paper_summaries.summary(TABLE_3)
 PAPER = paper_summaries.summary(TABLE_3, "paper")
 PARTS = paper_summaries.summary(TABLE_3, "paper", {2: MISSING, 3: PARTIAL})
+SLICES = (summaries.costs(), summaries.costs("v5e:8x16"))
 SCALED = paper_summaries.summary(FIGURE_2, "paper")
 
 
@@ -54,6 +55,8 @@ CASES = {
     "figure2, paper": scaling(SCALED),
     "figure2, steps": scaling(paper_summaries.summary(FOLLOWED, "paper")),
     "figure2, in parts": scaling(paper_summaries.summary(FIGURE_2, "paper", {4: MISSING, 9: PARTIAL})),
+    "table3, core-hours": comparison(summary=dataclasses.replace(PARTS, costs=SLICES[:1])),
+    "figure2, core-hours": scaling(dataclasses.replace(SCALED, costs=SLICES)),
 }
 
 
@@ -192,6 +195,32 @@ def test_captions_say_what_is_unknown_and_where_it_comes_from():
     assert comparison().title == "Comparisons of models trained from scratch on Kinetics-400"
     assert comparison(summary=QUICK).title == "Models from scratch on Kinetics-400 (quick profile)"
     assert QUICK.caption in comparison(summary=QUICK).caption
+
+
+def test_core_hours_are_ours_and_known_before_anything_is_run():
+    made = CASES["table3, core-hours"]
+    assert list(rendering.cells(made).columns)[-1] == "ours: core-hours, TPU v3:8x8"
+    frame = published.load("table3")
+    assert list(rendering.cells(made)["ours: core-hours, TPU v3:8x8"]) == [
+        *["–"] * int((frame["family"] == "other").sum()), "≥ 753", "3,309", "does not fit", "–", "≥ 1,234,568", "≥ 10",
+    ]  # fmt: skip
+    assert shown(made, "R3D-RS-50")["ours: top-1 (%)"] == "not run"
+    without = comparison(summary=PARTS)
+    said = made.caption.removeprefix(without.caption)
+    assert said.startswith(" Core-hours: of training and the reported evaluation") and said.count(".") == 3
+    pd.testing.assert_frame_equal(made.data[without.data.columns], without.data)
+    own = made.data.set_index("own_row")
+    assert own.loc[2, "core_hours_v3:8x8"] == 3308.8355
+    measured = pd.read_csv(io.StringIO(rendering.csv(made)), dtype=str)["measured_v3:8x8"]
+    assert list(measured) == ["1" if number == 2 else "0" for number in made.data["own_row"]]
+
+
+def test_figure_2_has_core_hours_for_each_slice():
+    cells = rendering.cells(CASES["figure2, core-hours"])
+    heads = ["ours: core-hours, TPU v3:8x8", "ours: core-hours, TPU v5e:8x16"]
+    assert list(cells.columns)[-2:] == heads
+    assert [list(cells[head])[:2] for head in heads] == [["≥ 753", "3,309"]] * 2
+    assert CASES["figure2, core-hours"].caption.count("Core-hours") == 1
 
 
 def test_a_study_of_the_users_has_its_own_name_and_title():

@@ -23,6 +23,8 @@ from harness.toggles import Toggle
 CLEAR = r"\clearpage"
 ROOT = Path(__file__).parents[1]
 WITH_AWKWARD = STUDY.plus([summaries.AWKWARD.at()])
+FEW_TOGGLES = dataclasses.replace(STUDY.plus([SD.at()]), toggles=(SD,))
+SLICES = (summaries.costs(), summaries.costs("v5e:8x16"))
 CASES = {
     "full": summaries.summary(),
     "paper": summaries.summary(profile="paper"),
@@ -31,6 +33,8 @@ CASES = {
     "nothing run": summaries.summary(dict.fromkeys(range(1, 11), MISSING), population=""),
     "some rows": summaries.summary(study=STUDY.only([2, 9])),
     "toggle added": summaries.summary(study=WITH_AWKWARD, caption="a_b & <c|d> 50% {e}"),
+    "core-hours": summaries.summary(costs=(summaries.costs(),)),
+    "core-hours, two slices": summaries.summary({4: MISSING}, study=FEW_TOGGLES, costs=SLICES),
 }
 
 
@@ -182,6 +186,34 @@ def test_the_caption_says_what_the_heads_stand_for():
     assert tables.additive(summaries.summary(study=few)).caption.startswith("SD: stochastic depth. Quick")
     unsaid = dataclasses.replace(STUDY, toggles=(dataclasses.replace(LS, meaning=""),))
     assert tables.additive(summaries.summary(study=unsaid)).caption == summaries.CAPTION
+
+
+def test_core_hours_are_bounds_unless_they_are_measured():
+    made = table("core-hours")
+    cells = rendering.cells(made)
+    assert list(cells.columns)[-2:] == ["paper, Kinetics-400", "core-hours, TPU v3:8x8"]
+    assert list(cells["core-hours, TPU v3:8x8"]) == [
+        "≥ 753", "3,309", "does not fit", "–", "≥ 1,234,568", "≥ 10", "0.031", "does not compile", "–", "–",
+    ]  # fmt: skip
+    assert made.caption == (
+        f"{table('full').caption} Core-hours: of training and the reported evaluation on that slice, all seeds of a "
+        "row together; ≥: the least that is possible, by the counts of libtpu 9.9.9 and published peaks; without a "
+        "sign: as measured on recorded runs."
+    )
+    back = read(rendering.csv(made))
+    assert list(back["core_hours_v3:8x8"].dropna()) == [753.4577, 3308.8355, 1234567.8, 9.96, 0.0312]
+    assert back["measured_v3:8x8"].tolist() == [0, 1, 0, 0, 0, 0, 1, 0, 0, 0]
+    assert back["obstacle_v3:8x8"].dropna().to_dict() == {3: "does not fit", 8: "does not compile"}
+    assert "core-hours" not in rendering.markdown(tables.steps(CASES["core-hours"]))
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0.0, "0"), (0.00002, "2e-05"), (0.99, "0.99"), (9.94, "9.9"), (9.96, "10"), (12.5001, "13"), (1e6, "1,000,000")],
+)
+def test_few_core_hours_keep_two_figures(hours, text):
+    made = summaries.summary(costs=(summaries.costs(hours={1: (hours, True, "")}),))
+    assert shown(made, 1)["core-hours, TPU v3:8x8"] == text
 
 
 def test_a_scaling_axis_has_no_ticks():

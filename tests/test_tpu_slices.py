@@ -1,7 +1,6 @@
 """Slices against hand counts, the sizes in Google's own names, and the compiler's count of devices and hosts."""
 
 import importlib.resources
-import importlib.util
 import itertools
 import json
 import math
@@ -12,6 +11,7 @@ import sys
 import pytest
 
 from harness.experiment import SettingsError
+from harness.tpu import compiler as tpu_compiler
 from harness.tpu import slices
 
 GENERATIONS = ("v2", "v3", "v4", "v5e", "v5p", "v6e")
@@ -246,9 +246,8 @@ def test_nothing_heavy_is_loaded():
 @pytest.fixture(scope="module")
 def compiler():
     """What the compiler says of each topology: chips, devices, hosts, devices a host, or why it refuses."""
-    for module in ("jax", "libtpu"):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"needs {module}")
+    if tpu_compiler.installed() is None:
+        pytest.skip("needs pip install -e '.[preflight]'")
     asked = [
         f"{name}:{'x'.join(map(str, shape))}"
         for name in GENERATIONS

@@ -5,7 +5,6 @@ Everything private of jax, jaxlib and libtpu stands here; `tests/test_tpu_compil
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -16,8 +15,9 @@ from harness.experiment import SettingsError
 from harness.tpu.results import Executable, Memory
 from harness.tpu.slices import Slice
 
-# Asked before jax is loaded: it must neither look for a TPU of this machine nor ask Google's servers about one.
-_ENVIRONMENT = {
+# What must be so before jax is loaded, which TensorFlow does by itself: it must neither look for a TPU of this machine
+# nor ask Google's servers about one.
+ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -44,9 +44,11 @@ class CompilerError(SettingsError):
 
 def installed() -> str | None:
     """The compiler's name and version, "libtpu 0.0.52"; None where it is not installed."""
-    if any(importlib.util.find_spec(name) is None for name in ("jax", "jaxlib", "libtpu")):
+    try:
+        versions = [metadata.version(name) for name in ("jax", "jaxlib", "libtpu")]
+    except metadata.PackageNotFoundError:
         return None
-    return f"libtpu {metadata.version('libtpu')}"
+    return f"libtpu {versions[-1]}"
 
 
 def compile_for(hlo: bytes, slice_: Slice, cores: int) -> Executable:
@@ -87,7 +89,7 @@ def devices(slice_: Slice) -> tuple[int, int]:
 
 
 def _prepare(slice_: Slice) -> None:
-    os.environ.update(_ENVIRONMENT | {"TPU_ACCELERATOR_TYPE": f"{slice_.generation.name}-8"})
+    os.environ.update(ENVIRONMENT | {"TPU_ACCELERATOR_TYPE": f"{slice_.generation.name}-8"})
 
 
 def _devices(slice_: Slice) -> list[Any]:

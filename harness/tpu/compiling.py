@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import worker
-from harness.tpu import proving
+from harness.tpu import compiler, proving
 from harness.tpu.proving import Task
 from harness.tpu.results import Results
 
@@ -113,6 +113,7 @@ def _serve(task: Task, pipe: Connection, log: Path) -> None:
     """The process: carries out one task, and says what it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent ends this one
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.update(compiler.ENVIRONMENT)
     log.parent.mkdir(parents=True, exist_ok=True)
     worker.redirect_output(log)
     began = time.monotonic()

@@ -64,7 +64,11 @@ class Forecast:
 
     @property
     def is_measured(self) -> bool:
-        """Whether its hours are those that training the same program took."""
+        """Whether its hours are those that recorded runs of both programs took; else they are a bound."""
+        return self._trained_before and self.evaluation.shape in self.measured.evaluations
+
+    @property
+    def _trained_before(self) -> bool:
         return self.train.shape in self.measured.steps
 
     @property
@@ -85,7 +89,7 @@ class Forecast:
     @property
     def step_seconds(self) -> float | None:
         """Of a train step, at least or as measured; None where it is not known."""
-        if self.is_measured:
+        if self._trained_before:
             return self.measured.steps[self.train.shape]
         found = step_bound(self.train_result, self.slice_)
         return None if found is None else found.seconds

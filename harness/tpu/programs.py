@@ -52,8 +52,12 @@ _FREE_IN_EVALUATION = (
     "task.model.norm_activation.norm_momentum",
     "trainer.",
 )
-# The modules that decide what the step is: after a change of theirs, nothing compiled before is believed.
-_SOURCES = ("task.py", "garden.py", "seeding.py", "data/inputs.py", "data/draws.py", "tpu/lowering.py")
+# The modules that decide what the step is, and how it is counted: after a change of theirs, nothing compiled before is
+# believed.
+_SOURCES = (
+    "task.py", "garden.py", "seeding.py", "data/reader.py", "data/decoding.py", "data/inputs.py", "data/draws.py",
+    "tpu/lowering.py", "tpu/compiler.py", "tpu/estimating.py",
+)  # fmt: skip
 _PACKAGES = ("tf-models-official", "tensorflow", "tf-keras")
 
 
@@ -109,9 +113,11 @@ class Program:
         """The same with so many clips, or videos, of a core."""
         return dataclasses.replace(self, clips=clips)
 
-    def __str__(self) -> str:
-        what = "clips" if self.kind == "train" else "videos"
-        return f"{self.kind}, {self.clips} {what if self.clips != 1 else what[:-1]} a core"
+    @property
+    def batch(self) -> str:
+        """The batch of one core in words: "8 clips", "1 video"."""
+        unit = "clip" if self.kind == "train" else "video"
+        return f"{self.clips} {unit}{'' if self.clips == 1 else 's'}"
 
 
 def of_run(run: Run, cores: int) -> tuple[Program, Program]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -35,15 +36,16 @@ class Task:
     results: Path
 
 
-def current(results: Results, topology: str, key: str) -> Result | None:
-    """A result that need not be found out again: of the installed compiler, or of any where none is installed.
+def known(results: Results, topology: str, key: str) -> Result | None:
+    """What was found out of a program, by whichever compiler; a damaged file is as good as none."""
+    with contextlib.suppress(ResultError):
+        return results.read(topology, key)
+    return None
 
-    A damaged file is as good as none.
-    """
-    try:
-        found = results.read(topology, key)
-    except ResultError:
-        return None
+
+def current(results: Results, topology: str, key: str) -> Result | None:
+    """A result that need not be found out again: of the installed compiler, or of any where none is installed."""
+    found = known(results, topology, key)
     here = compiler.installed()
     return found if found is not None and (here is None or found.compiler == here) else None
 
@@ -67,13 +69,24 @@ def prove(task: Task, say: Say) -> None:
             return
 
 
-def searched(task: Task) -> bool:
-    """Whether smaller batches were tried until one fitted, or none was left."""
-    results = Results(task.results)
+Found = Callable[[Results, str, str], Result | None]
+
+
+def searched(task: Task, found: Found = known) -> bool:
+    """Whether smaller batches were tried until one fitted, or none was left; never where size is not the reason.
+
+    Args:
+      task: the task.
+      found: which results count, :func:`known` or :func:`current`.
+    """
+    results, topology = Results(task.results), task.slice_.topology
+    own = found(results, topology, task.program.key)
+    if own is None or own.fits or not is_too_large(own):
+        return False
     for clips in smaller(task.program.clips):
-        found = current(results, task.slice_.topology, task.program.of(clips).key)
-        if found is None or found.fits:
-            return found is not None
+        one = found(results, topology, task.program.of(clips).key)
+        if one is None or one.fits:
+            return one is not None
     return True
 
 
@@ -95,7 +108,7 @@ def fitting(task: Task) -> Result | None:
     """Of what :func:`prove` wrote, the result with the largest batch that fits; None where none does."""
     results = Results(task.results)
     for clips in (task.program.clips, *smaller(task.program.clips)):
-        found = current(results, task.slice_.topology, task.program.of(clips).key)
+        found = known(results, task.slice_.topology, task.program.of(clips).key)
         if found is not None and found.fits:
             return found
     return None
@@ -113,9 +126,9 @@ def _proved(program: Program, task: Task, say: Say) -> Result:
     if known is not None:
         return known
     began = time.monotonic()
-    say(f"tracing, {program}")
+    say(f"tracing, {program.batch} a core")
     compiles = _on_tpu if compiler.installed() else _on_cpu
-    hlo, executable, reason = compiles(program, task.slice_, lambda: say(f"compiling, {program}"))
+    hlo, executable, reason = compiles(program, task.slice_, lambda: say(f"compiling, {program.batch} a core"))
     result = Result(
         key=program.key,
         topology=task.slice_.topology,

@@ -122,12 +122,10 @@ class Results:
         except FileNotFoundError:
             return None
         except (ValueError, OSError) as error:
-            raise ResultError(
-                f"{path}: cannot be read ({error}); remove it to have the program compiled again"
-            ) from error
+            raise ResultError(f"{path}: is damaged") from error
         result = _parsed(content)
         if result is None or result.key != key or result.topology != topology:
-            raise ResultError(f"{path}: holds no result of this program; remove it to have the program compiled again")
+            raise ResultError(f"{path}: holds no result of this program")
         return result
 
     def write(self, result: Result) -> Path:
@@ -153,7 +151,7 @@ def _parsed(content: Any) -> Result | None:
             memory = Memory(**{name: int(value) for name, value in executable.pop("memory").items()})
             executable = Executable(memory, **{name: int(value) for name, value in executable.items()})
         result = Result(executable=executable, **content)
-    except (TypeError, ValueError, AttributeError, KeyError):
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError):
         return None
     texts = (result.key, result.topology, result.compiler, result.reason, result.hlo, result.made)
     whole = (
@@ -163,5 +161,6 @@ def _parsed(content: Any) -> Result | None:
         and isinstance(result.program, dict)
         and isinstance(result.program.get("clips"), int)
         and (executable is not None or not result.fits)
+        and (executable is None or min(executable.operations, executable.bytes_moved, executable.memory.needed) >= 0)
     )
     return result if whole else None

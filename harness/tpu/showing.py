@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from harness.console import label
+from harness.console import changes
 from harness.input_speed import InputSpeed
 from harness.rendering import Column, Line, Table
 from harness.studies import Study
+from harness.tpu import proving
 from harness.tpu.forecasts import Forecast, Total, step_bound
 from harness.tpu.programs import Program
 from harness.tpu.results import Result
@@ -98,7 +99,7 @@ def _program(name: str, program: Program, result: Result | None, slice_: Slice) 
         "clips": program.clips,
         "views": views,
         "frames": settings[f"task.{part}_data.feature_shape[0]"],
-        "size": settings["task.train_data.feature_shape[1]"] if views == 1 else program.run.protocol.size,
+        "size": settings["task.train_data.feature_shape[1]"] if part == "train" else program.run.protocol.size,
         "verdict": _verdict(result),
         "reason": "" if result is None else result.reason,
         "fitting": math.nan,
@@ -125,7 +126,7 @@ def _verdict(result: Result | None) -> str:
         return "not compiled"
     if result.fits:
         return "fits, by an estimate" if result.estimated else "fits"
-    return "does not fit" if result.executable is not None or "emory" in result.reason else "refused"
+    return "does not fit" if proving.is_too_large(result) else "refused"
 
 
 def _too_large(line: Mapping[str, Any], best: Result | None) -> str:
@@ -168,7 +169,8 @@ def _programs_caption(compilers: Sequence[str], estimated: bool, slice_: Slice) 
     said += [
         "Arguments are the batch and the variables. The last of the memory is all of it, outputs that take no "
         "argument's place included, against what a core has.",
-        "Multiply-adds and bytes are the compiler's count; a step takes at least the longer of both at the published "
+        "Multiply-adds and bytes are the compiler's count, bytes with what stays on the chip between two operations; a "
+        "step takes at least the longer of both at the published "
         f"peaks ({slice_.generation.peak / 1e12:g} T operations and {slice_.generation.bandwidth / 1e9:g} GB a second "
         f"and core, {slice_.generation.source}).",
     ]
@@ -194,7 +196,7 @@ def rows(
     data = pd.DataFrame([_row(one, names, price, speed) for one in found]).set_index("run")
     shown = [
         Column("rows", lambda line: _rows(line["rows"]), wrap=16),
-        Column("run", lambda line: line["label"], wrap=40),
+        Column("toggles and scale", lambda line: line["changes"], wrap=40),
         Column("programs", lambda line: f"{line['train']}, {line['evaluation']}"),
         Column("steps", lambda line: f"{line['steps']:,}", "right"),
         Column("hours", lambda line: _time(line, "hours", "{:,.2f}"), "right"),
@@ -220,7 +222,7 @@ def _row(one: Forecast, names: Mapping[str, str], price: float | None, speed: In
     return {
         "run": one.planned.run.id,
         "rows": one.planned.rows,
-        "label": label(one.planned),
+        "changes": changes(one.planned.run),
         "train": names[one.train.key],
         "evaluation": names[one.evaluation.key],
         "fits": one.fits,
