@@ -3,8 +3,9 @@
 One line runs through it, and data only ever move to the right along it; each module stands at one place and imports
 only what stands to its left:
 
-    toggles, studies, designs -> experiment, counting, devices -> garden, data, task, runner -> attempts, records, store
-    -> estimates, power -> comparison, verdicts, aggregate, credit -> tables, figures, layouts -> the commands
+    toggles, studies, designs -> experiment, counting, slices, devices -> garden, data, task, runner -> attempts,
+    records, store -> estimates, power -> comparison, verdicts, aggregate, credit -> tables, figures, layouts -> the
+    commands
 
 A toggle becomes settings (`experiment`; `dotted` names their fields), settings become a run (`garden`, `runner`), a run
 becomes a record (`execution`, `records`, `store`), records become a frame, a frame a number with an interval
@@ -32,7 +33,7 @@ every draw, `data.inputs` does on the accelerator what can wait for it; `data.sp
 What a run would need of a TPU is found out without one: `tpu.programs` says what a core would execute, `tpu.lowering`
 traces it, `tpu.compiler` is Google's compiler (`tpu.estimating` stands in where it is not installed), `tpu.proving`
 compiles one program, and `tpu.compiling` several in processes of their own, which leave `tpu.results`. With the peaks
-of `tpu.slices` and what was measured they become `tpu.forecasts` of runs, drawn by `tpu.showing`, and the `tpu.costing`
+of `slices` and what was measured they become `tpu.forecasts` of runs, drawn by `tpu.showing`, and the `tpu.costing`
 of a study's rows; `preflighting` wires it (`preflight`) and refuses what cannot fit. `input_speed` keeps what a machine
 was measured to read. `seeding` is what a step needs of the state of a process, here as in `runner`.
 

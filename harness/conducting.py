@@ -308,7 +308,8 @@ def _compiled_for(workspace: Workspace, plan: Plan) -> Mapping[str, Mapping[str,
         return {}
     from harness import gathering  # with all the statistics, which a plan has nothing else to do with
 
-    return gathering.costs(workspace, plan)
+    found = gathering.costs(workspace, plan)
+    return {topology: runs for topology, runs in found.items() if any(cost.said for cost in runs.values())}
 
 
 def _on_slices(one: Planned, known: Mapping[str, Mapping[str, RunCost]]) -> str:
@@ -322,8 +323,8 @@ def _whole(plan: Plan, costs: Mapping[str, RunCost]) -> str:
     left = [costs[one.run.id] for one in plan.missing if not one.done]
     known = [cost for cost in left if not math.isnan(cost.core_hours)]
     least = "" if all(cost.measured for cost in known) else "at least "
-    unknown = f", without {len(left) - len(known)} that do not fit or are not known" if len(known) < len(left) else ""
-    return f"{least}{math.fsum(cost.core_hours for cost in known):,.0f} core-hours for {len(left)} runs{unknown}"
+    of = "what is left" if len(known) == len(left) else f"{len(known)} of the {len(left)} runs left"
+    return f"{least}{math.fsum(cost.core_hours for cost in known):,.0f} core-hours for {of}"
 
 
 def _state(one: Planned) -> str:

@@ -91,7 +91,7 @@ def of(
 
 def _topology(named: str | None, environment: Mapping[str, str]) -> str | None:
     """The slice that a flag names; else the one whose type the environment of a TPU VM names, where it is known."""
-    from harness.tpu import slices
+    from harness import slices
 
     if named is not None:
         return slices.named(named).topology

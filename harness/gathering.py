@@ -7,17 +7,17 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from harness import aggregate, catalog, published, store
+from harness import aggregate, catalog, published, slices, store
 from harness.aggregate import Evidence, Summary
 from harness.data.embedded import EmbeddedSpec
 from harness.designs import Design, Question
 from harness.experiment import SettingsError
 from harness.planning import Plan
+from harness.slices import Slice
 from harness.studies import Study
-from harness.tpu import costing, slices
+from harness.tpu import costing
 from harness.tpu.costing import RunCost
 from harness.tpu.results import Results
-from harness.tpu.slices import Slice
 from harness.workspace import Workspace
 
 

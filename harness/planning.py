@@ -6,11 +6,10 @@ import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from harness import counting, excerpts
+from harness import counting, excerpts, slices
 from harness.attempts import State
 from harness.experiment import Run, SettingsError
 from harness.studies import Cell, Row, Study
-from harness.tpu import slices
 
 # Bytes of a float32 number in a checkpoint.
 _BYTES = 4

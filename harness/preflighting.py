@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from harness import input_speed, records, terminal, workspace
+from harness import input_speed, records, slices, terminal, workspace
 from harness.console import changes, label, say
 from harness.devices import Devices
 from harness.experiment import Cut, Profile, Protocol, SettingsError
@@ -23,14 +23,14 @@ from harness.input_speed import InputSpeed
 from harness.planning import Plan
 from harness.records import RecordError
 from harness.rendering import Table
+from harness.slices import Slice
 from harness.store import Store
 from harness.studies import Study, parse_rows
-from harness.tpu import compiler, compiling, forecasts, programs, proving, showing, slices
+from harness.tpu import compiler, compiling, forecasts, programs, proving, showing
 from harness.tpu.forecasts import Forecast, Measured
 from harness.tpu.programs import Program
 from harness.tpu.proving import Task
 from harness.tpu.results import Result, ResultError, Results
-from harness.tpu.slices import Slice
 from harness.workspace import DataSet, Workspace
 
 

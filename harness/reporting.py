@@ -115,7 +115,7 @@ def chosen(study: Study, trainings: Mapping[str, Workspace], store: Store) -> li
       trainings: flags that tell a training from others -> its workspace.
       store: the records.
     """
-    found = {flags: _chosen(study, workspace) for flags, workspace in trainings.items() if fits(study, workspace)}
+    found = {flags: chosen_of(study, workspace) for flags, workspace in trainings.items() if fits(study, workspace)}
     found = {flags: one for flags, one in found.items() if one.seeds}
     if len(found) > 1:
         return [dataclasses.replace(one, flags=flags) for flags, one in found.items()]
@@ -128,7 +128,7 @@ def fits(study: Study, workspace: Workspace) -> bool:
     return workspace.data.facts.classes not in others
 
 
-def _chosen(study: Study, workspace: Workspace) -> Chosen:
+def chosen_of(study: Study, workspace: Workspace) -> Chosen:
     """The seeds that a study is drawn with: those that every row has which was begun; where there are none, all.
 
     Rows that have seeds of their own have no say, unless no other was begun.
@@ -143,12 +143,6 @@ def _chosen(study: Study, workspace: Workspace) -> Chosen:
     note = f"Seeds that not every row has are left out: {some}." if left else ""
     run_ids = tuple(run_id for own in found.values() for run_id in own.values())
     return Chosen(study, workspace, tuple(sorted(shared)), note, run_ids)
-
-
-def chosen_seeds(study: Study, workspace: Workspace) -> tuple[tuple[int, ...], str]:
-    """The seeds that a study is drawn with, and what is to be said of the others."""
-    one = _chosen(study, workspace)
-    return one.seeds, one.note
 
 
 def _begun(study: Study, workspace: Workspace) -> dict[int, dict[int, str]]:
@@ -287,7 +281,7 @@ def explained(
         raise explaining.ExplainError(f"{text}: unknown study {of.study!r}: {suggest(of.study, known)}")
     study = known[of.study]
     fitting = {flags: workspace for flags, workspace in trainings.items() if fits(study, workspace)}
-    run = {flags: one for flags, workspace in fitting.items() if (one := _chosen(study, workspace)).seeds}
+    run = {flags: one for flags, workspace in fitting.items() if (one := chosen_of(study, workspace)).seeds}
     if not run and of.column.startswith("paper_"):
         run = {"": Chosen(study, papers_own(Store(Path())), (0,), "")}
     if not run:

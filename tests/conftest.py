@@ -1,10 +1,6 @@
 """Files of tests run in the order of how long they take, the longest first: so both processes end at about one time."""
 
-import sys
-
-# TensorFlow loads jax where it is installed, and jax has Python's garbage collector call it, even while a process of
-# tests is being ended. The tests that need jax start processes of their own.
-sys.modules.setdefault("jax", None)
+import gc
 
 SLOWEST = (
     "test_runner",
@@ -28,3 +24,11 @@ SLOWEST = (
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
+
+
+def pytest_sessionfinish():
+    """Takes jax out of Python's garbage collector, which would call it while a process of tests is being ended.
+
+    TensorFlow loads jax where it is installed; the tests that need it start processes of their own.
+    """
+    gc.callbacks[:] = [one for one in gc.callbacks if not getattr(one, "__module__", "").startswith("jax")]

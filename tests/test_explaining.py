@@ -26,8 +26,7 @@ EXAMPLES = {
 
 def summary(store):
     ((_, made),) = workspace.trainings(store, None, None, {}).items()
-    seeds, _ = reporting.chosen_seeds(STUDY, made)
-    plan = made.plan([STUDY], seeds)
+    plan = made.plan([STUDY], reporting.chosen_of(STUDY, made).seeds)
     return gathering.summary(STUDY, plan, gathering.evidence(made, plan, 0.5)), plan.wanted["table2"]
 
 

@@ -23,11 +23,11 @@ import harness.tpu
 from ablations import table2, table3
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, FRAMES, LS, R3D_RS, RA
-from harness import additive_study, devices, input_speed, preflight, preflighting, records, synthetic
+from harness import additive_study, devices, input_speed, preflight, preflighting, records, slices, synthetic
 from harness.devices import Devices
 from harness.experiment import Cut, SettingsError
 from harness.store import RECORD
-from harness.tpu import compiler, compiling, programs, proving, slices
+from harness.tpu import compiler, compiling, programs, proving
 from harness.tpu.compiler import REFUSED, RefusedError, TooLargeError
 from harness.tpu.compiling import Progress
 from harness.tpu.proving import Task

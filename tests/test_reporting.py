@@ -116,8 +116,8 @@ def test_a_record_made_otherwise_is_not_taken_for_a_row(three_seeds, change):
     path = record_of(three_seeds, 2, 1)
     rewrite(path, **change(Store(three_seeds).read(path.parent.name)))
     store = Snapshot(three_seeds)
-    one = reporting.chosen_seeds(SHORT, made(three_seeds))
-    assert one == ((0, 2), "Seeds that not every row has are left out: 1.")
+    one = reporting.chosen_of(SHORT, made(three_seeds))
+    assert (one.seeds, one.note) == ((0, 2), "Seeds that not every row has are left out: 1.")
     assert len(store.ids()) == 9
 
 

@@ -8,7 +8,8 @@ import textwrap
 
 import pytest
 
-from harness.tpu import compiler, slices
+from harness import slices
+from harness.tpu import compiler
 
 pytestmark = pytest.mark.skipif(compiler.installed() is None, reason="needs pip install -e '.[preflight]'")
 
@@ -55,7 +56,8 @@ PROGRAMS = """
     import json
     import tensorflow as tf
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops
-    from harness.tpu import compiler, slices
+    from harness import slices
+    from harness.tpu import compiler
 
     def lowered(function, *shapes):
         specs = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
@@ -124,6 +126,24 @@ def test_an_identity_that_tensorflow_writes_in_its_own_words_is_understood():
     assert compiler._COPY.sub(compiler._RESHAPE, "%3 = mhlo.copy %2 : tensor<4x8xf32> loc(#loc)") == (
         "%3 = stablehlo.reshape %2 : (tensor<4x8xf32>) -> tensor<4x8xf32> loc(#loc)"
     )
+
+
+def test_what_stays_on_the_chip_is_not_moved():
+    """Of a chain that fits into a v5e's on-chip memory, only what comes in and goes out is; a v3 has none."""
+    found = run(
+        PROGRAMS
+        + """
+    def chain(x, w):
+        for _ in range(4):
+            x = tf.nn.relu(tf.nn.conv2d(x, w, 1, "SAME"))
+        return x
+    hlo = lowered(chain, [8, 56, 56, 128], [3, 3, 128, 128])
+    print(json.dumps([compiled(hlo, "v5e:2x2"), compiled(hlo, "v3:2x2")]))
+    """
+    )
+    (arguments, outputs, *_, on_v5e), (*_, on_v3) = found
+    assert on_v5e == pytest.approx(arguments + outputs, rel=0.05)
+    assert on_v3 > 3 * (arguments + outputs)
 
 
 def test_what_does_not_fit_is_told_from_what_is_refused():

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from ablations import figure2, table2, table3
-from harness import gathering, layouts, outputs, records, rendering, synthetic, workspace
+from harness import gathering, layouts, outputs, records, rendering, slices, synthetic, workspace
 from harness.devices import Devices
 from harness.experiment import Cut
 from harness.store import RECORD, Store
-from harness.tpu import compiler, costing, programs, slices
+from harness.tpu import compiler, costing, programs
 from harness.tpu.costing import RunCost
 from harness.tpu.results import Executable, Memory, Result, Results
 from harness.workspace import Workspace

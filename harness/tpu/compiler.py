@@ -12,8 +12,9 @@ from importlib import metadata
 from typing import Any
 
 from harness.experiment import SettingsError
+from harness.slices import Slice
+from harness.tpu import traffic
 from harness.tpu.results import Executable, Memory
-from harness.tpu.slices import Slice
 
 # What must be so before jax is loaded, which TensorFlow does by itself: it must neither look for a TPU of this machine
 # nor ask Google's servers about one.
@@ -43,12 +44,12 @@ class CompilerError(SettingsError):
 
 
 def installed() -> str | None:
-    """The compiler's name and version, "libtpu 0.0.52"; None where it is not installed."""
+    """The compiler's name and version, "libtpu 0.0.52 through jax 0.10.2"; None where it is not installed."""
     try:
         versions = [metadata.version(name) for name in ("jax", "jaxlib", "libtpu")]
     except metadata.PackageNotFoundError:
         return None
-    return f"libtpu {versions[-1]}"
+    return f"libtpu {versions[-1]} through jax {versions[0]}"
 
 
 def compile_for(hlo: bytes, slice_: Slice, cores: int) -> Executable:
@@ -74,7 +75,8 @@ def compile_for(hlo: bytes, slice_: Slice, cores: int) -> Executable:
         if any(word in str(error) for word in _FULL):
             raise TooLargeError(_shortage(str(error))) from error
         raise RefusedError(f"{REFUSED}: {_first_line(str(error))}") from error
-    return _described(executable.get_compiled_memory_stats(), executable.cost_analysis())
+    text = "".join(module.to_string() for module in executable.hlo_modules())
+    return _described(executable.get_compiled_memory_stats(), executable.cost_analysis(), text)
 
 
 def devices(slice_: Slice) -> tuple[int, int]:
@@ -126,8 +128,9 @@ def _compile(text: str, found: list[Any]) -> Any:
         return found[0].client.compile(ir.Module.parse(text), xla_client.DeviceList(tuple(found)), options)
 
 
-def _described(memory: Any, costs: Any) -> Executable:
+def _described(memory: Any, costs: Any, text: str) -> Executable:
     cost: Mapping[str, float] = costs[0] if isinstance(costs, list) else costs
+    counted = int(cost["bytes accessed"])
     return Executable(
         Memory(
             arguments=int(memory.argument_size_in_bytes),
@@ -137,7 +140,7 @@ def _described(memory: Any, costs: Any) -> Executable:
             code=int(memory.generated_code_size_in_bytes),
         ),
         operations=int(cost["flops"]),
-        bytes_moved=int(cost["bytes accessed"]),
+        bytes_moved=min(counted, traffic.off_chip(text)) if traffic.ON_CHIP in text else counted,
     )
 
 

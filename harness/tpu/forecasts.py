@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from harness import slices
 from harness.planning import Planned
 from harness.records import RunRecord
-from harness.tpu import programs, slices
+from harness.slices import Bound, Slice
+from harness.tpu import programs
 from harness.tpu.programs import Program
 from harness.tpu.results import Result
-from harness.tpu.slices import Bound, Slice
 
 _HOUR = 3600.0
 

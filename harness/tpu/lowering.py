@@ -1,7 +1,9 @@
 """The step of a program, traced by TensorFlow as it is trained, and lowered to XLA's language, HLO.
 
-The step is the Garden's task's own, with everything a train step has: loss, weight decay, gradients, their sum over the
-cores, optimizer, batch statistics, metrics. Nothing is trained; the weights are there for their shapes.
+The step is the Garden's task's own: loss, weight decay, gradients, their sum over the cores, optimizer, batch
+statistics, metrics. Left out is what a trainer adds to it, which weighs nothing: the step's number, the mean of the
+loss, and what is exchanged between cores other than gradients (an average over batch statistics, predictions). Nothing
+is trained; the weights are there for their shapes.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ _FREE_IN_EVALUATION = (
 # believed.
 _SOURCES = (
     "task.py", "garden.py", "seeding.py", "data/reader.py", "data/decoding.py", "data/inputs.py", "data/draws.py",
-    "tpu/lowering.py", "tpu/compiler.py", "tpu/estimating.py",
+    "tpu/lowering.py", "tpu/compiler.py", "tpu/traffic.py", "tpu/estimating.py",
 )  # fmt: skip
 _PACKAGES = ("tf-models-official", "tensorflow", "tf-keras")
 

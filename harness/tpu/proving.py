@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.slices import Slice
 from harness.tpu import compiler, programs
 from harness.tpu.compiler import CompilerError, RefusedError, TooLargeError
 from harness.tpu.programs import Program
 from harness.tpu.results import Executable, Memory, Result, ResultError, Results
-from harness.tpu.slices import Slice
 
 ON_THE_CPU = "XLA on the CPU"
 

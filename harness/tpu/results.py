@@ -50,7 +50,8 @@ class Executable:
     Attributes:
       memory: of one core.
       operations: of one core and step, a multiply-add being two; what is multiplied with padding is not counted.
-      bytes_moved: between a core and its memory in a step: operands and results of all fused operations.
+      bytes_moved: between a core and its memory in a step: operands and results of all fused operations that are not in
+        on-chip memory.
     """
 
     memory: Memory
@@ -65,7 +66,7 @@ class Result:
     Attributes:
       key: of the program, as :class:`harness.tpu.programs.Program` has it.
       topology: the slice: "v3:8x8".
-      compiler: which compiler, and its version: "libtpu 0.0.52".
+      compiler: which compiler, and its version: "libtpu 0.0.52 through jax 0.10.2".
       estimated: whether memory and bytes are an estimate, since no compiler for TPUs was there.
       fits: whether it fits into a core's memory.
       reason: the compiler's words where it does not fit, or does not compile; empty otherwise.

@@ -11,12 +11,12 @@ import pandas as pd
 from harness.console import changes
 from harness.input_speed import InputSpeed
 from harness.rendering import Column, Line, Table
+from harness.slices import Slice
 from harness.studies import Study
 from harness.tpu import proving
 from harness.tpu.forecasts import Forecast, Total, step_bound
 from harness.tpu.programs import Program
 from harness.tpu.results import Result
-from harness.tpu.slices import Slice
 
 _NOTHING = "–"
 _GB = 1e9

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
+from harness import slices
 from harness.experiment import SettingsError
 from harness.tpu import compiler as tpu_compiler
-from harness.tpu import slices
 
 GENERATIONS = ("v2", "v3", "v4", "v5e", "v5p", "v6e")
 GIB = 2**30
@@ -238,7 +238,7 @@ def test_bound_refuses_impossible_work(work, message):
 
 def test_nothing_heavy_is_loaded():
     heavy = {"tensorflow", "jax", "libtpu", "numpy", "pandas"}
-    code = f"import sys, harness.tpu.slices as s; s.load('v3'); sys.exit(str({heavy!r} & set(sys.modules) or ''))"
+    code = f"import sys, harness.slices as s; s.load('v3'); sys.exit(str({heavy!r} & set(sys.modules) or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == ""
 
