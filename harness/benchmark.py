@@ -66,8 +66,8 @@ def reading(rounds: int, as_json: bool, results: Path) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         lines = list(speed.measure(speed.write_shard(Path(folder) / "shard.tfrecord"), rounds))
-    input_speed.write(results, lines)
     click.echo(json.dumps(lines, indent=1) if as_json else reading_table(lines))
+    input_speed.write(results, lines)
 
 
 def reading_table(lines: list[dict[str, Any]]) -> str:

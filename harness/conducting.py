@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from harness import console as console_
-from harness import estimates, preflighting
+from harness import estimates, forecasting, precompiling
 from harness.console import Board, View, duration, label, view
 from harness.devices import DevicesError
 from harness.experiment import Run, SettingsError
@@ -23,8 +23,8 @@ from harness.mirroring import Mirror
 from harness.planning import Plan, Planned
 from harness.store import Store
 from harness.studies import Study
+from harness.tpu import costing
 from harness.tpu.costing import RunCost
-from harness.tpu.results import Results
 from harness.worker import Job, Watch, Worker
 from harness.workspace import Workspace
 
@@ -63,7 +63,7 @@ def conduct(workspace: Workspace, plan: Plan, console: Console, mirror: Mirror, 
     if not plan.missing:
         return []
     refuse_small_disk(workspace, plan)
-    preflighting.refuse_too_large(workspace, plan, console)
+    precompiling.refuse_too_large(workspace, (one for one in plan.missing if not one.done), console)
     failures: list[str] = []
     board = Board(plan, workspace.rate or workspace.profile.measured_rate)
     with conductor(workspace, console, mirror) as conducted, view(board, console) as shown:
@@ -304,7 +304,7 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
 
 def _compiled_for(workspace: Workspace, plan: Plan) -> Mapping[str, Mapping[str, RunCost]]:
     """Topology -> id of a run -> what it takes there, where something was compiled."""
-    if not Results(workspace.store.root).topologies():
+    if not forecasting.topologies(workspace):
         return {}
     from harness import gathering  # with all the statistics, which a plan has nothing else to do with
 
@@ -323,8 +323,10 @@ def _whole(plan: Plan, costs: Mapping[str, RunCost]) -> str:
     left = [costs[one.run.id] for one in plan.missing if not one.done]
     known = [cost for cost in left if not math.isnan(cost.core_hours)]
     least = "" if all(cost.measured for cost in known) else "at least "
+    if not known:
+        return f"none of the {len(left)} runs left fits, or is known"
     of = "what is left" if len(known) == len(left) else f"{len(known)} of the {len(left)} runs left"
-    return f"{least}{math.fsum(cost.core_hours for cost in known):,.0f} core-hours for {of}"
+    return f"{least}{costing.amount(math.fsum(cost.core_hours for cost in known))} core-hours for {of}"
 
 
 def _state(one: Planned) -> str:

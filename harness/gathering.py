@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from harness import aggregate, catalog, published, slices, store
+from harness import aggregate, catalog, forecasting, published, slices, store
 from harness.aggregate import Evidence, Summary
 from harness.data.embedded import EmbeddedSpec
 from harness.designs import Design, Question
@@ -17,7 +17,6 @@ from harness.slices import Slice
 from harness.studies import Study
 from harness.tpu import costing
 from harness.tpu.costing import RunCost
-from harness.tpu.results import Results
 from harness.workspace import Workspace
 
 
@@ -66,11 +65,9 @@ def costs(workspace: Workspace, plan: Plan) -> dict[str, dict[str, RunCost]]:
     compiled_for = [slice_ for slice_ in _slices(workspace) if replicas == {slice_.cores}]
     if not compiled_for:
         return {}
-    from harness import preflighting  # with all that compiling takes, which few tables have to do with
-
     return {
         slice_.topology: {
-            one.planned.run.id: costing.of_run(one) for one in preflighting.forecast(plan, workspace, slice_)
+            one.planned.run.id: costing.of_run(one) for one in forecasting.forecast(plan, workspace, slice_)
         }
         for slice_ in compiled_for
     }
@@ -78,7 +75,7 @@ def costs(workspace: Workspace, plan: Plan) -> dict[str, dict[str, RunCost]]:
 
 def _slices(workspace: Workspace) -> Iterator[Slice]:
     """The slices that something was compiled for; other folders beside theirs are none of ours."""
-    for name in Results(workspace.store.root).topologies():
+    for name in forecasting.topologies(workspace):
         with contextlib.suppress(SettingsError):
             yield slices.slice_of(name)
 

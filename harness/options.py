@@ -344,12 +344,14 @@ def workspace(
     if purpose == "train" and devices.strategy == "one_device" and (replicas or 1) > 1:
         raise SettingsError(f"--replicas {replicas}: one_device gives one; choose another --strategy")
     first, *further = _data_sets(data, profile, results, planning_only=purpose == "plan")
+    # Where not even the data are at hand, what is asked for is what the paper's own training would be.
+    only_planned = purpose == "plan" and not data and not profile.embedded and strategy is None
     return workspaces.Workspace(
         profile=profile,
         data=first,
         further=tuple(further),
         cut=Cut(steps, batch, validation_videos),
-        replicas=replicas or (profile.replicas if devices.tpu else devices.workers),
+        replicas=replicas or (profile.replicas if devices.tpu or only_planned else devices.workers),
         store=store,
         devices=devices,
         parent=store.find(parent).identity if parent else None,

@@ -24,7 +24,7 @@ PACKAGE = "ablations.published"
 FILENAME = "tpus.json"
 # Sides of a host, in chips, along the first two dimensions; along a third it has one. The compiler's default.
 HOST_SIDE = 2
-REQUIRED = ("memory_bytes", "peak_bf16", "bandwidth")
+REQUIRED = ("memory_bytes", "compiler_gib_a_core", "peak_bf16", "bandwidth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Generation:
       name: "v3".
       cores_per_chip: devices that the compiler and a distribution strategy see on a chip, 1 or 2.
       chips_per_host: chips of a full host.
-      memory: high-bandwidth memory of one core, in bytes; the compiler leaves a program a little less.
+      memory: high-bandwidth memory of one core, in bytes.
+      usable: what libtpu 0.0.52 gives a program of it, in bytes, found by compiling ones that are too large.
       peak: operations of one core per second in bfloat16; one multiply-add is two operations.
       bandwidth: bytes that one core reads from or writes to its memory per second.
       source: address of the page that publishes the numbers.
@@ -45,6 +46,7 @@ class Generation:
     cores_per_chip: int
     chips_per_host: int
     memory: int
+    usable: int
     peak: float
     bandwidth: float
     source: str
@@ -133,6 +135,7 @@ def load(name: str) -> Generation:
         cores_per_chip=cores,
         chips_per_host=entry["chips_per_host"],
         memory=entry["memory_bytes"] // cores,
+        usable=int(entry["compiler_gib_a_core"] * 2**30),
         peak=entry["peak_bf16"] / cores,
         bandwidth=entry["bandwidth"] / cores,
         source=entry["source"],

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ablations import figure2
 from ablations.toggles import AXES
-from harness import conducting, mirroring, outputs, rendering, sweep_figure, sweep_report, terminal
+from harness import conducting, mirroring, outputs, precompiling, rendering, sweep_figure, sweep_report, terminal
 from harness import console as console_
 from harness import sweep_storage as storing
 from harness.conducting import Conductor, Outcome
@@ -143,6 +143,8 @@ class Asked:
           Stopped: a signal asked to stop.
         """
         workspace = self.workspace
+        if precompiling.wanted(workspace):
+            precompiling.slice_of(workspace)
         with (
             mirroring.mirror(wandb, self._group, workspace.store, console) as mirror,
             conducting.conductor(workspace, console, mirror) as conducted,
@@ -151,7 +153,7 @@ class Asked:
             study = self._study()
             board = self._board()
             with console_.view(board, console) as shown:
-                carry = functools.partial(self._carry, conducted, board, shown)
+                carry = functools.partial(self._carry, conducted, board, shown, console)
                 search = Search(study, self.sweep, self.strategy, workspace.store, carry,
                                 functools.partial(console_.say, console), self.trials)  # fmt: skip
                 failures = search.run()
@@ -176,13 +178,18 @@ class Asked:
         return TrialBoard(rate, points, sum(point.work for point in within) / max(1, len(within)))
 
     def _carry(
-        self, conducted: Conductor, board: TrialBoard, shown: View, point: Point, name: str, watch: Watch | None
-    ) -> Outcome:
+        self, conducted: Conductor, board: TrialBoard, shown: View, console: Console, point: Point, name: str,
+        watch: Watch | None,
+    ) -> Outcome:  # fmt: skip
         """Has the run of a point carried out."""
         planned = self._planned(point, name)
         if planned.fault:
             return Outcome({"event": "failed"}, f"{name}: {planned.fault}")
         conducting.refuse_small_disk(self.workspace, Plan((), (planned,), {}))
+        try:
+            precompiling.refuse_too_large(self.workspace, [] if planned.done else [planned], console, live=False)
+        except SettingsError as error:  # of this point alone: others may fit
+            return Outcome({"event": "failed"}, f"{name}: {error}")
         board.begin(planned)
         return conducted.carry_out(planned, shown, watch)
 

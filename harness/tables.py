@@ -14,6 +14,7 @@ from harness.credit import Credits
 from harness.rendering import Column, Line, Table
 from harness.studies import Row, Study
 from harness.toggles import Applied, Toggle
+from harness.tpu import costing
 from harness.verdicts import MARGIN
 
 NOTHING = "–"
@@ -172,16 +173,9 @@ def _core_hours(topology: str) -> Callable[[Line], str]:
         hours, obstacle = line[f"core_hours_{topology}"], line[f"obstacle_{topology}"]
         if math.isnan(hours):
             return obstacle if isinstance(obstacle, str) and obstacle else NOTHING
-        return ("" if line[f"measured_{topology}"] else "≥ ") + _amount(hours)
+        return ("" if line[f"measured_{topology}"] else "≥ ") + costing.amount(hours)
 
     return shown
-
-
-def _amount(hours: float) -> str:
-    """Core-hours: whole, and two figures where they are few, as they are of small networks."""
-    if round(hours, 1) >= 10:
-        return f"{hours:,.0f}"
-    return f"{hours:#.2g}" if hours >= 1e-3 else f"{hours:.1g}"
 
 
 def costs_read(summary: Summary) -> list[str]:

@@ -21,6 +21,7 @@ from harness.tpu.results import Results
 
 # Memory that tracing and compiling one of the paper's largest networks takes on the machine that does it, bytes.
 _MEMORY = 8e9
+_CONTAINERS_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +43,11 @@ class Progress:
 
 def jobs_at_most() -> int:
     """How many programs are compiled at a time unless the user says: two cores and 8 GB for each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min((os.cpu_count() or 1) // 2, int(memory // _MEMORY)))
+    with contextlib.suppress(OSError, ValueError):  # a container may have been given less
+        memory = min(memory, int(_CONTAINERS_MEMORY.read_text()))
+    return max(1, min(cores // 2, int(memory // _MEMORY)))
 
 
 def compile_all(tasks: Sequence[Task], jobs: int) -> Iterator[Progress]:
@@ -68,6 +72,8 @@ def compile_all(tasks: Sequence[Task], jobs: int) -> Iterator[Progress]:
                     del running[process.pipe]
                     process.end()
     finally:
+        for process in running.values():
+            process.kill()
         for process in running.values():
             process.end()
 
@@ -96,8 +102,12 @@ class _Process:
     def _how_it_died(self) -> str:
         code = self._process.exitcode
         how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
-        hint = "; out of memory? Try --jobs 1" if code == -signal.SIGKILL else f" (its output: {self._log})"
+        hint = "; out of memory?" if code == -signal.SIGKILL else f" (its output: {self._log})"
         return f"the process that compiled it {how}{hint}"
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
 
     def end(self) -> None:
         """Ends it; its log is kept where it died by itself."""
@@ -114,13 +124,14 @@ def _serve(task: Task, pipe: Connection, log: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent ends this one
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.update(compiler.ENVIRONMENT)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    worker.redirect_output(log)
     began = time.monotonic()
     with contextlib.suppress(BrokenPipeError):
         try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            worker.redirect_output(log)
             proving.prove(task, lambda text: pipe.send(("doing", text)))
             pipe.send(("done", f"{time.monotonic() - began:.0f} s"))
         except Exception as error:
-            traceback.print_exc()
             pipe.send(("failed", worker.one_line(error)))
+            with contextlib.suppress(OSError):  # a full disk, perhaps the failure itself
+                traceback.print_exc()

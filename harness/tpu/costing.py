@@ -34,9 +34,7 @@ class RunCost:
         """The hours in words, "at least 1,234 core-hours", or the obstacle; empty where neither is known."""
         if math.isnan(self.core_hours):
             return self.obstacle
-        return (
-            f"{'' if self.measured else 'at least '}{self.core_hours:,.{0 if self.core_hours >= 10 else 2}f} core-hours"
-        )
+        return f"{'' if self.measured else 'at least '}{amount(self.core_hours)} core-hours"
 
 
 UNKNOWN = RunCost(math.nan, measured=False, obstacle="", by=frozenset())
@@ -68,16 +66,23 @@ class RowCosts:
         return bool(self.rows["measured"].any())
 
 
+def amount(value: float) -> str:
+    """Hours or core-hours: whole, and two figures where they are few, as they are of small networks."""
+    if round(value, 1) >= 10:
+        return f"{value:,.0f}"
+    return f"{value:#.2g}" if value >= 1e-3 else f"{value:.1g}"
+
+
 def of_run(forecast: Forecast) -> RunCost:
     """What a forecast says that its run takes."""
     found = [one for one in (forecast.train_result, forecast.evaluation_result) if one is not None]
     hours = forecast.core_hours
     if hours is None:
-        return dataclasses.replace(UNKNOWN, obstacle=_obstacle(found))
+        return dataclasses.replace(UNKNOWN, obstacle=obstacle(found))
     return RunCost(hours, forecast.is_measured, obstacle="", by=frozenset(map(_named, found)))
 
 
-def _obstacle(found: Iterable[Result]) -> str:
+def obstacle(found: Iterable[Result]) -> str:
     """Why one of a run's programs cannot be executed; empty where none is known to be so."""
     unfit = [one for one in found if not one.fits]
     if not unfit:

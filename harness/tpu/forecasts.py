@@ -27,8 +27,9 @@ class Measured:
     """What runs that were recorded on a slice took.
 
     Attributes:
-      steps: shape of a train step -> seconds a step, over all of their steps, validations and checkpoints included.
-      evaluations: shape of an evaluation step -> seconds a video of a whole evaluation.
+      steps: a train step and how its clips are made (:attr:`harness.tpu.programs.Program.fed`) -> seconds a step, over
+        all of their steps, compiling, validations and checkpoints included.
+      evaluations: an evaluation step, likewise -> seconds a video of a whole evaluation.
     """
 
     steps: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -66,11 +67,11 @@ class Forecast:
     @property
     def is_measured(self) -> bool:
         """Whether its hours are those that recorded runs of both programs took; else they are a bound."""
-        return self._trained_before and self.evaluation.shape in self.measured.evaluations
+        return self._trained_before and self.evaluation.fed in self.measured.evaluations
 
     @property
     def _trained_before(self) -> bool:
-        return self.train.shape in self.measured.steps
+        return self.train.fed in self.measured.steps
 
     @property
     def steps(self) -> int:
@@ -91,15 +92,15 @@ class Forecast:
     def step_seconds(self) -> float | None:
         """Of a train step, at least or as measured; None where it is not known."""
         if self._trained_before:
-            return self.measured.steps[self.train.shape]
+            return self.measured.steps[self.train.fed]
         found = step_bound(self.train_result, self.slice_)
         return None if found is None else found.seconds
 
     @property
     def evaluation_seconds(self) -> float | None:
         """Of the reported evaluation, likewise."""
-        if self.evaluation.shape in self.measured.evaluations:
-            return self._videos * self.measured.evaluations[self.evaluation.shape]
+        if self.evaluation.fed in self.measured.evaluations:
+            return self._videos * self.measured.evaluations[self.evaluation.fed]
         found = step_bound(self.evaluation_result, self.slice_)
         return None if found is None else self.evaluation_steps * found.seconds
 
@@ -158,20 +159,27 @@ class Total:
     Attributes:
       hours: on the slice, one after the other; of the runs that are known.
       core_hours: the same times its cores.
+      known: how many runs these are.
       unknown: how many runs are not among them, since their time is not known or they do not fit.
+      measured: whether all of them are measured; else it is a bound.
     """
 
     hours: float
     core_hours: float
+    known: int
     unknown: int
+    measured: bool
 
 
 def total(found: Sequence[Forecast], times: Callable[[Forecast], int] = lambda _: 1) -> Total:
     """What some runs take together, each so many times."""
-    known = [(one.hours, times(one)) for one in found]
-    hours = sum(hours * count for hours, count in known if hours is not None)
+    counts = {True: 0, False: 0}
+    for one in found:
+        counts[one.hours is not None] += times(one)
+    hours = sum(one.hours * times(one) for one in found if one.hours is not None)
     core_hours = hours * found[0].slice_.cores if found else 0.0
-    return Total(hours, core_hours, sum(count for hours, count in known if hours is None))
+    every = all(one.is_measured for one in found if one.hours is not None)
+    return Total(hours, core_hours, counts[True], counts[False], every)
 
 
 def measured(records: Iterable[tuple[RunRecord, Sequence[Program]]], topology: str) -> Measured:
@@ -186,17 +194,17 @@ def measured(records: Iterable[tuple[RunRecord, Sequence[Program]]], topology: s
     for record, (train, evaluation) in records:
         if record.provenance.get("topology") != topology:
             continue
-        steps.setdefault(train.shape, []).append((record.cost["train_seconds"], record.cost["train_steps"]))
+        steps.setdefault(train.fed, []).append((record.cost["train_seconds"], record.cost["train_steps"]))
         found = record.evaluations.get(evaluation.run.protocol.name)
         if found is not None and found.provenance.get("topology") == topology:
-            evaluations.setdefault(evaluation.shape, []).append((found.seconds, found.videos))
+            evaluations.setdefault(evaluation.fed, []).append((found.seconds, found.videos))
     return Measured(_rates(steps), _rates(evaluations))
 
 
 def _rates(found: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, float]:
     """Seconds for each of what was done, over all runs."""
     return {
-        shape: sum(seconds for seconds, _ in pairs) / sum(done for _, done in pairs)
-        for shape, pairs in found.items()
+        program: sum(seconds for seconds, _ in pairs) / sum(done for _, done in pairs)
+        for program, pairs in found.items()
         if sum(done for _, done in pairs)
     }

@@ -52,6 +52,8 @@ _FREE_IN_EVALUATION = (
     "task.model.norm_activation.norm_momentum",
     "trainer.",
 )
+# How training clips are made, which takes time of its own.
+_MADE = ("task.train_data.aug_", "task.train_data.temporal_stride", "task.train_data.random_stride_range")
 # The modules that decide what the step is, and how it is counted: after a change of theirs, nothing compiled before is
 # believed.
 _SOURCES = (
@@ -93,6 +95,12 @@ class Program:
                 "settings": {field: value for field, value in settings.items() if not field.startswith(free)},
             }
         )
+
+    @functools.cached_property
+    def fed(self) -> str:
+        """SHA-256 of its shape and of how what it is fed is made: of which runs the speed can be compared."""
+        made = {field: value for field, value in self.run.settings.items() if field.startswith(_MADE)}
+        return content_hash({"shape": self.shape, "fed": made if self.kind == "train" else None})
 
     @functools.cached_property
     def key(self) -> str:

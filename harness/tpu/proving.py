@@ -167,6 +167,6 @@ def _on_cpu(program: Program, slice_: Slice, traced: Callable[[], None]) -> tupl
     hlo = lowering.lower(dataclasses.replace(program, cores=1), compiled=True)
     found = estimating.estimate(hlo)
     memory = Memory(found.arguments, found.outputs, found.aliased, found.temporaries, code=0)
-    needed, room = memory.needed, slice_.generation.memory
-    reason = f"needs about {needed / 1e9:.1f} GB of memory, a core has {room / 1e9:.1f} GB" if needed > room else ""
+    needed, room = memory.needed, slice_.generation.usable
+    reason = f"needs about {needed / 1e9:.1f} GB of memory, a core gives {room / 1e9:.1f} GB" if needed > room else ""
     return hlo, Executable(memory, found.flops, found.bytes_moved), reason

@@ -122,7 +122,7 @@ class Results:
             content = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             raise ResultError(f"{path}: is damaged") from error
         result = _parsed(content)
         if result is None or result.key != key or result.topology != topology:

@@ -8,12 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from harness.console import changes
-from harness.input_speed import InputSpeed
+from harness.input_speed import FRAMES, InputSpeed
 from harness.rendering import Column, Line, Table
 from harness.slices import Slice
 from harness.studies import Study
-from harness.tpu import proving
+from harness.tpu import costing
 from harness.tpu.forecasts import Forecast, Total, step_bound
 from harness.tpu.programs import Program
 from harness.tpu.results import Result
@@ -52,7 +51,7 @@ def programs(
             line = lines.setdefault(program.key, _program(names[program.key], program, result, slice_))
             line["rows"] += one.planned.rows
             if program.key in failures:
-                line["verdict"] = "failed"
+                line["verdict"] = "could not be compiled"
             elif program.key in fitting:
                 line["fitting"] = 0 if (best := fitting[program.key]) is None else best.clips
                 line["verdict"] = _too_large(line, best)
@@ -70,7 +69,7 @@ def programs(
             Column("arguments (GB)", _scaled("arguments", _GB), "right"),
             Column("temporaries (GB)", _scaled("temporaries", _GB), "right"),
             Column("code (GB)", _scaled("code", _GB), "right"),
-            Column(f"of {slice_.generation.memory / _GB:.1f} GB", _share, "right"),
+            Column(f"needed of {slice_.generation.memory / _GB:.1f} GB", _share, "right"),
             Column("multiply-adds (T)", _scaled("multiply_adds", 1e12), "right"),
             Column("moved (GB)", _scaled("bytes_moved", _GB, 1), "right"),
             Column("step, at least (ms)", _scaled("step_seconds", 1e-3, 1), "right"),
@@ -126,7 +125,7 @@ def _verdict(result: Result | None) -> str:
         return "not compiled"
     if result.fits:
         return "fits, by an estimate" if result.estimated else "fits"
-    return "does not fit" if proving.is_too_large(result) else "refused"
+    return costing.obstacle([result])
 
 
 def _too_large(line: Mapping[str, Any], best: Result | None) -> str:
@@ -167,9 +166,9 @@ def _programs_caption(compilers: Sequence[str], estimated: bool, slice_: Slice) 
             "are estimates; pip install -e '.[preflight]' brings the TPU's own."
         )
     said += [
-        "Arguments are the batch and the variables. The last of the memory is all of it, outputs that take no "
-        "argument's place included, against what a core has.",
-        "Multiply-adds and bytes are the compiler's count, bytes with what stays on the chip between two operations; a "
+        "Arguments are the batch and the variables. Needed is the sum, with outputs that take no argument's place; of "
+        f"what a core has, the compiler gives a program {slice_.generation.usable / _GB:.1f} GB.",
+        "Multiply-adds and bytes are the compiler's count, without what stays on the chip between two operations; a "
         "step takes at least the longer of both at the published "
         f"peaks ({slice_.generation.peak / 1e12:g} T operations and {slice_.generation.bandwidth / 1e9:g} GB a second "
         f"and core, {slice_.generation.source}).",
@@ -189,51 +188,63 @@ def rows(
       speed: at which a machine read clips; None where none was measured.
 
     Returns:
-      The table. Its data are indexed by "run".
+      The table: seeds of one row are one line, whose hours are those of all of them. Its data are indexed by "runs".
     """
-    names = letters(found)
-    slice_ = found[0].slice_
-    data = pd.DataFrame([_row(one, names, price, speed) for one in found]).set_index("run")
+    names, slice_ = letters(found), found[0].slice_
+    lines: dict[Any, list[Forecast]] = {}
+    for one in found:  # seeds of one row differ in nothing that is shown
+        lines.setdefault((one.planned.rows, _changes(one), one.is_measured), []).append(one)
+    data = pd.DataFrame([_row(own, names, price, speed) for own in lines.values()]).set_index("runs")
     shown = [
         Column("rows", lambda line: _rows(line["rows"]), wrap=16),
         Column("toggles and scale", lambda line: line["changes"], wrap=40),
         Column("programs", lambda line: f"{line['train']}, {line['evaluation']}"),
+        *([Column("seeds", lambda line: str(len(line["runs"])), "right")] if len(data) < len(found) else []),
         Column("steps", lambda line: f"{line['steps']:,}", "right"),
-        Column("hours", lambda line: _time(line, "hours", "{:,.2f}"), "right"),
-        Column("core-hours", lambda line: _time(line, "core_hours", "{:,.0f}"), "right"),
+        Column("hours", lambda line: _bound(line, "hours"), "right"),
+        Column("core-hours", lambda line: _bound(line, "core_hours"), "right"),
     ]
     if price is not None:
-        shown.append(Column("price", lambda line: _time(line, "price", "{:,.0f}"), "right"))
-    shown.append(Column("clips/s a host", lambda line: _time(line, "clips_per_second", "{:,.0f}"), "right"))
+        shown.append(Column("price", lambda line: _bound(line, "price"), "right"))
+    shown.append(Column("clips/s a host", lambda line: _bound(line, "clips_per_second", "≤"), "right"))
     if speed is not None:
-        shown.append(Column("measured here", lambda line: _read(line), "right"))
+        shown.append(Column("machines like this one a host", _machines, "right"))
     measured = any(one.is_measured for one in found)
     return Table(
         name="preflight-rows",
-        title=f"{' and '.join(study.name for study in studies)} on {_described(slice_)}",
+        title=f"{', '.join(study.name for study in studies)} on {_described(slice_)}",
         caption=_rows_caption(measured, price, speed),
         columns=tuple(shown),
         data=data,
     )
 
 
-def _row(one: Forecast, names: Mapping[str, str], price: float | None, speed: InputSpeed | None) -> dict[str, Any]:
-    hours = one.hours
+def _changes(one: Forecast) -> str:
+    """What sets a row apart, whatever the seed."""
+    return " ".join(change.short for change in one.planned.run.cell.applied) or "baseline"
+
+
+def _row(
+    own: Sequence[Forecast], names: Mapping[str, str], price: float | None, speed: InputSpeed | None
+) -> dict[str, Any]:
+    """A line of one row's runs, which differ in their seeds."""
+    one, times = own[0], len(own)
+    hours = math.nan if one.hours is None else times * one.hours
     return {
-        "run": one.planned.run.id,
+        "runs": tuple(each.planned.run.id for each in own),
         "rows": one.planned.rows,
-        "changes": changes(one.planned.run),
+        "changes": _changes(one),
         "train": names[one.train.key],
         "evaluation": names[one.evaluation.key],
-        "fits": one.fits,
+        "obstacle": costing.of_run(one).obstacle,
         "steps": one.steps,
         "batch": one.train.clips * one.slice_.cores,
         "evaluation_steps": one.evaluation_steps,
         "step_seconds": _number(one.step_seconds),
         "evaluation_seconds": _number(one.evaluation_seconds),
-        "hours": _number(hours),
-        "core_hours": _number(one.core_hours),
-        "price": math.nan if hours is None or price is None else hours * one.slice_.chips * price,
+        "hours": hours,
+        "core_hours": hours * one.slice_.cores,
+        "price": math.nan if price is None else hours * one.slice_.chips * price,
         "clips_per_second": _number(one.clips_per_second),
         "clips_per_second_here": math.nan if speed is None else speed.clips_per_second(one.planned.run),
         "measured": one.is_measured,
@@ -244,22 +255,18 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _time(line: Line, name: str, form: str) -> str:
+def _bound(line: Line, name: str, sign: str = "≥") -> str:
+    """A number of a row with the sign of a bound, unless it was measured; in place of hours what keeps it from any."""
     if math.isnan(line[name]):
-        return "does not fit" if line["fits"] is False and name == "hours" else _NOTHING
-    return (
-        form.format(line[name])
-        if line["measured"]
-        else f"≥ {form.format(line[name])}".replace("≥", "≤" if name == "clips_per_second" else "≥")
-    )
+        return line["obstacle"] or _NOTHING if name == "hours" else _NOTHING
+    return ("" if line["measured"] else f"{sign} ") + costing.amount(line[name])
 
 
-def _read(line: Line) -> str:
-    """What the machine of the benchmark read, and how many like it a host would need to be."""
-    text = f"{line['clips_per_second_here']:,.0f}"
+def _machines(line: Line) -> str:
+    """How many machines like that of the benchmark a host would need to be, to read what its cores take."""
     if math.isnan(line["clips_per_second"]):
-        return text
-    return f"{text} (1/{max(1.0, line['clips_per_second'] / line['clips_per_second_here']):.1f})"
+        return _NOTHING
+    return costing.amount(line["clips_per_second"] / line["clips_per_second_here"])
 
 
 def _rows_caption(measured: bool, price: float | None, speed: InputSpeed | None) -> str:
@@ -277,21 +284,34 @@ def _rows_caption(measured: bool, price: float | None, speed: InputSpeed | None)
         said.append("python -m harness.benchmark input measures what a machine reads.")
     else:
         said.append(
-            f"Measured here: clips/s that a machine of {speed.cores} CPU cores read in python -m harness.benchmark "
-            "input, taken for this number of frames, and which part of the need that is."
+            f"Machines like this one: it has {speed.cores} CPU cores and read, in python -m harness.benchmark input, "
+            f"{speed.plain:,.0f} clips/s of {FRAMES} frames, {speed.augmented:,.0f} with RandAugment; with more "
+            "frames, fewer in proportion."
         )
     return " ".join(said)
 
 
-def totals(own: Total, naive: Total, runs: int, wanted: int, slice_: Slice, price: float | None) -> list[str]:
-    """What the whole takes, after sharing and without it; sentences."""
+def totals(own: Total, naive: Total, shared: bool, slice_: Slice, price: float | None) -> list[str]:
+    """What the whole takes, sentences; none where nothing is known.
 
-    def said(one: Total) -> str:
-        cost = "" if price is None else f", {one.hours * slice_.chips * price:,.0f} at {price:g} a chip and hour"
-        return f"{one.hours:,.1f} hours, {one.core_hours:,.0f} core-hours{cost}"
-
-    unknown = f", without {own.unknown} that do not fit or are not known" if own.unknown else ""
-    lines = [f"Total: {runs} runs{unknown}: at least {said(own)}."]
-    if wanted > runs:
-        lines.append(f"Each of the {wanted} wanted runs by itself: at least {said(naive)}.")
+    Args:
+      own: of all runs, each once.
+      naive: of all runs, each as often as a row wants it.
+      shared: whether rows share runs, so that the two differ.
+      slice_: the slice.
+      price: of a chip and hour.
+    """
+    if not own.known:
+        return []
+    lines = [f"Together: {_whole(own, slice_, price)}."]
+    if shared:
+        lines.append(f"If no row shared a run with another: {_whole(naive, slice_, price)}.")
     return lines
+
+
+def _whole(one: Total, slice_: Slice, price: float | None) -> str:
+    runs = f"{one.known} run{'' if one.known == 1 else 's'}"
+    least = "" if one.measured else "at least "
+    cost = "" if price is None else f", {one.hours * slice_.chips * price:,.0f} at {price:g} for a chip and hour"
+    rest = f"; {one.unknown} more are not known or do not fit" if one.unknown else ""
+    return f"{runs}, {least}{costing.amount(one.hours)} hours, {costing.amount(one.core_hours)} core-hours{cost}{rest}"
