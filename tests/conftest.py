@@ -18,6 +18,7 @@ SLOWEST = (
     "test_speed",
     "test_preflight",
     "test_tpu_compiler",
+    "test_tpu_lowering",
     "test_tpu_estimating",
 )
 

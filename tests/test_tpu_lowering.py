@@ -1,0 +1,100 @@
+"""The lowered step is the one that is trained: its sums, its variables, and what rows of one program have alike."""
+
+import pytest
+import tf_keras
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+from tensorflow.compiler.xla.service import hlo_pb2
+
+from ablations.profiles import QUICK
+from ablations.table2 import STUDY
+from ablations.toggles import EMA
+from harness import experiment, garden
+from harness.experiment import DataFacts
+from harness.studies import Cell
+from harness.task import VideoTask
+from harness.tpu import lowering, programs
+
+DATA = DataFacts("clips", 8, 512, 240, "0" * 64)
+
+
+def run_of(applied, replicas=8):
+    return experiment.complete(Cell(applied), QUICK, DATA, replicas=replicas)
+
+
+def row(number):
+    return run_of(next(one for one in STUDY.rows if one.number == number).applied)
+
+
+def module_of(program):
+    found = hlo_pb2.HloModuleProto()
+    found.ParseFromString(lowering.lower(program))
+    return found
+
+
+def instructions(module):
+    return [one for computation in module.computations for one in computation.instructions]
+
+
+def count(module, opcode):
+    return sum(one.opcode == opcode for one in instructions(module))
+
+
+def task():
+    run = row(1)
+    return VideoTask(garden.build(run.settings, run.bookkeeping).task, None, None)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The baseline's network, as the Garden builds it."""
+    return task().build_model()
+
+
+def test_what_is_private_of_tensorflow_is_where_it_was():
+    assert callable(gen_xla_ops.xla_all_reduce)
+    assert callable(tf_keras.optimizers.legacy.SGD()._create_all_weights)
+
+
+def test_gradients_of_every_variable_are_summed_over_the_cores(model):
+    program, _ = programs.of_run(row(1), 8)
+    assert count(module_of(program), "all-reduce") == len(model.trainable_variables)
+    groups = {
+        tuple(group.replica_ids)
+        for one in instructions(module_of(program))
+        if one.opcode == "all-reduce"
+        for group in one.collective_device_list.replica_groups
+    }
+    assert groups == {tuple(range(8))}
+    alone, _ = programs.of_run(run_of((), replicas=1), 1)
+    assert count(module_of(alone), "all-reduce") == 0
+
+
+def test_the_variables_a_step_changes_share_their_memory(model):
+    """Weights and their momentum, batch statistics, metrics, and the number of the step."""
+    module = module_of(programs.of_run(row(1), 8)[0])
+    momentum = len(model.trainable_variables)
+    metrics = sum(len(metric.variables) for metric in task().build_metrics(training=True))
+    changed = len(model.variables) + momentum + metrics + 1
+    assert len(module.input_output_alias.entries) == changed
+
+
+def test_an_average_of_the_weights_has_a_variable_for_each(model):
+    plain = module_of(programs.of_run(row(1), 8)[0])
+    averaged = module_of(programs.of_run(run_of((EMA.at(),)), 8)[0])
+    more = len(averaged.input_output_alias.entries) - len(plain.input_output_alias.entries)
+    assert more == len(model.variables)
+
+
+def shapes(module):
+    """What is computed, in order, without the constants."""
+    return [(one.opcode, one.shape.SerializeToString()) for one in instructions(module)]
+
+
+def test_rows_that_share_a_program_compute_the_same():
+    """Rows 4 and 6 differ in epochs and scale jittering alone."""
+    four, six = (programs.of_run(row(number), 8)[0] for number in (4, 6))
+    assert four.key == six.key
+    assert shapes(module_of(four)) == shapes(module_of(six))
+    assert four.run.settings != six.run.settings
+    other = programs.of_run(row(7), 8)[0]
+    assert shapes(module_of(other)) != shapes(module_of(six))
