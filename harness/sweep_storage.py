@@ -101,7 +101,8 @@ def shown(url: str) -> str:
         made = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
         return "the storage"
-    host = f"{made.host or ''}{f':{made.port}' if made.port else ''}"
+    # Of a password with an @ that is not escaped, the end is read as the beginning of the host.
+    host = f"{(made.host or '').rpartition('@')[2]}{f':{made.port}' if made.port else ''}"
     return f"{made.drivername}://{host}/{made.database or ''}"
 
 
@@ -145,14 +146,18 @@ def _begin_immediate(connection: sqlalchemy.Connection) -> None:
 
 def _said(error: Exception, url: str) -> str:
     """What an error says, in one line, nothing of which is a credential."""
-    text = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
-    with contextlib.suppress(ArgumentError, ValueError):
+    kind = type(error).__name__
+    try:
         made = sqlalchemy.make_url(url)
-        secrets = [url, *(str(value) for value in made.query.values()), made.password, made.username]
-        for secret in filter(None, map(str, filter(None, secrets))):
-            text = text.replace(secret, "***")
-        return f"{type(error).__name__}: {text}"
-    return type(error).__name__
+    except (ArgumentError, ValueError):
+        return kind
+    if isinstance(error, KeyError | IndexError) or "@" in (made.host or ""):
+        return kind  # it quotes what stood in braces, or a password's end that was taken for the host
+    text = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
+    secrets = [url, *(str(value) for value in made.query.values()), made.password, made.username]
+    for secret in filter(None, map(str, filter(None, secrets))):
+        text = text.replace(secret, "***")
+    return f"{kind}: {text}"
 
 
 @contextlib.contextmanager

@@ -98,6 +98,9 @@ def test_a_file_damaged_in_the_middle_of_a_sweep_is_one_line(tmp_path):
         "postgresql+psycopg://me:hunter2@example.invalid:5432/db?sslpassword=hunter3",
         "mysql+nodriver://me:hunter2@example.invalid/db?secret=hunter3",
         "nothing at all with hunter2",
+        "postgresql+psycopg://me:pass@hunter2@example.invalid/db",
+        "postgresql+psycopg://me:{hunter2}@example.invalid/db",
+        "postgresql+psycopg://me:{hunter2@example.invalid/db",
         "sqlite:////dev/null/hunter2/no.db",
     ],
 )
