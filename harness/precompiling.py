@@ -20,6 +20,11 @@ from harness.tpu.proving import Task
 from harness.tpu.results import ResultError, Results
 from harness.workspace import Workspace
 
+
+class UnfitError(SettingsError):
+    """A run that a TPU cannot carry out: it does not fit there, or does not compile; one line."""
+
+
 _NEVERTHELESS = "--no-preflight trains nevertheless"
 
 
@@ -141,8 +146,9 @@ def refuse_too_large(place: Workspace, to_train: Iterable[Planned], console: Con
       live: as of :func:`compile_missing`.
 
     Raises:
-      SettingsError: a run does not fit, or does not compile; the slice is not known, or has not as many cores as the
-        runs have replicas; or a program could not be compiled.
+      UnfitError: a run does not fit, or does not compile.
+      SettingsError: the slice is not known, or has not as many cores as the runs have replicas; or a program could not
+        be compiled.
     """
     runs = list(to_train)
     if not runs or not wanted(place):
@@ -166,7 +172,7 @@ def _refuse(one: Planned, program: Program, slice_: Slice, results: Path, consol
         return
     line = f"{label(one)}, {program.kind}: {costing.obstacle([result])} on TPU {slice_.topology}: {result.reason}"
     if not result.estimated:
-        raise SettingsError(f"{line}; {_advice(program, slice_, results)}{_NEVERTHELESS}")
+        raise UnfitError(f"{line}; {_advice(program, slice_, results)}{_NEVERTHELESS}")
     say(console, f"{line}. That is an estimate: pip install -e '.[preflight]' to know it.", style="yellow")
 
 

@@ -188,7 +188,7 @@ class Asked:
         conducting.refuse_small_disk(self.workspace, Plan((), (planned,), {}))
         try:
             precompiling.refuse_too_large(self.workspace, [] if planned.done else [planned], console, live=False)
-        except SettingsError as error:  # of this point alone: others may fit
+        except precompiling.UnfitError as error:  # of this point alone: others may fit
             return Outcome({"event": "failed"}, f"{name}: {error}")
         board.begin(planned)
         return conducted.carry_out(planned, shown, watch)

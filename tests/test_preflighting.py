@@ -1,10 +1,9 @@
-"""What is compiled, what is known already, and what is refused before it trains; made-up results, nothing is compiled.
+"""The batch that fits, what records say of a slice, and what the command makes of both; nothing is compiled.
 
 The baseline has 8 clips a core on the 128 cores of v3:8x8.
 """
 
 import dataclasses
-import io
 import json
 import re
 import subprocess
@@ -14,31 +13,27 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 from test_tpu_forecasts import HALF, SECOND
-from test_tpu_programs import CORES, made, pair
+from test_tpu_programs import CORES, made, pair, run_of
 from test_tpu_results import BY, POD, SHORT, result
 
 import harness.tpu
 from ablations import table2, table3
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, FRAMES, LS, R3D_RS, RA
-from harness import additive_study, devices, input_speed, preflight, preflighting, records, slices, synthetic
-from harness.devices import Devices
+from harness import additive_study, devices, forecasting, input_speed, options, preflight, records, slices, synthetic
 from harness.experiment import Cut, SettingsError
 from harness.store import RECORD
-from harness.tpu import compiler, compiling, programs, proving
+from harness.tpu import compiler, compiling, proving
 from harness.tpu.compiler import REFUSED, RefusedError, TooLargeError
 from harness.tpu.compiling import Progress
+from harness.tpu.forecasts import Measured
 from harness.tpu.proving import Task
 from harness.tpu.results import Results
 
 V3 = slices.slice_of(POD)
-ON_POD = Devices("tpu", "local", topology=POD)
-ROWS_1_AND_9 = dataclasses.replace(table2.STUDY, rows=(table2.STUDY.rows[0], table2.STUDY.rows[8]))
 DEEP = (*R3D_RS, DEPTH.at(200), FRAMES.at(48))
 (TRAIN, EVALUATION), (DEEP_TRAIN, DEEP_EVALUATION) = pair(), pair(*DEEP)
-NO_CUT = Cut()
 
 
 @pytest.fixture(autouse=True)
@@ -62,102 +57,9 @@ def compiled(monkeypatch):
     return asked
 
 
-def quiet():
-    return Console(file=io.StringIO(), width=200)
-
-
-def said(console):
-    return console.file.getvalue()
-
-
 def write(root, *found):
     for one in found:
         Results(root).write(one)
-
-
-def refuse(place, study=ROWS_1_AND_9, change=lambda one: one, console=None):
-    """Asks whether a study may be trained, with some change of each planned run."""
-    plan = place.plan([study], [0])
-    plan = dataclasses.replace(plan, runs=tuple(change(one) for one in plan.runs))
-    preflighting.refuse_too_large(place, plan, console or quiet())
-
-
-def on_pod(root, **changes):
-    return made(root, devices=ON_POD, **changes)
-
-
-# What is compiled.
-
-
-@pytest.mark.parametrize(
-    ("found", "is_known"),
-    [
-        ([], False),
-        ([result(TRAIN)], True),
-        ([result(TRAIN, compiler="libtpu 0.0.1")], False),
-        ([result(TRAIN, topology="v3:4x8")], False),
-        ([result(EVALUATION)], False),
-        ([result(TRAIN, reason=f"{REFUSED}: odd")], True),
-        ([result(TRAIN, reason=SHORT)], False),
-        ([result(TRAIN, reason=SHORT), result(TRAIN.of(4))], True),
-        ([result(TRAIN, reason=SHORT), result(TRAIN.of(4), compiler="libtpu 0.0.1")], False),
-        ([result(TRAIN, reason=SHORT), result(TRAIN.of(4), reason=SHORT)], False),
-        ([result(TRAIN, reason=SHORT), result(TRAIN.of(2))], False),
-        ([result(TRAIN, reason=SHORT), result(TRAIN.of(4), reason=SHORT), result(TRAIN.of(2))], True),
-        ([result(TRAIN.of(clips), reason=SHORT) for clips in (8, 4, 2, 1)], True),
-        ([result(TRAIN, reason="about 20 GB", estimated=True, executable=result(TRAIN).executable)], False),
-    ],
-)
-def test_nothing_is_asked_twice(tmp_path, compiled, found, is_known):
-    write(tmp_path, *found)
-    assert preflighting.compile_missing([TRAIN], V3, tmp_path, 1, quiet()) == {}
-    assert compiled == ([] if is_known else [([(TRAIN.key, V3)], 1)])
-
-
-def test_one_video_that_does_not_fit_leaves_nothing_to_search(tmp_path, compiled):
-    write(tmp_path, result(EVALUATION, reason=SHORT))
-    preflighting.compile_missing([EVALUATION], V3, tmp_path, 1, quiet())
-    assert compiled == []
-
-
-def test_without_the_compiler_any_result_is_believed(tmp_path, compiled, monkeypatch):
-    monkeypatch.setattr(compiler, "installed", lambda: None)
-    write(tmp_path, result(TRAIN, compiler="libtpu 0.0.1"), result(EVALUATION, compiler="XLA on the CPU"))
-    preflighting.compile_missing([TRAIN, EVALUATION], V3, tmp_path, 1, quiet())
-    assert compiled == []
-
-
-def test_a_damaged_result_is_compiled_again(tmp_path, compiled):
-    path = Results(tmp_path).write(result(TRAIN))
-    path.write_text("half of it")
-    preflighting.compile_missing([TRAIN, EVALUATION], V3, tmp_path, 2, quiet())
-    assert [key for key, _ in compiled[0][0]] == [TRAIN.key, EVALUATION.key]
-    assert Results(tmp_path).read(POD, TRAIN.key) == result(TRAIN)
-
-
-def test_the_largest_train_step_comes_first_and_no_more_jobs_than_programs(tmp_path, compiled):
-    console = quiet()
-    wanted = [EVALUATION, TRAIN, DEEP_EVALUATION, DEEP_TRAIN]
-    write(tmp_path, result(DEEP_EVALUATION))
-    assert preflighting.compile_missing(wanted, V3, tmp_path, 8, console) == {}
-    ((tasks, jobs),) = compiled
-    assert [key for key, _ in tasks] == [DEEP_TRAIN.key, TRAIN.key, EVALUATION.key]
-    assert jobs == 3
-    assert all(text in said(console) for text in ("3 of 4 programs", POD, BY, "3/3"))
-    again = quiet()
-    assert preflighting.compile_missing(wanted, V3, tmp_path, 8, again) == {}
-    assert (len(compiled), said(again)) == (1, "")
-
-
-def test_what_failed_is_named_and_the_others_are_kept(tmp_path, monkeypatch):
-    def compile_all(tasks, jobs):
-        yield Progress(1, "3 s", ended=True)
-        yield Progress(0, "it died", ended=True, failure="it died")
-
-    monkeypatch.setattr(compiling, "compile_all", compile_all)
-    console = quiet()
-    assert preflighting.compile_missing([TRAIN, DEEP_TRAIN], V3, tmp_path, 1, console) == {DEEP_TRAIN.key: "it died"}
-    assert "it died" in said(console)
 
 
 # The largest batch that fits.
@@ -278,152 +180,27 @@ def test_a_slice_that_the_compiler_counts_otherwise_is_refused(tmp_path, compile
     assert given == []
 
 
-# What is refused before it trains.
-
-
-def test_what_fits_is_trained_without_a_word(tmp_path, compiled):
-    write(tmp_path, result(TRAIN), result(EVALUATION), result(DEEP_TRAIN), result(DEEP_EVALUATION))
-    console = quiet()
-    refuse(on_pod(tmp_path), console=console)
-    assert (compiled, said(console)) == ([], "")
-
-
-def test_the_largest_alone_is_compiled_where_it_is_not_known(tmp_path, compiled):
-    refuse(on_pod(tmp_path))
-    ((tasks, _),) = compiled
-    assert tasks == [(DEEP_TRAIN.key, V3)]
-    refuse(on_pod(tmp_path))
-    assert len(compiled) == 1
-
-
-def test_only_what_is_still_to_be_trained_counts(tmp_path, compiled):
-    def trained(one):
-        return dataclasses.replace(one, done="9" in one.rows)
-
-    refuse(on_pod(tmp_path), change=trained)
-    assert [tasks for tasks, _ in compiled] == [[(TRAIN.key, V3)]]
-    write(tmp_path, result(DEEP_TRAIN, reason=SHORT), result(DEEP_TRAIN.of(4)))
-    refuse(on_pod(tmp_path), change=trained)
-
-
-@pytest.mark.parametrize(("best", "batch"), [(4, 512), (1, 128)])
-def test_what_is_too_large_is_refused_with_the_batch_that_fits(tmp_path, compiled, best, batch):
-    smaller = [result(DEEP_TRAIN.of(clips), reason=SHORT) for clips in proving.smaller(8) if clips > best]
-    write(tmp_path, result(DEEP_TRAIN, reason=SHORT), *smaller, result(DEEP_TRAIN.of(best)))
-    with pytest.raises(SettingsError) as error:
-        refuse(on_pod(tmp_path))
-    text = str(error.value)
-    assert all(word in text for word in ("row 9", "depth=200", POD, SHORT, f"--batch {batch} ", "--no-preflight"))
-    assert "\n" not in text
-    assert compiled == []
-
-
-def test_where_no_batch_fits_none_is_named(tmp_path, compiled):
-    write(tmp_path, *(result(DEEP_TRAIN.of(clips), reason=SHORT) for clips in (8, 4, 2, 1)))
-    with pytest.raises(SettingsError, match=re.escape(SHORT)) as error:
-        refuse(on_pod(tmp_path))
-    assert "--batch" not in str(error.value)
-
-
-def test_what_the_compiler_refuses_is_not_trained_either(tmp_path, compiled):
-    write(tmp_path, result(DEEP_TRAIN, reason=f"{REFUSED}: odd"))
-    with pytest.raises(SettingsError, match=r"odd.*--no-preflight"):
-        refuse(on_pod(tmp_path))
-    assert compiled == []
-
-
-def test_a_smaller_run_and_an_evaluation_that_are_known_not_to_fit_are_refused_too(tmp_path, compiled):
-    write(tmp_path, result(DEEP_TRAIN), result(TRAIN, reason=SHORT), result(TRAIN.of(4)))
-    with pytest.raises(SettingsError, match=r"row 1: baseline.*--batch 512"):
-        refuse(on_pod(tmp_path))
-    write(tmp_path, result(TRAIN), result(DEEP_EVALUATION, reason=SHORT))
-    with pytest.raises(SettingsError, match=r"row 9: .*evaluation.*GB") as error:
-        refuse(on_pod(tmp_path))
-    assert "--batch" not in str(error.value)
-
-
-def test_another_batch_of_training_is_no_help_to_an_evaluation(tmp_path, compiled):
-    place = on_pod(tmp_path, profile=dataclasses.replace(PAPER, evaluation_batch=4))
-    write(tmp_path, result(DEEP_TRAIN), result(EVALUATION.of(4), reason=SHORT), result(EVALUATION.of(2)))
-    with pytest.raises(SettingsError, match="row 1: baseline, evaluation") as error:
-        refuse(place)
-    assert "--batch" not in str(error.value)
-
-
-def test_an_estimate_warns_and_lets_it_pass(tmp_path, compiled, monkeypatch):
+@pytest.mark.parametrize(("spare", "fits"), [(0, True), (-1, False), (10**9, True)])
+def test_an_estimate_is_held_against_what_a_core_gives_a_program(tmp_path, monkeypatch, spare, fits):
+    """Which is less than it has: between the two, a program does not fit."""
     monkeypatch.setattr(compiler, "installed", lambda: None)
-    reason = "needs about 20.1 GB"
-    estimate = {"reason": reason, "estimated": True, "compiler": "XLA on the CPU"}
-    counted = result(TRAIN).executable
-    write(tmp_path, *(result(DEEP_TRAIN.of(clips), executable=counted, **estimate) for clips in (8, 4, 2, 1)))
-    console = quiet()
-    refuse(on_pod(tmp_path), console=console)
-    assert all(word in said(console) for word in ("row 9", reason, "estimate"))
-    assert compiled == []
-
-
-def test_a_program_that_could_not_be_compiled_stops_it(tmp_path, monkeypatch):
-    asked = []
-
-    def compile_missing(wanted, slice_, results, jobs, console):
-        asked.append(([one.key for one in wanted], slice_, results))
-        return {DEEP_TRAIN.key: "it died"}
-
-    monkeypatch.setattr(preflighting, "compile_missing", compile_missing)
-    with pytest.raises(SettingsError, match=r"depth=200.*it died.*--no-preflight"):
-        refuse(on_pod(tmp_path))
-    assert asked == [([DEEP_TRAIN.key], V3, tmp_path)]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"preflight": False},
-        {"devices": Devices()},
-        {"devices": Devices("mirrored")},
-        {"devices": dataclasses.replace(ON_POD, topology=None), "preflight": False},
-        {"garden": SimpleNamespace()},
-        {"profile": QUICK, "replicas": 8},
-    ],
-)
-def test_elsewhere_nothing_is_asked(tmp_path, compiled, changes):
-    every = [
-        result(program, reason=SHORT)
-        for one in made(tmp_path, **{"devices": ON_POD, **changes}).plan([ROWS_1_AND_9], [0]).runs
-        for program in programs.of_run(one.run, 8)
-    ]
-    write(tmp_path, *every, *(result(one, reason=SHORT) for one in (TRAIN, DEEP_TRAIN)))
-    console = quiet()
-    refuse(made(tmp_path, **{"devices": ON_POD, **changes}), console=console)
-    assert (compiled, said(console)) == ([], "")
-
-
-@pytest.mark.parametrize("evaluated", [False, True])
-def test_runs_that_are_trained_already_are_left_alone(tmp_path, compiled, evaluated):
-    write(tmp_path, result(TRAIN, reason=SHORT), result(DEEP_TRAIN, reason=SHORT))
-    without_slice = made(tmp_path, devices=Devices("tpu", "local"))
-    refuse(without_slice, change=lambda one: dataclasses.replace(one, done=True, evaluated=evaluated))
-    assert compiled == []
-
-
-def test_a_tpu_of_an_unknown_slice_is_asked_for(tmp_path, compiled):
-    with pytest.raises(SettingsError, match=r"--topology.*--no-preflight"):
-        refuse(made(tmp_path, devices=Devices("tpu", "local")))
-
-
-@pytest.mark.parametrize(("topology", "cores"), [("v3:4x4", 32), ("v5e:8x8", 64), ("v4:4x4x8", 256)])
-def test_a_slice_of_another_number_of_cores_than_replicas_is_refused(tmp_path, compiled, topology, cores):
-    with pytest.raises(SettingsError, match=rf"{topology}.* {cores} cores.* 128 .*--replicas {cores}"):
-        refuse(made(tmp_path, devices=dataclasses.replace(ON_POD, topology=topology)))
-    assert compiled == []
-
-
-def test_no_preflight_is_a_flag_of_training():
-    given, left_out = (
-        additive_study.main.make_context("additive_study", flags).params["preflight"]
-        for flags in (["--no-preflight"], [])
+    assert V3.generation.usable < V3.generation.memory
+    needed = V3.generation.usable - spare
+    found = SimpleNamespace(
+        arguments=needed - 40, outputs=50, aliased=20, temporaries=10, flops=1_000, bytes_moved=2_000
     )
-    assert (given, left_out) == (False, True)
+    for name, module in (
+        ("lowering", SimpleNamespace(lower=lambda program, compiled: f"{program.cores}{compiled}".encode())),
+        ("estimating", SimpleNamespace(estimate={b"1True": found}.__getitem__)),
+    ):
+        monkeypatch.setattr(harness.tpu, name, module, raising=False)
+        monkeypatch.setitem(sys.modules, f"harness.tpu.{name}", module)
+    proving.prove(Task(TRAIN.of(1), V3, tmp_path), lambda _: None)
+    made_up = Results(tmp_path).read(POD, TRAIN.of(1).key)
+    assert (made_up.fits, made_up.estimated, made_up.compiler) == (fits, True, "XLA on the CPU")
+    assert (made_up.executable.operations, made_up.executable.memory.needed) == (1_000, needed)
+    expected = "" if fits else "needs about 16.6 GB of memory, a core gives 16.6 GB"  # 15.48 GiB
+    assert made_up.reason == expected
 
 
 # On which slice it trains.
@@ -473,18 +250,21 @@ def test_a_slice_that_cannot_be_is_refused(strategy, tpu, named, words):
 # What recorded runs took.
 
 
-def recorded(place, row, seconds, topology=POD):
-    """The record of a row on a slice: 42,104 steps in so many seconds, and 240 videos evaluated in 120."""
+def recorded(place, row, seconds, topology=POD, **about):
+    """The record of a row on a slice: 42,104 steps in so many seconds, and 240 videos evaluated in 120.
+
+    `about` is what its provenance says beside that.
+    """
     (run_id,) = synthetic.write(place, [dataclasses.replace(table2.STUDY, rows=(table2.STUDY.rows[row - 1],))], 1)
     record = place.store.read(run_id)
-    where = {"commit": "by hand", "topology": topology}
+    where = {"commit": "by hand", "attempts": 1, "topology": topology, **about}
     record = dataclasses.replace(
         record,
         cost={**record.cost, "train_steps": 42_104, "train_seconds": seconds},
         evaluations={
             name: dataclasses.replace(one, seconds=120.0, provenance=where) for name, one in record.evaluations.items()
         },
-        provenance=where,
+        provenance={name: value for name, value in where.items() if value is not None},
     )
     (place.store.folder(run_id) / RECORD).write_text(json.dumps(records.to_json(record)))
 
@@ -493,13 +273,112 @@ def test_records_of_the_slice_measure_their_programs(tmp_path):
     place = made(tmp_path)
     recorded(place, 1, 84_208.0)
     recorded(place, 2, 42_104.0, topology="v3:4x16")
-    found = preflighting.measured(place, V3)
-    assert found.steps == {TRAIN.shape: 2.0}
-    assert found.evaluations == {EVALUATION.shape: 0.5}
-    other = preflighting.measured(place, slices.slice_of("v3:4x16"))
-    assert list(other.steps) == [pair(LS.at())[0].shape]
+    found = forecasting.measured(place, V3)
+    assert found.steps == {TRAIN.fed: 2.0}
+    assert found.evaluations == {EVALUATION.fed: 0.5}
+    other = forecasting.measured(place, slices.slice_of("v3:4x16"))
+    assert other.steps == {pair(LS.at())[0].fed: 1.0}
     quick = dataclasses.replace(place, profile=QUICK)
-    assert not preflighting.measured(quick, V3).steps
+    assert not forecasting.measured(quick, V3).steps
+
+
+def test_a_training_in_one_go_is_measured_whatever_was_evaluated_of_it(tmp_path):
+    recorded(made(tmp_path), 1, 84_208.0, attempts=None)  # of a version that did not count them
+    recorded(made(tmp_path, cut=Cut(validation_videos=1_000)), 2, 42_104.0)
+    assert forecasting.measured(made(tmp_path), V3).steps == {TRAIN.fed: 2.0, pair(LS.at())[0].fed: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("place", "about"),
+    [
+        ({"cut": Cut(steps=42_104)}, {}),
+        ({"cut": Cut(steps=42_104, validation_videos=1_000)}, {}),
+        ({}, {"attempts": 2}),
+        ({"replicas": 64}, {}),
+        ({"profile": dataclasses.replace(PAPER, name="mine")}, {}),
+        ({}, {"topology": None}),
+        ({}, {"topology": "v3:8X8"}),
+    ],
+)
+def test_what_is_no_whole_training_of_that_slice_measures_nothing(tmp_path, place, about):
+    recorded(made(tmp_path, **place), 1, 84_208.0, **about)
+    assert forecasting.measured(made(tmp_path), V3) == Measured()
+
+
+def test_a_record_of_another_version_measures_nothing(tmp_path, monkeypatch):
+    recorded(made(tmp_path), 1, 84_208.0)
+    monkeypatch.setattr(records, "garden_version", lambda: "tf-models-official 9.9.9")
+    assert forecasting.measured(made(tmp_path), V3) == Measured()
+
+
+def test_a_slice_is_known_by_what_was_compiled_for_it_or_recorded_on_it(tmp_path):
+    place = made(tmp_path)
+    assert forecasting.topologies(place) == []
+    recorded(place, 1, 84_208.0, topology="v5e:8x16")
+    recorded(place, 2, 84_208.0, topology=None)
+    assert forecasting.topologies(place) == ["v5e:8x16"]
+    write(tmp_path, result(TRAIN), result(TRAIN, topology="v5e:8x16"), result(TRAIN, topology="v4:4x4x4"))
+    assert forecasting.topologies(place) == [POD, "v4:4x4x4", "v5e:8x16"]
+
+
+def test_a_row_does_not_take_what_another_took_that_is_fed_otherwise(tmp_path):
+    """Row 10 of Table 2 is row 9 with RandAugment: the same programs, of which only the evaluation was measured."""
+    place = made(tmp_path)
+    recorded(place, 9, 84_208.0)
+    rows_9_and_10 = dataclasses.replace(table2.STUDY, rows=table2.STUDY.rows[8:])
+    ninth, tenth = forecasting.forecast(place.plan([rows_9_and_10], [0]), place, V3)
+    assert (ninth.train.key, ninth.evaluation.key) == (tenth.train.key, tenth.evaluation.key)
+    assert (ninth.step_seconds, ninth.is_measured) == (2.0, True)
+    assert (tenth.step_seconds, tenth.is_measured, tenth.hours) == (None, False, None)
+    assert tenth.evaluation_seconds == ninth.evaluation_seconds == 17_706 * 0.5
+
+
+# What a plan says.
+
+
+def planned_with(root, purpose="plan", **flags):
+    """The workspace of such flags of a command."""
+    names = ("data", "strategy", "tpu", "worker_hosts", "task_index", "replicas", "batch", "steps", "validation_videos")
+    given = {"profile_name": "paper", **dict.fromkeys(names), **flags}
+    return options.workspace(root, keep_checkpoints=2, repeat_short_videos=False, purpose=purpose, **given)
+
+
+@pytest.mark.parametrize(
+    ("flags", "replicas"),
+    [
+        ({}, 128),
+        ({"replicas": 64}, 64),
+        ({"strategy": "one_device"}, 1),
+        ({"strategy": "mirrored"}, 1),
+        ({"tpu": "local"}, 128),
+        ({"profile_name": "quick"}, 1),
+        ({"strategy": "multi_worker_mirrored", "worker_hosts": "a:1,b:1,c:1", "task_index": 0}, 3),
+        ({"data": "embedded"}, 1),
+    ],
+)
+def test_without_data_and_devices_the_papers_training_is_planned(tmp_path, flags, replicas):
+    assert planned_with(tmp_path, **flags).replicas == replicas
+
+
+def test_to_train_nothing_is_taken_for_granted(tmp_path):
+    place = planned_with(tmp_path, "train", profile_name="quick")
+    assert (place.replicas, place.devices.strategy) == (1, "one_device")
+    with pytest.raises(SettingsError, match="--data"):
+        planned_with(tmp_path, "train")
+
+
+def test_a_preflight_shows_in_the_plan_of_the_papers_training(tmp_path):
+    write(tmp_path, result(TRAIN, **HALF), result(EVALUATION, **SECOND), result(pair(LS.at())[0], reason=SHORT))
+    flags = ["--profile", "paper", "--plan", "--results", str(tmp_path)]
+    done = CliRunner().invoke(additive_study.main, flags)
+    assert done.exit_code == 0, done.output
+    first, second, third = (line for line in done.output.splitlines() if re.search(r"row [123]:", line))
+    assert first.endswith(", at least 753 core-hours on TPU v3:8x8")  # 128 (42,104 / 2 + 139) / 3,600
+    assert second.endswith(", does not fit on TPU v3:8x8")
+    assert "TPU" not in third
+    assert "On TPU v3:8x8, by its preflight: at least 753 core-hours for 1 of the 10 runs left." in done.output
+    alone = CliRunner().invoke(additive_study.main, [*flags, "--replicas", "64"])
+    assert "v3:8x8" not in alone.output
 
 
 # The command, of results that are there.
@@ -527,25 +406,61 @@ def test_the_command_says_all_in_one_object(tmp_path):
     assert [one["hours"] for one in found["rows"]] == pytest.approx([hours] * 2)
     assert [one["price"] for one in found["rows"]] == pytest.approx([hours * 128] * 2)
     assert [one["clips_per_second_here"] for one in found["rows"]] == [40.0] * 2
-    expected = {"hours": pytest.approx(2 * hours), "core_hours": pytest.approx(256 * hours), "unknown": 0}
-    assert found["total"] == found["without_sharing"] == expected
+    assert [one["runs"] for one in found["rows"]] == [[run_of().id], [run_of(LS.at()).id]]
+    assert [one["changes"] for one in found["rows"]] == ["baseline", "ls"]
+    expected = {"hours": pytest.approx(2 * hours), "core_hours": pytest.approx(256 * hours), "known": 2, "unknown": 0}
+    assert found["total"] == found["without_sharing"] == {**expected, "measured": False}
     assert found["failures"] == []
 
 
 def test_the_command_fails_where_a_row_does_not_fit(tmp_path):
     write(tmp_path, result(TRAIN), result(EVALUATION), result(pair(LS.at())[0], reason=SHORT))
     found = json.loads(show(tmp_path, "--json", code=1))
-    assert [one["fits"] for one in found["rows"]] == [True, False]
+    assert [one["obstacle"] for one in found["rows"]] == ["", "does not fit"]
     assert found["rows"][1]["hours"] is None
-    assert found["total"]["unknown"] == 1
+    assert (found["total"]["known"], found["total"]["unknown"]) == (1, 1)
     assert found["failures"] == [f"T2: {SHORT}"]
-    assert SHORT in show(tmp_path, code=1)
+    output = show(tmp_path, code=1)
+    assert SHORT in output and "Together: 1 run, at least" in output and "; 1 more " in output
 
 
 def test_the_command_fails_where_a_row_is_not_known(tmp_path):
     write(tmp_path, result(TRAIN), result(EVALUATION))
     output = show(tmp_path, code=1)
     assert "not compiled" in output and "nan" not in output.lower()
+
+
+def test_of_nothing_that_is_known_nothing_is_said_together(tmp_path):
+    output = show(tmp_path, "--price", "2", code=1)
+    assert "Together" not in output and "at least" not in output.split("Hours of training")[1]
+    assert json.loads(show(tmp_path, "--json", code=1))["total"]["known"] == 0
+
+
+def test_a_program_that_could_not_be_compiled_is_named_and_the_command_fails(tmp_path, monkeypatch):
+    def compile_all(tasks, jobs):
+        for number, task in enumerate(tasks):
+            if task.program.kind == "train":
+                Results(task.results).write(result(task.program, **HALF))
+            yield Progress(number, "3 s", ended=True, failure="" if task.program.kind == "train" else "it died")
+
+    monkeypatch.setattr(compiling, "compile_all", compile_all)
+    flags = ["table2", "--rows", "1", "--topology", POD, "--results", str(tmp_path)]
+    done = CliRunner().invoke(preflight.main, [*flags, "--json"])
+    assert done.exit_code == 1
+    found = json.loads(done.stdout)
+    assert [one["verdict"] for one in found["programs"]] == ["fits", "could not be compiled"]
+    assert (found["failures"], found["rows"][0]["hours"]) == (["E1: it died"], None)
+    assert "E1: it died" in CliRunner().invoke(preflight.main, flags).output
+
+
+def test_a_slice_that_the_compiler_does_not_know_is_one_line(tmp_path, monkeypatch):
+    def compile_all(tasks, jobs):
+        yield Progress(0, "x", ended=True, failure=f"--topology {POD}: the TPU compiler does not know it")
+
+    monkeypatch.setattr(compiling, "compile_all", compile_all)
+    done = CliRunner().invoke(preflight.main, ["table2", "--topology", POD, "--results", str(tmp_path)])
+    assert done.exit_code == 2
+    assert done.output.splitlines()[-1] == f"Error: --topology {POD}: the TPU compiler does not know it"
 
 
 def test_another_batch_is_other_train_steps(tmp_path):
@@ -559,8 +474,14 @@ def test_another_batch_is_other_train_steps(tmp_path):
 def test_seeds_train_again_and_share_their_programs(tmp_path):
     write(tmp_path, result(TRAIN, **HALF), result(EVALUATION, **SECOND), result(pair(LS.at())[0], **HALF))
     found = json.loads(show(tmp_path, "--json", "--seeds", "3"))
-    assert (len(found["programs"]), len(found["rows"])) == (3, 6)
-    assert found["total"]["hours"] == pytest.approx(6 * (42_104 / 2 + 139) / 3600)
+    hours = (42_104 / 2 + 139) / 3600
+    assert (len(found["programs"]), len(found["rows"])) == (3, 2), "seeds of a row are one line"
+    assert [one["runs"] for one in found["rows"]] == [
+        [run_of(*changes, seed=seed).id for seed in range(3)] for changes in ((), (LS.at(),))
+    ]
+    assert [one["hours"] for one in found["rows"]] == pytest.approx([3 * hours] * 2)
+    assert found["total"]["hours"] == pytest.approx(6 * hours)
+    assert found["total"]["known"] == 6
 
 
 def test_rows_that_two_studies_share_are_trained_once(tmp_path, compiled):
@@ -580,6 +501,7 @@ def test_what_is_measured_there_takes_the_place_of_the_bound(tmp_path):
     first, second = json.loads(show(tmp_path, "--json"))["rows"]
     assert first["step_seconds"] == 2.0
     assert first["hours"] == pytest.approx((84_208 + 17_706 * 0.5) / 3600)
+    assert (first["measured"], second["measured"]) == (True, False)
     assert second["step_seconds"] == pytest.approx(0.5)
 
 

@@ -369,7 +369,7 @@ def test_a_damaged_record_is_named_and_not_trained_over(here):
     (predictions,) = here.store.folder(point.run.id).glob("predictions-*")
     predictions.write_bytes(b"damaged")
     asked = sweep_run.asked(here, sweeps.sweep(here).space, Limits(), TPE, 1, "s", None)
-    outcome = asked._carry(None, None, None, point, "trial 3: depth=50", None)
+    outcome = asked._carry(None, None, None, None, point, "trial 3: depth=50", None)
     assert outcome.failure.startswith("trial 3: depth=50: ")
     assert str(predictions) in outcome.failure
 

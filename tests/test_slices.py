@@ -101,6 +101,18 @@ def test_a_core_has_its_share_of_the_chip(name, expected):
     assert generation.name == name
 
 
+# What the compiler gives a program of a core, GiB: what its messages say of programs that are too large.
+USABLE = {"v2": 7.48, "v3": 15.48, "v4": 15.25, "v5e": 15.75, "v5p": 95.73, "v6e": 31.24}
+
+
+@pytest.mark.parametrize(("name", "gib"), USABLE.items())
+def test_a_program_is_given_most_of_it(name, gib):
+    generation = slices.load(name)
+    assert generation.usable == pytest.approx(gib * GIB, abs=1)
+    assert isinstance(generation.usable, int)
+    assert 0.93 < generation.usable / generation.memory < 1.01  # of v5p more than Google prints
+
+
 def test_every_generation_is_complete_and_has_a_source():
     assert slices.names() == GENERATIONS
     for name, entry in published().items():
@@ -199,11 +211,12 @@ def test_an_unknown_accelerator_type_is_refused_with_the_known_ones(text, messag
 
 
 def test_a_number_that_nobody_published_is_named(monkeypatch):
-    entry = {**published()["v3"], "peak_bf16": None, "bandwidth": None, "notes": ["The page is gone."]}
-    monkeypatch.setattr(slices, "_published", lambda: {"v3": entry})
-    with pytest.raises(SettingsError) as error:
-        slices.slice_of("v3:8x8")
-    assert str(error.value) == "TPU v3: no peak_bf16 and bandwidth in tpus.json: The page is gone."
+    for missing in (("peak_bf16", "bandwidth"), ("compiler_gib_a_core",)):
+        entry = {**published()["v3"], **dict.fromkeys(missing), "notes": ["The page is gone."]}
+        monkeypatch.setattr(slices, "_published", lambda entry=entry: {"v3": entry})
+        with pytest.raises(SettingsError) as error:
+            slices.slice_of("v3:8x8")
+        assert str(error.value) == f"TPU v3: no {' and '.join(missing)} in tpus.json: The page is gone."
 
 
 def test_bound_by_hand():

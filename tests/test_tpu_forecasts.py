@@ -12,7 +12,7 @@ from test_tpu_programs import made, pair, run_of
 from test_tpu_results import SHORT, result
 
 from ablations import table2, table3
-from ablations.toggles import EP, LS, RA, SD, WD
+from ablations.toggles import EP, LS, RA, SD, SJ, WD
 from harness import slices
 from harness.experiment import Cut, SettingsError
 from harness.planning import Planned
@@ -83,7 +83,7 @@ def test_an_evaluation_has_a_step_for_each_batch_of_all_cores(videos, of_a_core,
 def test_a_cut_evaluation_is_of_fewer_videos():
     found = forecast(run_of(cut=Cut(validation_videos=300)), looked_up(HALF, SECOND))
     assert found.evaluation_steps == 3
-    measured = Measured({}, {found.evaluation.shape: 0.25})
+    measured = Measured({}, {found.evaluation.fed: 0.25})
     assert forecast(found.planned.run, looked_up(HALF), measured=measured).evaluation_seconds == 75.0
 
 
@@ -119,7 +119,7 @@ def test_an_estimate_of_what_does_not_fit_has_no_time():
 
 def test_what_was_measured_takes_the_place_of_the_bound():
     bound = forecast(run_of(), looked_up(HALF, SECOND))
-    both = Measured({bound.train.shape: 2.0}, {bound.evaluation.shape: 0.1})
+    both = Measured({bound.train.fed: 2.0}, {bound.evaluation.fed: 0.1})
     found = forecast(run_of(), looked_up(HALF, SECOND), measured=both)
     assert found.is_measured is True
     assert found.hours == pytest.approx((42_104 * 2 + 17_706 * 0.1) / 3600)
@@ -130,15 +130,29 @@ def test_what_was_measured_takes_the_place_of_the_bound():
 
 def test_what_was_measured_of_one_program_says_nothing_of_another():
     train, evaluation = pair()
-    only = Measured({train.shape: 2.0})
+    only = Measured({train.fed: 2.0})
     found = forecast(run_of(), looked_up(HALF, SECOND), measured=only)
     assert found.hours == pytest.approx((42_104 * 2 + 139) / 3600)
     other = forecast(run_of(LS.at()), looked_up(HALF, SECOND), measured=only)
     assert (other.is_measured, other.step_seconds) == (False, pytest.approx(0.5))
-    same = forecast(run_of(RA.at(), EP.at()), looked_up(HALF, SECOND), measured=only)
+    same = forecast(run_of(EP.at()), looked_up(HALF, SECOND), measured=only)
     assert (same.is_measured, same.step_seconds) == (False, 2.0), "its evaluation is a bound"
-    evaluated = Measured({}, {evaluation.shape: 1.0})
+    evaluated = Measured({}, {evaluation.fed: 1.0})
     assert forecast(run_of(LS.at()), looked_up(), measured=evaluated).evaluation_seconds == 17_706.0
+
+
+@pytest.mark.parametrize("change", [RA.at(), SJ.at()], ids=str)
+def test_clips_that_are_made_otherwise_take_their_own_time(change):
+    """The steps are the same program: the bound is shared, what was measured is not."""
+    train, evaluation = pair()
+    both = Measured({train.fed: 2.0}, {evaluation.fed: 0.1})
+    found = forecast(run_of(change), looked_up(HALF, SECOND), measured=both)
+    assert found.train.key == train.key
+    assert (found.is_measured, found.step_seconds) == (False, pytest.approx(0.5))
+    assert found.evaluation_seconds == pytest.approx(17_706 * 0.1), "a video is cut into the same views"
+    assert found.hours == pytest.approx((42_104 * 0.5 + 17_706 * 0.1) / 3600)
+    own = forecast(run_of(change), looked_up(), measured=Measured({found.train.fed: 3.0}, both.evaluations))
+    assert (own.is_measured, own.hours) == (True, pytest.approx((42_104 * 3 + 17_706 * 0.1) / 3600))
 
 
 def record(seconds, steps, topology="v3:8x8", evaluation=None, of="10x3@256"):
@@ -154,19 +168,20 @@ def record(seconds, steps, topology="v3:8x8", evaluation=None, of="10x3@256"):
 
 def test_runs_of_one_program_are_measured_together():
     train, evaluation = pair()
-    other = pair(SD.at())
+    other, augmented = pair(SD.at()), pair(RA.at())
     found = forecasts.measured(
         [
             (record(100.0, 50, evaluation=(60.0, 100, "v3:8x8")), (train, evaluation)),
-            (record(500.0, 100, evaluation=(60.0, 500, "v3:8x8")), pair(RA.at(), EP.at())),
+            (record(500.0, 100, evaluation=(60.0, 500, "v3:8x8")), pair(EP.at())),
+            (record(80.0, 10, evaluation=(30.0, 200, "v3:8x8")), augmented),
             (record(7.0, 1), other),
             (record(9000.0, 1, topology="v3:4x4"), (train, evaluation)),
             (record(9000.0, 1, topology=None), (train, evaluation)),
         ],
         "v3:8x8",
     )
-    assert found.steps == {train.shape: pytest.approx(600 / 150), other[0].shape: 7.0}
-    assert found.evaluations == {evaluation.shape: pytest.approx(120 / 600)}
+    assert found.steps == {train.fed: pytest.approx(600 / 150), augmented[0].fed: 8.0, other[0].fed: 7.0}
+    assert found.evaluations == {evaluation.fed: pytest.approx(150 / 800)}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +196,7 @@ def test_runs_of_one_program_are_measured_together():
 def test_an_evaluation_elsewhere_or_of_other_views_is_none(evaluated):
     train, evaluation = pair()
     found = forecasts.measured([(record(100.0, 50, **evaluated), (train, evaluation))], "v3:8x8")
-    assert (found.steps, found.evaluations) == ({train.shape: 2.0}, {})
+    assert (found.steps, found.evaluations) == ({train.fed: 2.0}, {})
 
 
 def test_a_run_without_steps_measures_nothing():
@@ -207,15 +222,32 @@ def test_totals_count_what_is_known_once():
 
     found = [forecast(run, lookup) for run in runs]
     expected = hours(42_104) + hours(73_682)
-    assert forecasts.total(found) == Total(pytest.approx(expected), pytest.approx(128 * expected), 2)
+    assert forecasts.total(found) == Total(pytest.approx(expected), pytest.approx(128 * expected), 2, 2, False)
     times = {run.id: count for run, count in zip(runs, (3, 1, 2, 5), strict=True)}
     naive = forecasts.total(found, lambda one: times[one.planned.run.id])
     expected = 3 * hours(42_104) + hours(73_682)
-    assert naive == Total(pytest.approx(expected), pytest.approx(128 * expected), 7)
+    assert naive == Total(pytest.approx(expected), pytest.approx(128 * expected), 4, 7, False)
+
+
+def test_a_total_is_measured_where_all_that_is_known_of_it_is():
+    train, evaluation = pair()
+    measured = Measured({train.fed: 2.0}, {evaluation.fed: 0.5})
+    first, second, bound = (
+        forecast(run_of(*changes), lookup, measured=measured)
+        for changes, lookup in (
+            ((), looked_up()), ((EP.at(),), looked_up(HALF, SECOND)), ((LS.at(),), looked_up(HALF, SECOND)),
+        )
+    )  # fmt: skip
+    unknown = forecast(run_of(WD.at()), looked_up())
+    own = hours(42_104, 2.0, 17_706 * 0.5)
+    assert forecasts.total([first, unknown]) == Total(pytest.approx(own), pytest.approx(128 * own), 1, 1, True)
+    assert forecasts.total([first, second]).measured
+    assert not forecasts.total([first, second, bound]).measured
+    assert forecasts.total([unknown]) == Total(0, 0, 0, 1, True)
 
 
 def test_nothing_takes_no_time():
-    assert forecasts.total([]) == Total(0, 0, 0)
+    assert forecasts.total([]) == Total(0, 0, 0, 0, True)
 
 
 def test_without_sharing_tables_2_and_3_train_3_runs_again(tmp_path):
@@ -225,4 +257,4 @@ def test_without_sharing_tables_2_and_3_train_3_runs_again(tmp_path):
     own, naive = forecasts.total(found), forecasts.total(found, lambda one: plan.times[one.planned.run.id])
     assert own.hours == pytest.approx(4 * hours(42_104) + 9 * hours(73_682))
     assert naive.hours == pytest.approx(5 * hours(42_104) + 11 * hours(73_682))
-    assert (own.unknown, naive.unknown) == (0, 0)
+    assert (own.known, own.unknown, naive.known, naive.unknown) == (13, 0, 16, 0)

@@ -123,6 +123,42 @@ def test_a_toggle_makes_another_program_where_it_shapes_the_step(one, others):
     assert are_others(pair(one)) == others
 
 
+@pytest.mark.parametrize(
+    ("one", "others"),
+    [
+        (RA.at(), (True, False)),
+        (SJ.at(), (True, False)),
+        (EP.at(), (False, False)),
+        (LS.at(), (True, False)),
+        (SE.at(), (True, True)),
+    ],
+    ids=str,
+)
+def test_runs_whose_clips_are_made_otherwise_are_fed_otherwise(one, others):
+    """Augmentation is no part of a step, but of the time that it takes; of an evaluation it is neither."""
+    assert tuple(own.fed != base.fed for own, base in zip(pair(one), pair(), strict=True)) == others
+
+
+def test_two_strengths_of_an_augmentation_are_fed_otherwise():
+    low, high = (pair(RA.at(value)) for value in (5, 10))
+    assert (low[0].key, low[1].fed) == (high[0].key, high[1].fed)
+    assert low[0].fed != high[0].fed
+
+
+def test_every_second_frame_of_a_video_is_fed_otherwise():
+    run = run_of()
+    sparse = dataclasses.replace(run, settings={**run.settings, "task.train_data.temporal_stride": 4})
+    (train, evaluation), (other, evaluated) = (programs.of_run(one, CORES) for one in (run, sparse))
+    assert (train.shape, evaluation.fed) == (other.shape, evaluated.fed)
+    assert train.fed != other.fed
+
+
+def test_seeds_schedules_and_data_are_fed_alike():
+    longer = dataclasses.replace(KINETICS_400, train_videos=200_000)
+    for changes in ({"seed": 7}, {"data": longer}, {"cut": Cut(steps=10)}):
+        assert [one.fed for one in pair(**changes)] == [one.fed for one in pair()]
+
+
 @pytest.mark.parametrize("toggle", [LS, SD, WD, SE, EMA])
 def test_a_toggle_at_another_value_is_another_train_step(toggle):
     low, high = (pair(toggle.at(value))[0] for value in (0.25, 0.5))
@@ -192,7 +228,7 @@ def test_a_train_step_is_no_evaluation():
 
 def test_another_version_makes_another_key_of_the_same_shape(monkeypatch):
     def hashes():
-        return [(one.key, one.shape) for one in pair()]
+        return [(one.key, (one.shape, one.fed)) for one in pair()]
 
     found = [hashes()]
     monkeypatch.setattr(programs, "versions", lambda: {"tensorflow": "9.9.9"})

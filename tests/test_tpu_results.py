@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import math
 import os
 
 import pytest
 from test_tpu_programs import pair
 
-from harness.tpu import programs, results
+from harness.tpu import programs, proving, results
 from harness.tpu.results import Executable, Memory, Result, ResultError, Results
 
 POD = "v3:8x8"
@@ -115,6 +116,13 @@ def damaged(change):
         damaged(lambda content: content["executable"]["memory"].pop("code")),
         damaged(lambda content: content["executable"]["memory"].update(code="much")),
         damaged(lambda content: content["executable"]["memory"].update(code=None)),
+        damaged(lambda content: content["executable"].update(operations=-1)),
+        damaged(lambda content: content["executable"].update(bytes_moved=-1)),
+        damaged(lambda content: content["executable"].update(operations=math.inf)),
+        damaged(lambda content: content["executable"].update(bytes_moved=-math.inf)),
+        damaged(lambda content: content["executable"].update(bytes_moved=math.nan)),
+        damaged(lambda content: content["executable"]["memory"].update(temporaries=-(10**12))),
+        damaged(lambda content: content["executable"]["memory"].update(temporaries=math.inf)),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(place, damage):
@@ -126,15 +134,45 @@ def test_a_damaged_file_is_refused_in_one_line(place, damage):
     assert "\n" not in str(error.value)
 
 
-def test_bytes_that_are_no_text_and_a_folder_in_its_place_are_refused(place):
+def test_bytes_that_are_no_text_are_refused(place):
     path = place.write(result(TRAIN))
     path.write_bytes(b"\xff\xfe{}")
     with pytest.raises(ResultError, match=path.name):
         place.read(POD, TRAIN.key)
-    path.unlink()
-    path.mkdir()
+
+
+@pytest.mark.parametrize("name", ["arguments", "outputs", "aliased", "code"])
+def test_no_part_of_the_memory_is_negative(place, name):
+    """Though the sum may be more than nothing."""
+    path = place.write(result(TRAIN))
+    path.write_text(damaged(lambda content: content["executable"]["memory"].update({name: -1}))(path.read_text()))
     with pytest.raises(ResultError, match=path.name):
         place.read(POD, TRAIN.key)
+
+
+@pytest.mark.parametrize("clips", [0, -8])
+def test_a_batch_has_clips(place, clips):
+    path = place.write(result(TRAIN))
+    path.write_text(damaged(lambda content: content["program"].update(clips=clips))(path.read_text()))
+    with pytest.raises(ResultError, match=path.name):
+        place.read(POD, TRAIN.key)
+
+
+def test_what_keeps_a_file_from_being_read_is_no_damage(place, monkeypatch):
+    """Else a disk that fails for a moment would have everything compiled again."""
+    path = place.write(result(TRAIN))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        place.read(POD, TRAIN.key)
+
+    def fail(*_):
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(type(path), "read_text", fail)
+    for read in (place.read, lambda topology, key: proving.known(place, topology, key)):
+        with pytest.raises(OSError, match="Input/output error"):
+            read(POD, TRAIN.key)
 
 
 def test_slices_with_results_are_listed(place):

@@ -162,6 +162,13 @@ def _parsed(content: Any) -> Result | None:
         and isinstance(result.program, dict)
         and isinstance(result.program.get("clips"), int)
         and (executable is not None or not result.fits)
-        and (executable is None or min(executable.operations, executable.bytes_moved, executable.memory.needed) >= 0)
+        and result.clips > 0
+        and (executable is None or _no_negative(executable))
     )
     return result if whole else None
+
+
+def _no_negative(executable: Executable) -> bool:
+    memory = executable.memory
+    numbers: tuple[int, ...] = dataclasses.astuple(memory)
+    return min(executable.operations, executable.bytes_moved, memory.needed, *numbers) >= 0

@@ -309,9 +309,19 @@ def totals(own: Total, naive: Total, shared: bool, slice_: Slice, price: float |
     return lines
 
 
+def _unknown(count: int) -> str:
+    if not count:
+        return ""
+    return "; 1 more is not known or does not fit" if count == 1 else f"; {count} more are not known or do not fit"
+
+
 def _whole(one: Total, slice_: Slice, price: float | None) -> str:
     runs = f"{one.known} run{'' if one.known == 1 else 's'}"
     least = "" if one.measured else "at least "
-    cost = "" if price is None else f", {one.hours * slice_.chips * price:,.0f} at {price:g} for a chip and hour"
-    rest = f"; {one.unknown} more are not known or do not fit" if one.unknown else ""
+    cost = (
+        ""
+        if price is None
+        else f", {costing.amount(one.hours * slice_.chips * price)} at {price:g} for a chip and hour"
+    )
+    rest = _unknown(one.unknown)
     return f"{runs}, {least}{costing.amount(one.hours)} hours, {costing.amount(one.core_hours)} core-hours{cost}{rest}"
