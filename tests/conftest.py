@@ -1,6 +1,14 @@
 """Files of tests run in the order of how long they take, the longest first: so both processes end at about one time."""
 
+import contextlib
+import fcntl
 import gc
+import os
+import shutil
+
+import pytest
+
+from harness.data import embedded
 
 SLOWEST = (
     "test_runner",
@@ -33,3 +41,25 @@ def pytest_sessionfinish():
     TensorFlow loads jax where it is installed; the tests that need it start processes of their own.
     """
     gc.callbacks[:] = [one for one in gc.callbacks if not getattr(one, "__module__", "").startswith("jax")]
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """Puts the embedded data set into a results folder, and returns the folder.
+
+    It is drawn once for all tests that only train on it, in all processes: that takes as long as their trainings.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "drawn"
+    spec = embedded.EmbeddedSpec()
+
+    def into(results):
+        shared.mkdir(exist_ok=True)
+        with (shared / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            embedded.ensure(spec, shared)
+        with contextlib.suppress(FileExistsError):
+            shutil.copytree(embedded.folder(spec, shared), embedded.folder(spec, results / "data"))
+        return results
+
+    return into

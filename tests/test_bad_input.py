@@ -186,9 +186,10 @@ def test_a_disk_that_cannot_hold_the_study_is_refused_first(tmp_path, monkeypatc
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(tmp_path_factory, drawn):
     """Two rows, trained; a function that calls the study again."""
     folder = tmp_path_factory.mktemp("study")
+    drawn(folder / "results")
 
     def run(rows, *words):
         flags = ["--rows", rows, *CUT, *words, "--plots", str(folder / "plots")]

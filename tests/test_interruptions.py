@@ -39,7 +39,8 @@ def until_training(process):
         (signal.SIGINT, True, 130, "Stopping once a checkpoint"),
     ],
 )
-def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, number, everyone, code, said):
+def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, drawn, number, everyone, code, said):
+    drawn(tmp_path / "results")
     process = start(tmp_path)
     until_training(process)
     # A terminal sends Ctrl-C to every process in it; a scheduler tells the one that it started.
@@ -60,7 +61,8 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, numb
     assert store.read(folder.name).provenance["resumed_at"] == [state.step]
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path):
+def test_a_second_ctrl_c_ends_at_once(tmp_path, drawn):
+    drawn(tmp_path / "results")
     process = start(tmp_path)
     until_training(process)
     os.kill(process.pid, signal.SIGINT)
@@ -78,12 +80,15 @@ def test_kills_at_random_moments(tmp_path):
     assert found["records"] == 1
 
 
-def test_row_3_killed_and_resumed_sees_the_same_clips(tmp_path):
+def test_row_3_killed_and_resumed_sees_the_same_clips(tmp_path, drawn):
+    drawn(tmp_path)
     found = prove_clips.prove(48, tmp_path)
     assert found["steps"] == [48, 48]
 
 
-def test_row_10_is_a_function_of_its_seed(tmp_path):
+def test_row_10_is_a_function_of_its_seed(tmp_path, drawn):
+    for name in ("first", "second", "other"):
+        drawn(tmp_path / name)
     small = ["--depth", "50", "--frames", "32"]  # what takes time at row 10's own size is building it three times
     found = prove_seeds.prove([*small, "--steps", "3", "--validation-videos", "8"], tmp_path)
     assert json.dumps(found).count("equal") == 1

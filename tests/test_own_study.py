@@ -20,8 +20,10 @@ SHORT = ["--steps", "2", "--validation-videos", "8", "--wandb", "off"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("own")
+def folder(tmp_path_factory, drawn):
+    made = tmp_path_factory.mktemp("own")
+    drawn(made / "results")
+    return made
 
 
 def run(command, folder, *words):

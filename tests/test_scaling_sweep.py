@@ -359,8 +359,10 @@ def test_help_names_the_defaults_that_hold():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("sweep")
+def folder(tmp_path_factory, drawn):
+    made = tmp_path_factory.mktemp("sweep")
+    drawn(made / "results")
+    return made
 
 
 def test_a_damaged_record_is_named_and_not_trained_over(here):

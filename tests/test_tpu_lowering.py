@@ -50,17 +50,22 @@ def model():
     return task().build_model()
 
 
+@pytest.fixture(scope="module")
+def module():
+    """The baseline's train step on eight cores."""
+    return module_of(programs.of_run(row(1), 8)[0])
+
+
 def test_what_is_private_of_tensorflow_is_where_it_was():
     assert callable(gen_xla_ops.xla_all_reduce)
     assert callable(tf_keras.optimizers.legacy.SGD()._create_all_weights)
 
 
-def test_gradients_of_every_variable_are_summed_over_the_cores(model):
-    program, _ = programs.of_run(row(1), 8)
-    assert count(module_of(program), "all-reduce") == len(model.trainable_variables)
+def test_gradients_of_every_variable_are_summed_over_the_cores(model, module):
+    assert count(module, "all-reduce") == len(model.trainable_variables)
     groups = {
         tuple(group.replica_ids)
-        for one in instructions(module_of(program))
+        for one in instructions(module)
         if one.opcode == "all-reduce"
         for group in one.collective_device_list.replica_groups
     }
@@ -69,19 +74,17 @@ def test_gradients_of_every_variable_are_summed_over_the_cores(model):
     assert count(module_of(alone), "all-reduce") == 0
 
 
-def test_the_variables_a_step_changes_share_their_memory(model):
+def test_the_variables_a_step_changes_share_their_memory(model, module):
     """Weights and their momentum, batch statistics, metrics, and the number of the step."""
-    module = module_of(programs.of_run(row(1), 8)[0])
     momentum = len(model.trainable_variables)
     metrics = sum(len(metric.variables) for metric in task().build_metrics(training=True))
     changed = len(model.variables) + momentum + metrics + 1
     assert len(module.input_output_alias.entries) == changed
 
 
-def test_an_average_of_the_weights_has_a_variable_for_each(model):
-    plain = module_of(programs.of_run(row(1), 8)[0])
+def test_an_average_of_the_weights_has_a_variable_for_each(model, module):
     averaged = module_of(programs.of_run(run_of((EMA.at(),)), 8)[0])
-    more = len(averaged.input_output_alias.entries) - len(plain.input_output_alias.entries)
+    more = len(averaged.input_output_alias.entries) - len(module.input_output_alias.entries)
     assert more == len(model.variables)
 
 
@@ -90,11 +93,11 @@ def shapes(module):
     return [(one.opcode, one.shape.SerializeToString()) for one in instructions(module)]
 
 
-def test_rows_that_share_a_program_compute_the_same():
+def test_rows_that_share_a_program_compute_the_same(module):
     """Rows 4 and 6 differ in epochs and scale jittering alone."""
     four, six = (programs.of_run(row(number), 8)[0] for number in (4, 6))
     assert four.key == six.key
-    assert shapes(module_of(four)) == shapes(module_of(six))
+    shared = shapes(module_of(six))
+    assert shapes(module_of(four)) == shared
     assert four.run.settings != six.run.settings
-    other = programs.of_run(row(7), 8)[0]
-    assert shapes(module_of(other)) != shapes(module_of(six))
+    assert shapes(module) != shared  # row 1 has neither label smoothing nor stochastic depth

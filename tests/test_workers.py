@@ -13,12 +13,14 @@ from harness.store import Store
 TF_CONFIG = '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 1}}'
 
 
-def test_two_processes_train_to_the_predictions_of_one(tmp_path):
+def test_two_processes_train_to_the_predictions_of_one(tmp_path, drawn):
+    drawn(tmp_path / "two")
     found = prove_workers.prove(26, 9, tmp_path)
     assert found["videos"] == 9
 
 
-def test_workers_stop_together_and_go_on_together(tmp_path):
+def test_workers_stop_together_and_go_on_together(tmp_path, drawn):
+    drawn(tmp_path)
     words = ["--steps", "60", "--validation-videos", "8"]
     workers = prove_workers.start_workers(tmp_path, words)
     for line in workers[1].stdout:
