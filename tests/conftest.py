@@ -63,3 +63,25 @@ def drawn(tmp_path_factory):
         return results
 
     return into
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """The tasks that would be compiled, each time, and how many at a time; each is found to fit."""
+    from test_tpu_results import result
+
+    from harness.tpu import compiling
+    from harness.tpu.compiling import Progress
+    from harness.tpu.results import Results
+
+    asked = []
+
+    def compile_all(tasks, jobs):
+        asked.append(([(task.program.key, task.slice_) for task in tasks], jobs))
+        for number, task in enumerate(tasks):
+            Results(task.results).write(result(task.program, topology=task.slice_.topology))
+            yield Progress(number, "tracing")
+            yield Progress(number, "3 s", ended=True)
+
+    monkeypatch.setattr(compiling, "compile_all", compile_all)
+    return asked

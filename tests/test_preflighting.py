@@ -41,22 +41,6 @@ def installed(monkeypatch):
     monkeypatch.setattr(compiler, "installed", lambda: BY)
 
 
-@pytest.fixture
-def compiled(monkeypatch):
-    """The tasks that would be compiled, each time, and how many at a time; each is found to fit."""
-    asked = []
-
-    def compile_all(tasks, jobs):
-        asked.append(([(task.program.key, task.slice_) for task in tasks], jobs))
-        for number, task in enumerate(tasks):
-            Results(task.results).write(result(task.program, topology=task.slice_.topology))
-            yield Progress(number, "tracing")
-            yield Progress(number, "3 s", ended=True)
-
-    monkeypatch.setattr(compiling, "compile_all", compile_all)
-    return asked
-
-
 def write(root, *found):
     for one in found:
         Results(root).write(one)
