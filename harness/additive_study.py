@@ -30,6 +30,7 @@ _DRAWN = {
 
 @click.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
 @options.training
+@options.sharing
 @options.folders
 @options.toggle_files
 @options.designs
@@ -68,7 +69,7 @@ def main(
     from rich.console import Console
 
     from ablations.table2 import STUDY
-    from harness import catalog, conducting, gathering, outputs, running
+    from harness import catalog, describing, gathering, outputs, running
     from harness import designs as designs_
     from harness.studies import parse_rows
     from harness.toggles import parse
@@ -88,7 +89,7 @@ def main(
     designs_.refuse_idle(designs, whole.wanted)
     chosen = whole.only(parse_rows(rows)) if rows else whole
     if not draw_only:
-        conducting.describe(workspace, chosen, console)
+        describing.describe(workspace, chosen, console)
     if plan_only:
         return
     name = gathering.stem(workspace, study, seeds, gathering.asked(question, designs))

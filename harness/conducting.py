@@ -1,32 +1,39 @@
-"""Runs what a plan is missing, one run after the other, and says what happens."""
+"""Runs what a plan is missing, one run after the other, beside whoever else does, and says what happens.
+
+Every run is claimed in the queue (:mod:`harness.leases`) before it is trained, and told there when it ends, so that
+other processes, here or on other machines, take up the others, and those that were left.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-import math
-import shutil
 import signal
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
+from harness import claims, describing, joining, precompiling, presence, sharing
 from harness import console as console_
-from harness import estimates, forecasting, precompiling
-from harness.console import Board, View, duration, label, view
+from harness.attempts import Attempts
+from harness.claims import Item, Standing
+from harness.console import Board, View, label, view
 from harness.devices import DevicesError
 from harness.experiment import Run, SettingsError
+from harness.leases import Lease, Queue
 from harness.mirroring import Mirror
 from harness.planning import Plan, Planned
-from harness.store import Store
+from harness.records import RecordError
+from harness.storage import StorageError
 from harness.studies import Study
-from harness.tpu import costing
-from harness.tpu.costing import RunCost
 from harness.worker import Job, Watch, Worker
 from harness.workspace import Workspace
+
+# Seconds between two looks at what others are at, while there is nothing to do: a part of the lease, within these.
+_LOOK = (0.5, 3.0)
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user, or the system, asked for it
@@ -41,38 +48,37 @@ class Stopped(Exception):  # noqa: N818 - no error: the user, or the system, ask
         self.signal = by
 
 
-def conduct(workspace: Workspace, plan: Plan, console: Console, mirror: Mirror, fail_fast: bool = False) -> list[str]:
-    """Trains and evaluates what is missing.
+def conduct(
+    workspace: Workspace, plan: Plan, console: Console, mirror: Mirror, name: str = "", fail_fast: bool = False
+) -> list[str]:
+    """Trains and evaluates what is missing, together with the other workers of its storage.
 
     Args:
       workspace: where and how.
       plan: what.
       console: where to show progress.
       mirror: is told of each run.
+      name: of the study, which other workers join; empty for a run of no study.
       fail_fast: stop at the first run that fails.
 
     Returns:
-      One line for each run that failed.
+      One line for each run that failed, or that nobody will carry out.
 
     Raises:
       SettingsError: the disk is too small for it, or the TPU.
       DevicesError: this machine does not have the devices asked for.
-      RecordError: another process trains into the same folder.
+      StorageError: the storage cannot be used, or workers with other code, settings or data are at the study.
       Stopped: a signal asked to stop; the run that was training saved its checkpoint.
     """
     if not plan.missing:
         return []
-    refuse_small_disk(workspace, plan)
+    describing.refuse_small_disk(workspace, plan)
     precompiling.refuse_too_large(workspace, (one for one in plan.missing if not one.done), console)
-    failures: list[str] = []
     board = Board(plan, workspace.rate or workspace.profile.measured_rate)
-    with conductor(workspace, console, mirror) as conducted, view(board, console) as shown:
-        for one in plan.missing:
-            failure = conducted.carry_out(one, shown).failure
-            failures += [failure] if failure else []
-            if failures and fail_fast:
-                break
-    return failures
+    with conductor(workspace, console, mirror) as conducted:
+        conducted.join(plan, name)
+        with view(board, console) as shown:
+            return conducted.carry_out_all(plan, name, shown, fail_fast)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +102,46 @@ class Outcome:
 class Conductor:
     """Carries out runs, one after the other, in one worker; made by :func:`conductor`."""
 
-    def __init__(self, workspace: Workspace, worker: Worker, mirror: Mirror, asked: list[int]) -> None:
-        self._workspace, self._worker, self._mirror, self._asked = workspace, worker, mirror, asked
+    def __init__(
+        self, workspace: Workspace, worker: Worker, mirror: Mirror, queue: Queue, asked: list[int], console: Console
+    ) -> None:
+        self._workspace, self._worker, self._mirror, self._queue = workspace, worker, mirror, queue
+        self._asked, self._console = asked, console
+        self._told: dict[str, str] = {}
+
+    def join(self, plan: Plan, name: str) -> None:
+        """Joins a study, or begins it.
+
+        Raises:
+          StorageError: its other workers have other code, settings or data, or another results folder.
+        """
+        joining.bind(self._workspace, self._queue)
+        if name:
+            for line in joining.join(self._workspace, self._queue, plan, name):
+                console_.say(self._console, line)
+
+    def carry_out_all(self, plan: Plan, name: str, shown: View, fail_fast: bool) -> list[str]:
+        """Carries out what a plan is missing, until nothing of it is left to anyone; a line for each failure."""
+        wanted = {sharing.key(one): one for one in plan.missing}
+        items = sharing.items(plan, name)
+        if not name:
+            self._ask_again(items)
+        while True:
+            standings = self._reconciled(items, wanted, shown)
+            failed = [key for key, one in standings.items() if one.name in ("failed", "blocked", "cancelled")]
+            if (failed and fail_fast) or all(one.name in claims.SETTLED for one in standings.values()):
+                return [self._failure(wanted[key], standings[key]) for key in failed]
+            claimed = False
+            while lease := self._queue.claim():
+                claimed = True
+                self._attempt(lease, wanted[lease.attempt.item.key], shown, None)
+                if self._queue.due or fail_fast:
+                    break
+            if not claimed:
+                self._wait()
 
     def carry_out(self, one: Planned, shown: View, watch: Watch | None = None) -> Outcome:
-        """Trains and evaluates a run, or evaluates it only where it is trained.
+        """Trains and evaluates a run, or evaluates it only where it is trained; waits where another worker is at it.
 
         Args:
           one: the run.
@@ -109,62 +150,186 @@ class Conductor:
 
         Raises:
           DevicesError: this machine does not have the devices asked for.
+          StorageError: the storage does not answer.
           Stopped: a signal asked to stop; the run saved its checkpoint.
         """
-        event = _carried_out(self._workspace, one, self._worker, shown, self._mirror, watch)
+        key = sharing.key(one)
+        (item,) = sharing.items(Plan((), (one,), {}), "")
+        while True:
+            standing = self._reconciled([item], {key: one}, shown)[key]
+            if standing.name == "done":
+                return Outcome(self._recorded(one))
+            if standing.name in claims.SETTLED:
+                return Outcome({"event": "failed", "error": standing.error}, self._failure(one, standing))
+            lease = self._queue.claim()
+            if lease is None:
+                self._wait()
+                continue
+            outcome = self._attempt(lease, one, shown, watch)
+            if outcome.event["event"] == "done" or outcome.ended_by_watch:
+                return outcome
+
+    def _ask_again(self, items: Sequence[Item]) -> None:
+        """Puts back what failed for good or was cancelled: who asks for one run by its name wants it tried."""
+        listed, known = self._queue.attempts(), self._recorded_keys(items)
+        standings = claims.standings(items, listed, known, self._workspace.sharing.retries)
+        for item in items:
+            if standings[item.key].name in ("failed", "cancelled"):
+                self._queue.add(item, again=True)
+
+    def _reconciled(self, items: Sequence[Item], wanted: Mapping[str, Planned], shown: View) -> Mapping[str, Standing]:
+        """Where everything stands by now; what other workers did since is shown."""
+        standings = self._queue.reconcile(items, lambda: self._recorded_keys(items), self._workspace.sharing.retries)
+        for key, standing in standings.items():
+            at = standing.attempts[-1] if standing.attempts else None
+            told = f"{standing.name} {at.worker} {at.step}" if at and standing.name == "running" else standing.name
+            if standing.name in ("waiting", "missing") or self._told.get(key) == told:
+                continue
+            self._told[key] = told
+            if standing.name == "running" and at:
+                shown.event(wanted[key].run.id, {"event": "elsewhere", "worker": at.worker, **at.progress})
+            elif standing.name == "done":
+                shown.event(wanted[key].run.id, {**self._recorded(wanted[key]), "event": "recorded"})
+            else:
+                shown.event(wanted[key].run.id, {"event": "failed", "error": standing.error})
+        return standings
+
+    def _recorded_keys(self, items: Sequence[Item]) -> set[str]:
+        """Keys of what is recorded."""
+        store = self._workspace.store
+        found = set(store.ids())
+        for run_id, _, protocol in (item.key.partition(" ") for item in items):
+            if protocol and run_id in found:
+                with contextlib.suppress(RecordError):  # named where it is evaluated
+                    found |= {f"{run_id} {protocol}"} if protocol in store.read(run_id).evaluations else set()
+        return found
+
+    def _recorded(self, one: Planned) -> dict[str, Any]:
+        """What the record of a run says, as a worker says it of one that it has done."""
+        with contextlib.suppress(RecordError, KeyError):  # a damaged one is named by what reads it
+            evaluation = self._workspace.store.read(one.run.id).evaluations[one.run.protocol.name]
+            return {
+                "event": "done", "top1": evaluation.top1, "top5": evaluation.top5, "videos": evaluation.videos
+            }  # fmt: skip
+        return {"event": "done"}
+
+    def _attempt(self, lease: Lease, one: Planned, shown: View, watch: Watch | None) -> Outcome:
+        """Carries out what was claimed, and tells the queue how it ended."""
+        with lease:
+            if lease.attempt.item.key in self._recorded_keys([lease.attempt.item]):
+                lease.superseded()
+                return Outcome(self._recorded(one))
+            event: Mapping[str, Any] = {"event": "interrupted", "reason": "stopped at once"}
+            try:
+                event = self._carried_out(one, lease, shown, watch)
+            finally:
+                self._told[lease.attempt.item.key] = str(event["event"])
+                self._tell(lease, one, event)
         if event.get("every run"):
             raise DevicesError(event["error"])
-        failure = _failed(self._workspace, one, event) if event["event"] == "failed" else ""
-        if event["event"] == "done":
-            self._workspace.store.attempts(one.run.id).failure.unlink(missing_ok=True)
-        outcome = Outcome(event, failure)
+        outcome = Outcome(event, f"{label(one)}: {event['error']}" if event["event"] == "failed" else "")
         if self._asked or (event["event"] == "interrupted" and not outcome.ended_by_watch):
             raise Stopped(_how_it_stopped(one, event), self._asked[0] if self._asked else signal.SIGTERM)
         return outcome
 
+    def _carried_out(self, one: Planned, lease: Lease, shown: View, watch: Watch | None) -> Mapping[str, Any]:
+        """The last event of a run; each is shown and mirrored."""
+        if not one.done:
+            self._mirror.begins(one)
+        event: Mapping[str, Any] = {}
+        held = _held(lease, functools.partial(self._is_recorded, one))
+        for event in self._worker.events(_job(self._workspace, one, lease.attempt.number), watch, held):
+            lease.progress(**_reached(event))
+            if event["event"] == "lost":
+                event = {**event, "reason": "cancelled" if lease.cancelled else "another worker has it, or had it done"}
+            shown.event(one.run.id, event)
+            self._mirror.event(one.run.id, event)
+        return event
+
+    def _is_recorded(self, one: Planned) -> bool:
+        """Whether a run that is to be trained has its record by now."""
+        return not one.done and self._workspace.store.has(one.run.id)
+
+    def _tell(self, lease: Lease, one: Planned, event: Mapping[str, Any]) -> None:
+        """Tells the queue how an attempt ended."""
+        if event["event"] == "done":
+            lease.done(event.get("top1"))
+        elif event["event"] == "failed" and not event.get("every run"):
+            with contextlib.suppress(OSError):  # a full disk, perhaps the failure itself
+                self._attempts(one)[lease.attempt.number].fail(event["error"], event["traceback"])
+            lease.failed(event["error"], event["traceback"])
+        elif event["event"] == "lost":
+            lease.superseded()  # where it is still open: its record is there
+        else:
+            lease.preempted(event.get("reason") or event["error"])
+
+    def _attempts(self, one: Planned) -> Attempts:
+        return self._workspace.store.attempts(one.run.id)
+
+    def _failure(self, one: Planned, standing: Standing) -> str:
+        """One line: why a run failed for good, and what to type."""
+        failed = [at for at in standing.attempts if at.state == "failed"]
+        path = self._attempts(one)[failed[-1].number].failure if failed else None
+        where = f"traceback: {path}; " if path is not None and standing.name == "failed" else ""
+        if standing.name == "blocked":
+            return f"{label(one)}: {standing.error}"
+        return f"{label(one)}: {standing.error} ({where}python -m harness.retry {one.run.id[:8]} tries it again)"
+
+    def _wait(self) -> None:
+        """Waits a little for the runs that other workers are at."""
+        if self._asked:
+            raise Stopped("while other workers were at what is left", self._asked[0])
+        least, most = _LOOK
+        time.sleep(min(max(self._queue.lease / 40, least), most))
+
+
+def _reached(event: Mapping[str, Any]) -> dict[str, Any]:
+    """How far an event says that a run is; nothing where it does not."""
+    if event["event"] == "attempt":
+        return {"start": event["step"], "trained": event["step"]}
+    if "total" not in event:
+        return {}
+    far = {"stage": event["event"], "step": event["done"], "total": event["total"]}
+    return far | {"trained": event["step"]} if "step" in event else far
+
+
+def _held(lease: Lease, recorded: Callable[[], bool]) -> Callable[[bool], bool]:
+    """Whether a lease is held and worth holding: not where the storage cannot say so any more.
+
+    A worker that was paused between its last question and the record wakes up and writes it: the one that took the run
+    meanwhile learns of it here.
+    """
+
+    def held(now: bool) -> bool:
+        try:
+            return lease.held(now) and not recorded()
+        except StorageError:
+            return False
+
+    return held
+
 
 @contextlib.contextmanager
 def conductor(workspace: Workspace, console: Console, mirror: Mirror) -> Iterator[Conductor]:
-    """A conductor, while the results folder is locked and signals ask the run that trains to save and stop.
+    """A conductor, while signals ask the run that trains to save and stop.
 
     Raises:
-      RecordError: another process trains into the same folder.
+      StorageError: the storage cannot be opened.
     """
-    with _alone(workspace), Worker() as worker, _asking(worker, console) as asked:
-        yield Conductor(workspace, worker, mirror, asked)
+    settings, asked = workspace.sharing, list[int]()
+    url = settings.url(workspace.store.root)
+
+    def say(text: str) -> None:
+        console_.say(console, text, style="yellow")
+
+    with presence.present() as token, Worker(grace=settings.grace) as worker, _asking(worker, console, asked):
+        queue = Queue(url, settings.lease, token, say, lambda: bool(asked))
+        yield Conductor(workspace, worker, mirror, queue, asked, console)
 
 
 def faults(plan: Plan) -> list[str]:
     """One line for each run that cannot be carried out or whose record cannot be used."""
     return [f"{label(one)}: {one.fault}" for one in plan.faulty]
-
-
-def _alone(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
-    """Keeps others out of the results folder; workers that share one run share the folder with their chief."""
-    return workspace.store.locked() if workspace.devices.chief else contextlib.nullcontext()
-
-
-def _carried_out(
-    workspace: Workspace, one: Planned, worker: Worker, shown: View, mirror: Mirror, watch: Watch | None
-) -> Mapping[str, Any]:
-    """The last event of a run; each is shown and mirrored."""
-    if not one.done:
-        mirror.begins(one)
-    event: Mapping[str, Any] = {}
-    for event in worker.events(_job(workspace, one), watch):
-        shown.event(one.run.id, event)
-        mirror.event(one.run.id, event)
-    return event
-
-
-def _failed(workspace: Workspace, one: Planned, event: Mapping[str, Any]) -> str:
-    attempts = workspace.store.attempts(one.run.id)
-    devices = workspace.devices
-    if not devices.chief:
-        return f"{label(one)}: {event['error']} (traceback: {workspace.store.log(one.run.id, devices.task_index)})"
-    with contextlib.suppress(OSError):  # a full disk, perhaps the failure itself: the study goes on without the file
-        attempts.fail(event["error"], event["traceback"])
-    return f"{label(one)}: {event['error']} (traceback: {attempts.failure})"
 
 
 def _how_it_stopped(one: Planned, event: Mapping[str, Any]) -> str:
@@ -174,12 +339,11 @@ def _how_it_stopped(one: Planned, event: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _asking(worker: Worker, console: Console) -> Iterator[list[int]]:
-    """While active, Ctrl-C and SIGTERM ask the worker to save and stop; the signals that came are in the list.
+def _asking(worker: Worker, console: Console, asked: list[int]) -> Iterator[None]:
+    """While active, Ctrl-C and SIGTERM ask the worker to save and stop; the signals that came are added to a list.
 
     A second Ctrl-C ends at once.
     """
-    asked: list[int] = []
 
     def handle(number: int, _: object) -> None:
         if number == signal.SIGINT and asked:
@@ -194,19 +358,20 @@ def _asking(worker: Worker, console: Console) -> Iterator[list[int]]:
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _job(workspace: Workspace, planned: Planned) -> Job:
+def _job(workspace: Workspace, planned: Planned, attempt: int) -> Job:
     data = workspace.data_of(planned.run)
     if data.folder is None:
         raise SettingsError(f"{data.facts.name} was only planned with: training needs --data DIR")
     return Job(
         kind="evaluate" if planned.done else "train",
         run=planned.run,
+        attempt=attempt,
         data=data.folder,
         spec=data.spec,
         results=workspace.store.root,
@@ -216,137 +381,6 @@ def _job(workspace: Workspace, planned: Planned) -> Job:
     )
 
 
-def _free(folder: Path) -> int:
-    """Bytes free where a folder is or will be."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
-
-
-def refuse_small_disk(workspace: Workspace, plan: Plan) -> None:
-    """Better now than after a week.
-
-    Raises:
-      SettingsError: the checkpoints of what is to do do not fit on the disk.
-    """
-    need, free = plan.disk(_held(workspace, plan)), _free(workspace.store.root)
-    if need > free:
-        raise SettingsError(
-            f"{workspace.store.root}: checkpoints need {_gigabytes(need)} at most, {_gigabytes(free)} are free: free "
-            "some, choose another --results, or keep fewer with --keep-checkpoints"
-        )
-
-
-def _held(workspace: Workspace, plan: Plan) -> dict[str, int]:
-    """Id of a run that was begun -> bytes that its checkpoints take already."""
-    folders = {one.run.id: workspace.store.checkpoints(one.run.id) for one in plan.missing if not one.done}
-    return {run_id: sum(path.stat().st_size for path in folder.glob("*")) for run_id, folder in folders.items()}
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.2f} GB"
-
-
 def plan_of_one(run: Run, done: bool) -> Plan:
     """The plan of one run under the protocol it carries: trained already, and to be evaluated only, or not."""
     return Plan((Study("one", "One run", (), ()),), (Planned(run, (), done, evaluated=False),), {})
-
-
-def describe_results(store: Store, run_id: str, console: Console) -> None:
-    """Prints a finished run's numbers under each of its protocols, and where they are."""
-    say = functools.partial(console_.say, console)
-    record = store.read(run_id)
-    changes = [f"{key}={value}" for key, value in {**record.toggles, **record.scale, "seed": record.seed}.items()]
-    by = f", trained by the {record.provenance['trained_by']}" if "trained_by" in record.provenance else ""
-    say(f"Run {record.id}: {' '.join(changes)}, profile {record.profile}{by}")
-    for evaluation in record.evaluations.values():
-        top1 = estimates.accuracy(round(evaluation.top1 * evaluation.videos), evaluation.videos)
-        say(
-            f"  {evaluation.protocol}: top-1 {100 * top1.value:.1f} % [{100 * top1.low:.1f}, {100 * top1.high:.1f}], "
-            f"top-5 {100 * evaluation.top5:.1f} %, {evaluation.videos} of {evaluation.videos_in_split} videos"
-        )
-    say(f"  {store.folder(run_id)}")
-
-
-def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
-    """Prints what a plan would run and what it costs."""
-    say = functools.partial(console_.say, console)
-    several = len(plan.studies) > 1
-    for study in plan.studies:
-        rows = f": {len(study.rows)} rows" if len(study.rows) > 1 else ""
-        say(f"{f'{study.name}: ' if several else ''}{study.title}{rows}, profile {workspace.profile.name}.")
-    for data in {workspace.data_of(one.run).facts.name: workspace.data_of(one.run) for one in plan.runs}.values():
-        facts = data.facts
-        say(
-            f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos of "
-            f"{facts.classes} classes{'' if data.ready else ' (not there yet)'}."
-        )
-    if str(workspace.cut):
-        say(f"Cut: {workspace.cut}. This is not the profile's own training, and the table will say so.")
-    known = _compiled_for(workspace, plan)
-    for one in plan.runs:
-        settings = one.run.settings
-        say(
-            f"  {_state(one):24}{one.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
-            f"{settings['task.train_data.global_batch_size']} clips  {one.params / 1e6:6.2f} M params  "
-            f"{one.multiply_adds / 1e9:8.3f} G multiply-adds a view  {label(one)}{_on_slices(one, known)}"
-        )
-        if one.fault or one.state.name == "failed":
-            say(f"    {one.fault or one.state.error}")
-    done = len(plan.runs) - len(plan.missing) - len(plan.faulty)
-    say(
-        f"Wanted {plan.count} runs, saved {plan.shared} that rows share, done {done}, to do {len(plan.missing)}; "
-        f"evaluation {' and '.join(sorted({str(one.run.protocol) for one in plan.runs}))}."
-    )
-    say(f"Cost of what is to do: {cost(workspace, plan)}")
-    for topology, costs in known.items():
-        say(f"On TPU {topology}, by its preflight: {_whole(plan, costs)}.")
-
-
-def _compiled_for(workspace: Workspace, plan: Plan) -> Mapping[str, Mapping[str, RunCost]]:
-    """Topology -> id of a run -> what it takes there, where something was compiled."""
-    if not forecasting.topologies(workspace):
-        return {}
-    from harness import gathering  # with all the statistics, which a plan has nothing else to do with
-
-    found = gathering.costs(workspace, plan)
-    return {topology: runs for topology, runs in found.items() if any(cost.said for cost in runs.values())}
-
-
-def _on_slices(one: Planned, known: Mapping[str, Mapping[str, RunCost]]) -> str:
-    """What a run takes on each slice, for the end of its line."""
-    costs = {topology: runs[one.run.id] for topology, runs in known.items()}
-    return "".join(f", {cost.said} on TPU {topology}" for topology, cost in costs.items() if cost.said)
-
-
-def _whole(plan: Plan, costs: Mapping[str, RunCost]) -> str:
-    """What the runs that are not trained yet take together."""
-    left = [costs[one.run.id] for one in plan.missing if not one.done]
-    known = [cost for cost in left if not math.isnan(cost.core_hours)]
-    least = "" if all(cost.measured for cost in known) else "at least "
-    if not known:
-        return f"none of the {len(left)} runs left fits, or is known"
-    of = "what is left" if len(known) == len(left) else f"{len(known)} of the {len(left)} runs left"
-    return f"{least}{costing.amount(math.fsum(cost.core_hours for cost in known))} core-hours for {of}"
-
-
-def _state(one: Planned) -> str:
-    """Where a run stands, for the list of a plan."""
-    if one.fault:
-        return "cannot run" if not one.done else "unusable"
-    return "to be evaluated" if one.done and not one.evaluated else str(one.state)
-
-
-def cost(workspace: Workspace, plan: Plan) -> str:
-    """What is to do of a plan costs: multiply-adds, time, disk; a sentence."""
-    work = sum(one.work for one in plan.missing)
-    parts = [f"{work / 1e15:,.3g} peta multiply-adds"]
-    rate = workspace.rate
-    if work and rate:
-        parts.append(f"about {duration(work / rate)} at the speed measured here")
-    elif work and workspace.profile.measured_rate:
-        parts.append(f"about {duration(work / workspace.profile.measured_rate)} on two CPU cores")
-    if work and workspace.profile.name == "paper":
-        parts.append(f"at least {plan.tpu_v3_core_hours:,.3g} TPU v3 core-hours (every core at its peak)")
-    most = _gigabytes(plan.disk(_held(workspace, plan)))
-    disk = f"at most {most} of disk while it trains, {_gigabytes(plan.kept)} after"
-    return ", ".join([*parts, f"{disk} ({_gigabytes(_free(workspace.store.root))} are free)"]) + "."

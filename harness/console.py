@@ -16,6 +16,8 @@ from rich.text import Text
 from harness.experiment import Run
 from harness.planning import Plan, Planned
 
+# Events of runs that other workers are at.
+_OTHERS = ("elsewhere", "recorded")
 _STAGES = {
     "data": "drawing the data set",
     "build": "building",
@@ -62,8 +64,10 @@ class Board:
         """Takes in an event."""
         state = self.states[run_id]
         kind = event["event"]
-        if state.began is None:
-            state.began, state.note = time.monotonic(), ""
+        if kind in _OTHERS:
+            return _others(state, event)
+        if state.began is None or state.seconds is not None:  # begun, or begun again after it failed
+            state.began, state.seconds, state.note, state.done = time.monotonic(), None, "", 0.0
         state.stage = _STAGES.get(kind, {"evaluate": "evaluating"}.get(kind, kind))
         if "total" in event:
             state.done = event["done"] / max(1, event["total"])
@@ -79,6 +83,8 @@ class Board:
             state.note = f"top-1 {100 * event['top1']:.1f} % of {event['videos']} videos"
         if kind == "failed":
             state.note = event["error"]
+        if kind == "lost":
+            state.note = event["reason"]
         if kind in ("done", "failed"):
             state.seconds = time.monotonic() - state.began
             state.done = 1.0
@@ -104,6 +110,20 @@ class Board:
             spent = time.monotonic() - state.began if state.began else 0.0
             left += max(state.planned.work / self.rate - spent, 0.0)
         return left
+
+
+def _others(state: _State, event: Mapping[str, Any]) -> _State:
+    """What another worker did of a run; it says nothing of this machine's speed."""
+    state.began = state.seconds = None
+    if event["event"] == "elsewhere":
+        state.stage, state.done = "elsewhere", event.get("step", 0) / max(1, event.get("total", 1))
+        at = f", {_STAGES.get(event['stage'], event['stage'])}" if "stage" in event else ""
+        state.note = f"{event['worker']}{at}"
+        return state
+    state.stage, state.done, state.note = ("done" if event["event"] == "recorded" else "failed"), 1.0, ""
+    if "top1" in event:
+        state.note = f"top-1 {100 * event['top1']:.1f} % of {event['videos']} videos, by another worker"
+    return state
 
 
 def _begun(planned: Planned) -> _State:
@@ -164,14 +184,17 @@ class Lines:
         changed = self._stages.get(run_id) != state.stage
         self._stages[run_id] = state.stage
         name = label(state.planned)
-        if event["event"] in ("done", "failed"):
+        if event["event"] in _OTHERS:
+            if changed or event["event"] == "recorded":
+                self._say(f"{name}: {state.stage}, {state.note}")
+        elif event["event"] in ("done", "failed"):
             left = self._board.remaining
             to_go = f"; about {duration(left)} to go" if left else ""
             self._say(f"{name}: {state.stage} after {duration(state.seconds)}, {state.note}{to_go}")
         elif event["event"] == "validation":
             self._say(f"{name}: {state.note}")
         elif changed:
-            told = state.note if event["event"] in ("attempt", "interrupted") else ""
+            told = state.note if event["event"] in ("attempt", "interrupted", "lost") else ""
             self._say(f"{name}: {state.stage}{', ' if told else ''}{told}")
 
     def _say(self, text: str) -> None:

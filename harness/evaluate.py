@@ -45,7 +45,7 @@ def main(
     """
     from rich.console import Console
 
-    from harness import conducting, mirroring, records, workspace
+    from harness import conducting, describing, mirroring, records, workspace
     from harness.experiment import Cut, Protocol, SettingsError
     from harness.store import Store
 
@@ -71,7 +71,7 @@ def main(
         if failures:
             click.echo(f"FAILED {failures[0]}", err=True)
             raise SystemExit(1)
-    conducting.describe_results(store, record.id, console)
+    describing.describe_results(store, record.id, console)
 
 
 if __name__ == "__main__":

@@ -3,32 +3,74 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import platform
-import shutil
 import subprocess
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
 
-from harness import counting, records, runner
-from harness.attempts import Attempts, History
+from harness import checkpoints, counting, records, runner
+from harness.attempts import Attempt, History
 from harness.data.manifest import Manifest
-from harness.experiment import Protocol, Run
-from harness.records import Evaluation, RunRecord
-from harness.runner import Place, Report, Stop
-from harness.store import Store
+from harness.devices import Devices
+from harness.experiment import TRAIN_STEPS, Protocol, Run
+from harness.records import Evaluation, RecordError, RunRecord
+from harness.runner import Hold, Place, Report, Stop
+from harness.store import AlreadyThereError, Store
 from harness.task import Predictions
 
 _RECORDED = "recorded"
 
 
+def place_of(
+    store: Store,
+    run: Run,
+    attempt: Attempt,
+    data: Path,
+    devices: Devices = Devices(),
+    parent: str | None = None,
+    scratch: str = "",
+) -> Place:
+    """Where an attempt at a run is carried out: it goes on from what the attempts before it left.
+
+    Args:
+      store: the records.
+      run: the run.
+      attempt: the attempt.
+      data: folder of the prepared data set.
+      devices: on which devices.
+      parent: path of the weights that the run starts from.
+      scratch: folder for what a worker that is not the chief has to write.
+    """
+    origins = tuple(str(one.checkpoints.absolute()) for one in store.attempts(run.id).before(attempt.number))
+    return Place(str(data.absolute()), str(attempt.checkpoints.absolute()), devices, parent, scratch, origins)
+
+
 def execute(
-    run: Run, manifest: Manifest, place: Place, store: Store, report: Report, stop: Stop = lambda: None
+    run: Run,
+    manifest: Manifest,
+    place: Place,
+    store: Store,
+    attempt: Attempt,
+    report: Report,
+    stop: Stop = runner.never,
+    hold: Hold = runner.held,
 ) -> RunRecord | None:
-    """Trains a run, or goes on where it was interrupted, evaluates what it left and writes its record.
+    """Trains a run, or goes on where an earlier attempt left it, evaluates what that left and writes its record.
+
+    Args:
+      run: the run.
+      manifest: of the data set.
+      place: where.
+      store: the records.
+      attempt: which attempt at the run it is; all but the record is written into its folder.
+      report: gets the events.
+      stop: asked again and again; a text, the reason, to stop.
+      hold: as of :func:`harness.runner.train`; asked before predictions and the record too.
 
     Returns:
       The record; None for a worker that is not the chief, which leaves that to the chief.
@@ -36,35 +78,56 @@ def execute(
     Raises:
       SettingsError: the machine or the Garden cannot carry it out.
       RunError: damaged data or checkpoints, or a training that diverged.
-      RecordError: another process recorded the run in the meantime.
-      Interrupted: it was asked to stop; it goes on from its checkpoint.
+      AlreadyThereError: another attempt recorded the run in the meantime.
+      Interrupted: it was asked to stop; the next attempt goes on from its checkpoint.
+      LostError: the run is another worker's meanwhile.
     """
     if store.has(run.id):
         return store.read(run.id)
     if not place.devices.chief:
-        if not runner.has_weights(run, place):
-            runner.train(run, manifest, place, report, stop)
-        runner.evaluate(run, run.protocol, manifest, place, report, stop)
+        if runner.trained(run, place) is None:
+            runner.train(run, manifest, place, report, stop, hold)
+        runner.evaluate(run, run.protocol, manifest, place, report, stop, hold)
         return None
-    attempts, began = store.attempts(run.id), _now()
-    provenance = _provenance(began) | _slice(place)
-    with attempts.logged(report) as logged:
-        if store.has(run.id):  # by a process that was at it until now
-            attempts.forget()
-            return store.read(run.id)
-        _forget_if_record_removed(store.folder(run.id), attempts)
-        store.drop_unfinished_checkpoints(run.id)
-        device = runner.train(run, manifest, place, logged, stop) if not runner.has_weights(run, place) else None
-        evaluation = evaluated(run, run.protocol, manifest, place, store, report, stop)
-        # Where a kill came after the last step, the machine that evaluated is the only one known.
-        provenance["device"] = device or evaluation.provenance["device"]
-        record = _record(run, attempts.history(), evaluation, provenance, began)
-        # Before the record: a run that has one is never looked at again.
-        store.drop_training_checkpoints(run.id)
-        store.write(record)
-        (store.folder(run.id) / _RECORDED).touch()
-        attempts.forget()
+    began = _now()
+    provenance = {**_provenance(began), **_slice(place), "attempt": attempt.number}
+    _forget_if_record_removed(store, run, attempt, hold)
+    checkpoints.drop_unfinished(attempt.checkpoints)
+    with attempt.logged(report) as logged:
+        weights, device = runner.trained(run, place), None
+        if weights is None:
+            device = runner.train(run, manifest, place, logged, stop, hold)
+            weights = runner.weights(place.checkpoints, run.settings[TRAIN_STEPS])
+        evaluation = evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, hold)
+    # Where a kill came after the last step, the machine that evaluated is the only one known.
+    provenance["device"] = device or evaluation.provenance["device"]
+    provenance["weights"] = store.name_of(run.id, weights)
+    record = _record(run, store.attempts(run.id).history(weights), evaluation, provenance, began)
+    written(record, store, attempt, hold)
+    (store.folder(run.id) / _RECORDED).touch()
     return record
+
+
+def written(record: RunRecord, store: Store, attempt: Attempt, hold: Hold) -> None:
+    """Writes the record that an attempt came to, and tidies.
+
+    Raises:
+      AlreadyThereError: another attempt recorded the run in the meantime; what this one left is removed.
+      LostError: the run is another worker's meanwhile.
+    """
+    hold(True)
+    try:
+        store.write(record)
+    except AlreadyThereError:
+        _leave(record.id, store, attempt)
+        raise
+    store.attempts(record.id).settle(attempt.number, store.weights(record))
+
+
+def _leave(run_id: str, store: Store, attempt: Attempt) -> None:
+    """Removes what an attempt wrote that another one forestalled, but not weights that the other's record names."""
+    with contextlib.suppress(RecordError):
+        attempt.drop(store.weights(store.read(run_id)))
 
 
 def _record(
@@ -81,18 +144,55 @@ def _record(
     return records.of_run(run, _cost(run, history.seconds), history.curve, evaluation, provenance)
 
 
+def evaluate(
+    run: Run,
+    manifest: Manifest,
+    place: Place,
+    store: Store,
+    attempt: Attempt,
+    report: Report,
+    stop: Stop = runner.never,
+    hold: Hold = runner.held,
+) -> RunRecord | None:
+    """Evaluates a recorded run under the protocol it carries, unless that was done.
+
+    Args, and what it raises: as of :func:`execute`.
+
+    Returns:
+      The record, that evaluation included; None for a worker that is not the chief.
+    """
+    record = store.read(run.id)
+    if run.protocol.name in record.evaluations:
+        return record
+    place = dataclasses.replace(place, origins=(str(store.weights(record).parent),))
+    if not place.devices.chief:
+        runner.evaluate(run, run.protocol, manifest, place, report, stop, hold)
+        return None
+    evaluation = evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, hold)
+    hold(True)
+    try:
+        store.write_evaluation(record, evaluation)
+    except AlreadyThereError:
+        _leave(record.id, store, attempt)
+        raise
+    return store.read(run.id)
+
+
 def evaluated(
     run: Run,
     protocol: Protocol,
     manifest: Manifest,
     place: Place,
     store: Store,
+    attempt: Attempt,
     report: Report,
-    stop: Stop = lambda: None,
+    stop: Stop = runner.never,
+    hold: Hold = runner.held,
 ) -> Evaluation:
-    """Evaluates what a run's training left under a protocol and writes the predictions file."""
-    predictions, checkpoint, seconds, device = runner.evaluate(run, protocol, manifest, place, report, stop)
-    name, sha256 = store.write_predictions(run.id, protocol.name, as_table(predictions))
+    """Evaluates what a run's training left under a protocol; the predictions go into the attempt's folder."""
+    predictions, weights, seconds, device = runner.evaluate(run, protocol, manifest, place, report, stop, hold)
+    hold(True)
+    name, sha256 = store.write_predictions(run.id, protocol.name, as_table(predictions), attempt.number)
     metrics = predictions.metrics()
     return Evaluation(
         protocol=protocol.name,
@@ -104,7 +204,7 @@ def evaluated(
         top1=metrics["top1"],
         top5=metrics["top5"],
         loss=metrics["loss"],
-        checkpoint=checkpoint,
+        checkpoint=PurePath(weights).name,
         seconds=round(seconds, 3),
         predictions=name,
         predictions_sha256=sha256,
@@ -130,12 +230,13 @@ def as_table(predictions: Predictions) -> pd.DataFrame:
     )
 
 
-def _forget_if_record_removed(folder: Path, attempts: Attempts) -> None:
+def _forget_if_record_removed(store: Store, run: Run, attempt: Attempt, hold: Hold) -> None:
     """A run whose record was written and then removed is wanted anew: what it left must not stand in for training."""
-    if (folder / _RECORDED).exists():
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        attempts.begin_anew()
-        (folder / _RECORDED).unlink()
+    marker = store.folder(run.id) / _RECORDED
+    if marker.exists():
+        hold(True)
+        store.attempts(run.id).begin_anew(attempt.number)
+        marker.unlink(missing_ok=True)
 
 
 def _cost(run: Run, seconds: float) -> dict[str, Any]:
@@ -143,7 +244,7 @@ def _cost(run: Run, seconds: float) -> dict[str, Any]:
     return {
         "params": cost.params,
         "multiply_adds": cost.multiply_adds,
-        "train_steps": run.settings["trainer.train_steps"],
+        "train_steps": run.settings[TRAIN_STEPS],
         "train_multiply_adds": counting.training(run.settings),
         "train_seconds": round(seconds, 3),
     }

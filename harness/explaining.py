@@ -181,15 +181,16 @@ def _runs(own: _Read, before: _Read | None, store: Store) -> list[str]:
 def _run(record: RunRecord, protocol: str, store: Store) -> list[str]:
     evaluation, made = record.evaluations[protocol], record.provenance
     changed = ", with uncommitted changes" if made.get("dirty") else ""
-    there = any(store.checkpoints(record.id).glob(f"{evaluation.checkpoint}*"))
+    kept = store.weights_file(record).parent
+    there = any(kept.glob(f"{evaluation.checkpoint}*"))
     hits = f"{round(evaluation.top1 * evaluation.videos)} of {evaluation.videos} videos"
     return [
         f"Run {record.id}, seed {record.seed}: {hits} right at {protocol}, profile {record.profile}",
         f"  commit {made.get('commit')}{changed}, tf-models-official {made.get('tf_models_official')}, "
         f"TensorFlow {made.get('tensorflow')}, ended {made.get('ended')} on {made.get('device')}",
         f"  data {record.data['name']}, fingerprint {record.data['fingerprint']}",
-        f"  checkpoint {store.checkpoints(record.id) / evaluation.checkpoint}{'' if there else ', not there any more'}",
-        f"  predictions {store.folder(record.id) / evaluation.predictions}, whose SHA-256 holds: "
+        f"  checkpoint {kept / evaluation.checkpoint}{'' if there else ', not there any more'}",
+        f"  predictions {store.predictions_file(record, protocol)}, whose SHA-256 holds: "
         f"{evaluation.predictions_sha256}",
     ]
 

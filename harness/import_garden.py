@@ -52,7 +52,7 @@ def main(
     from rich.console import Console
 
     from ablations.profiles import PROFILES
-    from harness import conducting, garden_folder, mirroring, workspace
+    from harness import conducting, describing, garden_folder, mirroring, workspace
     from harness.experiment import Cut
     from harness.store import Store
 
@@ -76,7 +76,7 @@ def main(
             f"{model_dir}: taken in before; python -m harness.evaluate {run.id} --views "
             f"{run.protocol.clips}x{run.protocol.crops} evaluates it again"
         )
-    conducting.describe_results(store, run.id, console)
+    describing.describe_results(store, run.id, console)
 
 
 if __name__ == "__main__":

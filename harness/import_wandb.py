@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import files, options, records, wandb_files
+from harness.attempts import FOLDER
 from harness.experiment import content_hash
 from harness.records import Evaluation, RecordError, RunRecord
 from harness.tracking import RUN_RECORD
@@ -33,7 +34,9 @@ Examples:
 """
 _RECORD = "record.json"
 _PROTOCOL = r"\d+x\d+@\d+(-first\d+)?"
-_NAMES = re.compile(rf"record\.json|predictions-{_PROTOCOL}\.parquet|evaluation-{_PROTOCOL}\.json")
+_NAMES = re.compile(
+    rf"record\.json|({FOLDER}/\d{{1,9}}/)?predictions-{_PROTOCOL}\.parquet|evaluation-{_PROTOCOL}\.json"
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,12 @@ import tensorflow as tf
 from official.vision.tasks import video_classification
 
 from harness import counting, execution, garden, records, runner
+from harness.attempts import Attempt
 from harness.data.manifest import Manifest
 from harness.experiment import TRAIN_STEPS, Run, garden_version
 from harness.garden_folder import TRAINER, GardenFolder, GardenFolderError, identity_of
 from harness.records import Evaluation, RunRecord
-from harness.runner import Place, Report, Stop
+from harness.runner import Hold, Place, Report, Stop
 from harness.store import Store
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -38,8 +39,10 @@ def take_in(
     manifest: Manifest,
     place: Place,
     store: Store,
+    attempt: Attempt,
     report: Report,
-    stop: Stop = lambda: None,
+    stop: Stop = runner.never,
+    hold: Hold = runner.held,
 ) -> RunRecord:
     """Evaluates a run that the Garden trained alone and writes its record.
 
@@ -49,26 +52,33 @@ def take_in(
       manifest: of the data set to evaluate on.
       place: where; the weights are written into its folder of checkpoints.
       store: the records.
+      attempt: which attempt at the run it is.
       report: gets the events of the evaluation.
       stop: asked after each batch; a text, the reason, to stop.
+      hold: as of :func:`harness.execution.execute`.
 
     Raises:
       SettingsError: the installed Garden or this machine cannot evaluate it.
       GardenFolderError: a damaged checkpoint, or one of another network than the configuration's.
       Interrupted: it was asked to stop.
-      RecordError: another process recorded the run in the meantime.
+      AlreadyThereError: another attempt recorded the run in the meantime.
+      LostError: the run is another worker's meanwhile.
     """
+    if store.has(run.id):
+        return store.read(run.id)
     _refuse_misfit(run, found, place)
     try:
-        runner.shrink(run, str(found.checkpoint.absolute()), place)
+        weights = runner.shrink(run, str(found.checkpoint.absolute()), place)
     except AssertionError as error:
         reason = " ".join(str(error).split())[:200]
         raise GardenFolderError(f"{found.checkpoint}: of another optimizer than params.yaml says ({reason})") from error
-    evaluation = execution.evaluated(run, run.protocol, manifest, place, store, report, stop)
-    record = records.of_run(run, _cost(run), curve(found.folder), evaluation, _provenance(found, evaluation))
+    evaluation = execution.evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, hold)
+    made = {"attempt": attempt.number, "weights": store.name_of(run.id, weights)}
+    provenance = _provenance(found, evaluation) | made
+    record = records.of_run(run, _cost(run), curve(found.folder), evaluation, provenance)
     content = {key: value for key, value in identity_of(run, found).items() if key != "settings"}
     record = dataclasses.replace(record, identity_content=content)
-    store.write(record)
+    execution.written(record, store, attempt, hold)
     return record
 
 

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from harness import devices as devices_
 from harness.experiment import Cut, SettingsError
+from harness.sharing import GRACE, RETRIES, Sharing
 
 if TYPE_CHECKING:
     from harness.designs import Design, Question
@@ -163,6 +164,26 @@ def finite(_: click.Context, parameter: click.Parameter, value: float | None) ->
         raise click.BadParameter("nan is no number", param=parameter)
     return value
 
+
+storage = click.option(
+    "--storage", metavar="URL", envvar="HARNESS_STORAGE", show_envvar=True,
+    help="Optuna storage that workers share: postgresql+psycopg://HOST/DATABASE across machines; the password as "
+         "PGPASSWORD or in ~/.pgpass.  [default: RESULTS/queue.db, SQLite, for one machine]",
+)  # fmt: skip
+
+sharing = _decorated(
+    storage,
+    click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, metavar="N",
+                 help="Try a run that failed so often again; a preemption costs none."),
+    click.option("--lease", type=click.FloatRange(min=3), callback=finite, metavar="SECONDS",
+                 help="A worker that was silent for so long has lost its run to the others.  [default: 120, or the "
+                      "storage's]"),
+    click.option("--grace-period", "grace", type=click.FloatRange(min=1), default=120, show_default=True,
+                 callback=finite, metavar="SECONDS",
+                 help="After SIGTERM, time to save a checkpoint and give the run back; less than the scheduler's."),
+)  # fmt: skip
+
+queue = _decorated(storage, folders)
 
 plots = click.option(
     "--plots", type=click.Path(path_type=Path), default=Path("plots"), show_default=True, help="Folder of the figures."
@@ -316,6 +337,10 @@ def workspace(
     repeat_short_videos: bool,
     topology: str | None = None,
     preflight: bool = True,
+    storage: str | None = None,
+    retries: int = RETRIES,
+    lease: float | None = None,
+    grace: float = GRACE,
     purpose: Literal["train", "plan", "draw"] = "train",
     parent: str | None = None,
 ) -> Workspace:
@@ -358,4 +383,5 @@ def workspace(
         keep=keep_checkpoints,
         repeat_short=repeat_short_videos,
         preflight=preflight,
+        sharing=Sharing(storage, retries, lease, grace),
     )

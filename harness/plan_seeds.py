@@ -108,7 +108,7 @@ def _study(toggle_files: tuple[Path, ...], added: tuple[str, ...]) -> Study:
 
 
 def _from_records(goal: Goal, study: Study, seeds: int | None, flags: dict[str, Any]) -> None:
-    from harness import conducting, gathering, seed_report
+    from harness import conducting, describing, gathering, seed_report
     from harness.experiment import SettingsError
 
     workspace = _recorded(flags)
@@ -123,7 +123,7 @@ def _from_records(goal: Goal, study: Study, seeds: int | None, flags: dict[str, 
         raise SettingsError(f"{workspace.store.runs}: no step has both its rows with {with_all}: {_INSTEAD}")
     click.echo(seed_report.report(steps, goal))
     # The seed that comes next, of every row.
-    cost = conducting.cost(workspace, workspace.plan([study], [count]))
+    cost = describing.cost(workspace, workspace.plan([study], [count]))
     click.echo(f"\nOne more seed of all {len(study.rows)} rows costs: {cost}")
     if failures:
         raise SystemExit(1)

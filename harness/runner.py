@@ -10,10 +10,9 @@ import dataclasses
 import functools
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import orbit
@@ -23,7 +22,7 @@ from official.common import distribute_utils
 from official.core import base_trainer, config_definitions, train_lib, train_utils
 from official.modeling import optimization
 
-from harness import garden, seeding
+from harness import attempts, checkpoints, garden, seeding
 from harness.attempts import Interrupted, RunError
 from harness.data import reader
 from harness.data.manifest import Manifest
@@ -33,11 +32,20 @@ from harness.task import Predictions, VideoTask
 
 Report = Callable[[Mapping[str, Any]], None]
 Stop = Callable[[], str | None]
-_CHECKPOINT = re.compile(r"ckpt-(\d+)$")
+# Raises `LostError` where the run is another worker's meanwhile. True: something is about to be written, look now;
+# False: what was heard last will do.
+Hold = Callable[[bool], None]
+# In what TensorFlow says where a worker is gone: of its collectives, and of the service that knows who is there.
+_DESERTIONS = ("Collective ops", "oordination service", "CoordinationService", "/job:worker/")
+_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
-def _never() -> None:
+def never() -> None:
     """Nobody asks to stop."""
+
+
+def held(_: bool) -> None:
+    """Nobody else can be at the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +54,11 @@ class Place:
 
     Attributes:
       data: folder of the prepared data set.
-      checkpoints: folder of the run's checkpoints.
+      checkpoints: folder of the attempt's checkpoints.
       devices: on which devices.
       parent: path of the weights that the run starts from, None where it starts from its seed.
       scratch: folder for what a worker that is not the chief has to write and nobody reads.
+      origins: folders of the checkpoints of the attempts before it, the last first, which it goes on from.
     """
 
     data: str
@@ -57,6 +66,7 @@ class Place:
     devices: Devices = Devices()
     parent: str | None = None
     scratch: str = ""
+    origins: tuple[str, ...] = ()
 
     @property
     def written(self) -> str:
@@ -80,47 +90,50 @@ class Place:
 
 def last_checkpoint(folder: str) -> tuple[str, int] | None:
     """Path and step of the last whole training checkpoint in a folder, None where there is none."""
-    path: str | None = None
-    with contextlib.suppress(ValueError):  # the file that names the checkpoints is empty
-        path = tf.train.latest_checkpoint(folder)
-    if path is None and (lost := _checkpoints(folder)):
-        # TensorFlow goes by a file that names the checkpoints; without it, training would begin anew beside them.
-        path = lost[-1]
-        tf.compat.v1.train.update_checkpoint_state(folder, path, lost)
-    match = _CHECKPOINT.search(path) if path else None
-    return (path, int(match[1])) if path and match else None
+    place = Path(folder)
+    step = checkpoints.listed(place)
+    if step is None:
+        # TensorFlow's list of them is lost, or a kill came before its first: any of them may be torn.
+        whole = (one for one in reversed(checkpoints.steps(place)) if _is_whole(str(checkpoints.training(place, one))))
+        step = next(whole, None)
+    return None if step is None else (str(checkpoints.training(place, step)), step)
 
 
-def _checkpoints(folder: str) -> list[str]:
-    """Paths of the training checkpoints in a folder, in the order of their steps."""
-    paths = [str(file.with_suffix("")) for file in Path(folder).glob("ckpt-*.index")]
-    steps = {path: int(match[1]) for path in paths if (match := _CHECKPOINT.search(path))}
-    return sorted(steps, key=lambda path: steps[path])
+def furthest(place: Place) -> tuple[str, int] | None:
+    """Path and step of the checkpoint that training goes on from, this attempt's or an earlier one's; None for none."""
+    found = [one for folder in (place.checkpoints, *place.origins) if (one := last_checkpoint(folder))]
+    return max(found, key=lambda one: one[1], default=None)
 
 
 def weights(folder: str, step: int) -> str:
     """Path of what is kept of a training that reached its last step: the network's weights alone."""
-    return f"{folder}/weights-{step}"
+    return str(checkpoints.weights(Path(folder), step))
 
 
-def has_weights(run: Run, place: Place) -> bool:
-    """Whether the run was trained to its last step and left its weights.
+def trained(run: Run, place: Place) -> str | None:
+    """Path of the weights that a training of the run to its last step left, this attempt's or an earlier one's.
 
     Raises:
       RunError: they are damaged, and there is no checkpoint to write them from again.
     """
     step = run.settings["trainer.train_steps"]
-    path = weights(place.checkpoints, step)
-    if not Path(path + ".index").is_file():
-        return False
-    try:
-        _readable(path)
-    except RunError:
-        last = last_checkpoint(place.checkpoints)
-        if last is None or last[1] != step:
-            raise
-        return False  # a kill while they were written; training goes on from the checkpoint, by no step
-    return True
+    damaged: RunError | None = None
+    for folder in (place.checkpoints, *place.origins):
+        path = weights(folder, step)
+        if Path(path + ".index").is_file():
+            try:
+                return _readable(path)
+            except RunError as error:
+                damaged = damaged or error
+    if damaged is not None and ((last := furthest(place)) is None or last[1] != step):
+        raise damaged
+    return None  # of a kill while they were written, training goes on from the checkpoint, by no step
+
+
+def _is_whole(path: str) -> bool:
+    with contextlib.suppress(RunError):
+        return bool(_readable(path))
+    return False
 
 
 def _readable(path: str) -> str:
@@ -175,8 +188,8 @@ def _refuse_other_replicas(strategy: tf.distribute.Strategy, run: Run, place: Pl
         )
 
 
-def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop = _never) -> str:
-    """Trains a run to its last step, from its last checkpoint where there is one, and leaves its weights.
+def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop = never, hold: Hold = held) -> str:
+    """Trains a run to its last step, from its furthest checkpoint where there is one, and leaves its weights.
 
     Args:
       run: the run.
@@ -184,6 +197,7 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
       place: where.
       report: gets the events.
       stop: asked after each inner loop and each batch of a validation; a text, the reason, to stop.
+      hold: asked there too, and before each checkpoint.
 
     Returns:
       The device that trained, in words.
@@ -192,16 +206,17 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
       SettingsError: settings that the Garden or this machine cannot carry out.
       RunError: damaged data or checkpoints, or a loss that is no number any more.
       Interrupted: it was asked to stop; the checkpoint of the step it reached was saved.
+      LostError: the run is another worker's meanwhile; nothing was written since it was.
     """
     strategy = strategy_for(place.devices)
-    found = last_checkpoint(place.checkpoints)
+    found = furthest(place)
     start = found[1] if found else 0
     if found:
         _readable(found[0])
     with seeding.of_run(run):
         _refuse_other_replicas(strategy, run, place)
         config = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
-        stopper = _Stopper(stop, place.devices)
+        stopper = _Stopper(stop, hold, place.devices)
         task = _task(config, run, manifest, place, start, stopper.during_validation)
         curve = _Curve(config.trainer.train_steps, report)
         finite = _Finite(config.trainer.loss_upper_bound, start)
@@ -217,10 +232,11 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
             eval_actions=[curve.validated],
             controller_cls=_Controller,
             origin=found,
+            saves=_Saves(hold, place),
         )
         curve.step = finite.step = runner.trainer.global_step
         stopper.controller = runner.controller
-        report({"event": "attempt", "step": start})
+        report({"event": "attempt", "step": start, **(attempts.origin(found[0]) if found else {})})
         with strategy.scope(), _faults_named(task, True, lambda: finite.last):
             # Made here: within the train step, which reads it, replicas on several devices could not make it.
             _ = runner.trainer.optimizer.iterations
@@ -228,6 +244,7 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
                 config.trainer.train_steps, config.trainer.validation_steps, config.trainer.validation_interval
             )
         with strategy.scope(), _faults_named(task, True, lambda: finite.last):
+            hold(True)
             _write_weights(runner.trainer, weights(place.written, config.trainer.train_steps))
             if place.devices.workers > 1:
                 _anyone(False)  # the others wait here until the chief has written what all of them evaluate
@@ -273,17 +290,24 @@ def _write_weights(trainer: base_trainer.Trainer, path: str) -> None:
 
 
 def evaluate(
-    run: Run, protocol: Protocol, manifest: Manifest, place: Place, report: Report, stop: Stop = _never
+    run: Run,
+    protocol: Protocol,
+    manifest: Manifest,
+    place: Place,
+    report: Report,
+    stop: Stop = never,
+    hold: Hold = held,
 ) -> tuple[Predictions, str, float, str]:
     """Evaluates the weights that a run's training left, under a protocol.
 
     Returns:
-      The predictions, the name of the weights, the seconds it took and the device in words.
+      The predictions, the path of the weights, the seconds it took and the device in words.
 
     Raises:
       SettingsError: the run was not trained to its last step.
       RunError: damaged data or weights.
       Interrupted: it was asked to stop.
+      LostError: the run is another worker's meanwhile.
     """
     strategy = strategy_for(place.devices)
     with seeding.of_run(run):
@@ -293,15 +317,16 @@ def evaluate(
         config = garden.build(settings, {**bookkeeping, **place.bookkeeping()})
         data = config.task.validation_data
         data.global_batch_size = run.evaluation_batch * strategy.num_replicas_in_sync
-        path = weights(place.checkpoints, config.trainer.train_steps)
-        if not has_weights(run, place):
-            raise SettingsError(f"{path}: no weights of step {config.trainer.train_steps} to evaluate")
+        path = trained(run, place)
+        if path is None:
+            raise SettingsError(f"{place.checkpoints}: no weights of step {config.trainer.train_steps} to evaluate")
         done = 0
 
         def evaluated(videos: int) -> None:
             nonlocal done
             done = videos
             report(_progress("evaluate", done, data.num_examples))
+            hold(False)
             if reason := stop():
                 raise Interrupted(reason)
 
@@ -309,12 +334,12 @@ def evaluate(
         report(_progress("evaluate", 0, data.num_examples))
         with strategy.scope(), _faults_named(task, False, lambda: done):
             trainer = _evaluator(config, task)
-            _restore(trainer.model, _readable(path))
+            _restore(trainer.model, path)
             began = time.monotonic()
             trainer.evaluate(tf.constant(-1))
         if task.predictions is None:
             raise SettingsError(f"{run.data.name}: the validation split is empty")
-        return task.predictions, PurePath(path).name, time.monotonic() - began, _device(strategy, place)
+        return task.predictions, path, time.monotonic() - began, _device(strategy, place)
 
 
 def _restore(model: tf_keras.Model, path: str) -> None:
@@ -369,13 +394,14 @@ class _Stopper:
     A preempted TPU asks too: TensorFlow's PreemptionWatcher hears of it from the TPU's coordination service.
     """
 
-    def __init__(self, stop: Stop, devices: Devices) -> None:
+    def __init__(self, stop: Stop, hold: Hold, devices: Devices) -> None:
         self.controller: Any = None
-        self._stop, self._several = stop, devices.workers > 1
+        self._stop, self._hold, self._several = stop, hold, devices.workers > 1
         self._watcher = tf.distribute.experimental.PreemptionWatcher() if devices.strategy == "tpu" else None
 
     def after_loop(self, _: Mapping[str, Any]) -> None:
         """After each inner loop of training; all workers stop where one is asked to, since saving takes them all."""
+        self._hold(False)
         reason = self._reason()
         if self._several and not reason and _anyone(False):
             reason = "another worker was asked to stop"
@@ -387,6 +413,7 @@ class _Stopper:
 
     def during_validation(self, _: int) -> None:
         """After each batch of a validation; several workers finish it, to stay together."""
+        self._hold(False)
         if not self._several and (reason := self._reason()):
             raise Interrupted(reason)
 
@@ -422,15 +449,46 @@ def _refuse_another_run(strategy: tf.distribute.Strategy, what: str) -> None:
         )
 
 
+def is_desertion(error: BaseException | None) -> bool:
+    """Whether an error means that another of the workers that train together is gone, and nothing else is wrong.
+
+    TensorFlow has no class for it, and a fault of this worker's own data aborts its collectives too: kind and text
+    together tell them apart.
+    """
+    while error is not None:
+        if isinstance(error, _GONE) and any(mark in str(error) for mark in _DESERTIONS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class _Saves:
+    """Asks for leave before a checkpoint is saved; after the first, those of earlier attempts are needed no more."""
+
+    def __init__(self, hold: Hold, place: Place) -> None:
+        self._hold = hold
+        self._origins = list(place.origins) if place.devices.chief else []
+
+    def before(self) -> None:
+        """A checkpoint is about to be written."""
+        self._hold(True)
+
+    def after(self) -> None:
+        """It was, and is whole."""
+        while self._origins:
+            checkpoints.drop_training(Path(self._origins.pop()))
+
+
 class _Runner(train_lib.OrbitExperimentRunner):
     """The Garden's, with every worker going on from the chief's checkpoint; the Garden's others would begin anew.
 
     Args:
       origin: path and step of the checkpoint to go on from.
+      saves: is told of checkpoints.
     """
 
-    def __init__(self, *args: Any, origin: tuple[str, int] | None, **kwargs: Any) -> None:
-        self._origin = origin
+    def __init__(self, *args: Any, origin: tuple[str, int] | None, saves: _Saves, **kwargs: Any) -> None:
+        self._origin, self._saves = origin, saves
         super().__init__(*args, **kwargs)
 
     def _maybe_build_checkpoint_manager(self) -> tf.train.CheckpointManager:
@@ -443,23 +501,37 @@ class _Runner(train_lib.OrbitExperimentRunner):
             checkpoint_interval=trainer.checkpoint_interval,
             init_fn=self.trainer.initialize,
             last_checkpoint_step=self._origin[1] if self._origin else None,
-            origin=self._origin[0] if self._origin else None,
+            origin=self._origin,
+            saves=self._saves,
         )
 
 
 class _Manager(tf.train.CheckpointManager):
-    """TensorFlow's, told which checkpoint to go on from, since a worker's own folder may hold none."""
+    """TensorFlow's, told which checkpoint to go on from, since that is in another folder."""
 
-    def __init__(self, *args: Any, origin: str | None, **kwargs: Any) -> None:
-        self._origin = origin
+    def __init__(self, *args: Any, origin: tuple[str, int] | None, saves: _Saves, **kwargs: Any) -> None:
+        self._origin, self._saves = origin, saves
+        self._saved = origin[1] if origin else None
         super().__init__(*args, **kwargs)
 
     def restore_or_initialize(self) -> str | None:
         """See :class:`tf.train.CheckpointManager`."""
         if self._origin is None:
             return super().restore_or_initialize()
-        self.checkpoint.restore(self._origin)
-        return self._origin
+        self.checkpoint.restore(self._origin[0])
+        return self._origin[0]
+
+    def save(self, checkpoint_number: Any = None, check_interval: bool = True, options: Any = None) -> str | None:
+        """See :class:`tf.train.CheckpointManager`; called after each inner loop, it mostly writes nothing."""
+        step = int(checkpoint_number)
+        due = self._saved is None or step >= self._saved + (self.checkpoint_interval if check_interval else 1)
+        if not due:
+            return None
+        self._saves.before()
+        path = super().save(checkpoint_number, check_interval, options)
+        self._saved = step
+        self._saves.after()
+        return path
 
 
 class _Controller(orbit.Controller):

@@ -53,7 +53,7 @@ def run(
     with mirroring.mirror(mode, name, workspace.store, console) as mirror:
         mirror.catch_up(plan)
         if how.train and not (failures and how.fail_fast):
-            failures += conducting.conduct(workspace, plan, console, mirror, how.fail_fast)
+            failures += conducting.conduct(workspace, plan, console, mirror, _joined(workspace, plan), how.fail_fast)
         if not workspace.devices.chief:
             return
         drawn = draw()
@@ -64,3 +64,8 @@ def run(
         click.echo(f"Written: {len(drawn.files)} files, {where}")
     if failures:
         raise SystemExit(1)
+
+
+def _joined(workspace: Workspace, plan: Plan) -> str:
+    """Name under which workers join to carry out a plan, whatever rows and seeds: its studies' and profile's."""
+    return " ".join([*(study.name for study in plan.studies), workspace.profile.name])

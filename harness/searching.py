@@ -289,7 +289,7 @@ class Search:
     def _prune(self, trial: optuna.Trial, point: Point, reason: str) -> None:
         trial.set_user_attr(storing.STEPS, self.store.state(point.run.id).step)
         self._end(trial, TRAINED, TrialState.PRUNED, reason)
-        _keep_last_checkpoint(self.store, point.run.id)
+        self.store.attempts(point.run.id).keep_furthest()
 
     def _tell_record(self, trial: optuna.Trial, record: RunRecord, point: Point, source: str) -> None:
         """Tells a trial what its run's record says."""
@@ -355,12 +355,3 @@ def _name(trial: optuna.Trial, point: Point) -> str:
 
 def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _keep_last_checkpoint(store: Store, run_id: str) -> None:
-    """Leaves, of a run that was ended early, just what it could go on from."""
-    folder = store.checkpoints(run_id)
-    steps = sorted(int(path.stem.removeprefix("ckpt-")) for path in folder.glob("ckpt-*.index"))
-    for step in steps[:-1]:
-        for path in folder.glob(f"ckpt-{step}.*"):
-            path.unlink(missing_ok=True)

@@ -1,11 +1,10 @@
 """Files under `results/runs/`: one folder a run, each file written whole or not at all; a record never twice.
 
-results/runs/<id>/record.json                     the record, written last
-results/runs/<id>/predictions-<protocol>.parquet  per-video predictions, hashed in the record
-results/runs/<id>/evaluation-<protocol>.json      an evaluation added later
-results/runs/<id>/checkpoints/                    while it trains its last checkpoints, then its weights
-results/runs/<id>/curve.jsonl, failure.json       while it has no record: see harness/attempts.py
-results/runs/<id>/log.txt                         what the libraries said while it trained
+results/runs/<id>/record.json                 the record, written last; names the files of attempts that belong to it
+results/runs/<id>/evaluation-<protocol>.json  an evaluation added later
+results/runs/<id>/attempts/<number>/          what one attempt at the run wrote: see harness/attempts.py
+
+Records of before attempts had folders name files in the run's own folder.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ import functools
 import hashlib
 import io
 import json
-import shutil
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
 from harness import excerpts, files, forking, hits, records
-from harness.attempts import Attempts, State
+from harness.attempts import FOLDER, Attempt, Attempts, State
 from harness.excerpts import Excerpt, Excerpting
 from harness.experiment import TRAIN_STEPS
 from harness.hits import Hits, Reading
@@ -33,6 +32,9 @@ from harness.records import Evaluation, RecordError, RunRecord
 
 RECORD = "record.json"
 _AT_ONCE = 250  # records that a process reads before it hands them over
+# What a record may call a file: one of an attempt's, or as it was before attempts had folders.
+_FILE = re.compile(rf"({FOLDER}/\d{{1,9}}/)?[^/\\\0]+")
+_WEIGHTS = re.compile(rf"({FOLDER}/\d{{1,9}}/)?checkpoints/[^/\\\0]+")
 
 
 class AlreadyThereError(RecordError):
@@ -58,37 +60,59 @@ class Store:
         """Folder of one run."""
         return self.runs / run_id
 
-    def checkpoints(self, run_id: str) -> Path:
-        """Folder of a run's checkpoints."""
-        return self.folder(run_id) / "checkpoints"
-
-    def weights(self, record: RunRecord) -> Path:
-        """Path of what is left of a run's training: the network's weights, as TensorFlow names a checkpoint."""
-        return self.checkpoints(record.id).absolute() / f"weights-{record.settings[TRAIN_STEPS]}"
-
-    def drop_training_checkpoints(self, run_id: str) -> None:
-        """Removes what only going on with the training needs; the weights stay."""
-        folder = self.checkpoints(run_id)
-        self.drop_unfinished_checkpoints(run_id)
-        for path in (*folder.glob("ckpt-*"), folder / "checkpoint"):
-            path.unlink(missing_ok=True)
-
-    def drop_unfinished_checkpoints(self, run_id: str) -> None:
-        """Removes what a kill left of a checkpoint that was being written."""
-        for path in self.checkpoints(run_id).glob("*_temp"):
-            shutil.rmtree(path, ignore_errors=True)
-
     def attempts(self, run_id: str) -> Attempts:
-        """What is kept of a run while it has no record."""
+        """All attempts at a run."""
         return Attempts(self.folder(run_id))
 
+    def attempt(self, run_id: str, number: int) -> Attempt:
+        """One attempt at a run."""
+        return self.attempts(run_id)[number]
+
     def state(self, run_id: str) -> State:
-        """Where a run stands."""
+        """Where a run stands, as far as its files tell."""
         return State("done") if self.has(run_id) else self.attempts(run_id).state()
 
-    def log(self, run_id: str, task_index: int = 0) -> Path:
-        """File of what the libraries said while the run was carried out; one for each of several workers."""
-        return self.folder(run_id) / (f"log-{task_index}.txt" if task_index else "log.txt")
+    def weights(self, record: RunRecord) -> Path:
+        """Absolute path of what is left of a run's training: the network's weights, as TensorFlow names a checkpoint.
+
+        Raises:
+          RecordError: the record names something else.
+        """
+        return self.weights_file(record).absolute()
+
+    def weights_file(self, record: RunRecord) -> Path:
+        """The same path, below :attr:`root`.
+
+        Raises:
+          RecordError: the record names something else.
+        """
+        old = f"checkpoints/weights-{record.settings[TRAIN_STEPS]}"
+        return self._named(record, str(record.provenance.get("weights", old)), _WEIGHTS)
+
+    def predictions_file(self, record: RunRecord | Excerpt, protocol: str) -> Path:
+        """Path of a run's predictions file under a protocol.
+
+        Raises:
+          RecordError: the run was not evaluated under it, or the record names something else.
+        """
+        evaluation = record.evaluations.get(protocol)
+        if evaluation is None:
+            known = ", ".join(record.evaluations)
+            raise RecordError(f"run {record.id}: not evaluated under {protocol}, only under {known}")
+        return self._named(record, evaluation.predictions, _FILE)
+
+    def _named(self, record: RunRecord | Excerpt, name: str, expected: re.Pattern[str]) -> Path:
+        """A file that a record names; never one outside the run's folder."""
+        if not expected.fullmatch(name) or PurePosixPath(name).name in ("", ".", ".."):
+            raise RecordError(
+                f"{self.folder(record.id) / RECORD}: names a file {name[:100]!r}: expected one of the run's, NAME or "
+                f"{FOLDER}/NUMBER/NAME"
+            )
+        return self.folder(record.id) / name
+
+    def name_of(self, run_id: str, path: str) -> str:
+        """What a record of the run calls a file in its folder: "attempts/4/checkpoints/weights-256"."""
+        return Path(path).absolute().relative_to(self.folder(run_id).absolute()).as_posix()
 
     def has(self, run_id: str) -> bool:
         """Whether the run has a record."""
@@ -96,7 +120,7 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second process from training into the same folder; the system lets go when the process ends.
+        """Keeps a second process from importing into the same folder; the system lets go when the process ends.
 
         Raises:
           RecordError: another process holds it.
@@ -107,18 +131,17 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RecordError(
-                    f"{self.root}: another process is training into it; wait for it, or choose another --results"
+                    f"{self.root}: another process is importing into it; wait for it, or choose another --results"
                 ) from None
             yield
 
-    def write_predictions(self, run_id: str, protocol: str, table: pd.DataFrame) -> tuple[str, str]:
-        """Writes the predictions file of a protocol; name of the file and its SHA-256."""
-        name = f"predictions-{protocol}.parquet"
-        path = self.folder(run_id) / name
+    def write_predictions(self, run_id: str, protocol: str, table: pd.DataFrame, attempt: int = 0) -> tuple[str, str]:
+        """Writes the predictions file of a protocol; what a record calls it, and its SHA-256."""
+        path = self.attempt(run_id, attempt).predictions(protocol)
         content = io.BytesIO()
         table.to_parquet(content, index=False)
         files.replace(path, content.getvalue())
-        return name, file_hash(path)
+        return self.name_of(run_id, str(path)), file_hash(path)
 
     def write(self, record: RunRecord) -> Path:
         """Writes a record.
@@ -126,7 +149,12 @@ class Store:
         Raises:
           AlreadyThereError: the run has a record.
         """
-        return self._write_once(self.folder(record.id) / RECORD, records.to_json(record))
+        path = self.folder(record.id) / RECORD
+        try:
+            return _create(path, records.to_json(record))
+        except FileExistsError:
+            there = _attempt_that_recorded(path)
+            raise AlreadyThereError(_two_writers(path, "recorded", there, record.provenance.get("attempt"))) from None
 
     def write_evaluation(self, record: RunRecord, evaluation: Evaluation) -> Path:
         """Adds an evaluation under another protocol to a run that has a record.
@@ -135,15 +163,12 @@ class Store:
           AlreadyThereError: the run was evaluated under it before.
         """
         path = self.folder(record.id) / f"evaluation-{evaluation.protocol}.json"
-        if evaluation.protocol in self.read(record.id).evaluations:
-            raise AlreadyThereError(f"{path}: the run was evaluated under this protocol before")
-        return self._write_once(path, records.evaluation_to_json(record.identity, evaluation))
-
-    def _write_once(self, path: Path, content: Mapping[str, Any]) -> Path:
-        try:
-            return files.create(path, json.dumps(content, indent=1, allow_nan=False).encode())
-        except FileExistsError:
-            raise AlreadyThereError(f"{path}: written by another process in the meantime") from None
+        there = self.read(record.id).evaluations.get(evaluation.protocol)
+        if there is None:
+            with contextlib.suppress(FileExistsError):
+                return _create(path, records.evaluation_to_json(record.identity, evaluation))
+            there = self.read(record.id).evaluations[evaluation.protocol]
+        raise AlreadyThereError(_two_writers(path, "evaluated", *map(_attempt_of, (there, evaluation))))
 
     def read(self, run_id: str) -> RunRecord:
         """The record of a run, with the evaluations added to it later.
@@ -174,6 +199,11 @@ class Store:
         for protocol in record.evaluations:
             self._predictions(record, protocol)
         return record
+
+    @property
+    def next_attempt(self) -> int:
+        """A number that no attempt at any run has, nor a lower one than any has: 0 where there is none."""
+        return 1 + max((n for folder in self.runs.glob("*") for n in Attempts(folder).numbers), default=-1)
 
     def ids(self) -> list[str]:
         """Ids of the runs that have a record, sorted."""
@@ -249,15 +279,11 @@ class Store:
 
     def _predictions(self, record: RunRecord | Excerpt, protocol: str) -> bytes:
         """The content of a predictions file, held against its record."""
-        evaluation = record.evaluations.get(protocol)
-        if evaluation is None:
-            known = ", ".join(record.evaluations)
-            raise RecordError(f"run {record.id}: not evaluated under {protocol}, only under {known}")
-        path = self.folder(record.id) / Path(evaluation.predictions).name
+        path = self.predictions_file(record, protocol)
         if not path.is_file():
             raise RecordError(f"{path}: missing, though the record names it")
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != evaluation.predictions_sha256:
+        if hashlib.sha256(content).hexdigest() != record.evaluations[protocol].predictions_sha256:
             raise RecordError(f"{path}: changed since the record was written (SHA-256 differs)")
         return content
 
@@ -456,6 +482,30 @@ def _lines(record: RunRecord | Excerpt) -> Iterator[dict[str, Any]]:
             "replicas": record.replicas,
             "cut": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in record.cut.items()),
         }
+
+
+def _create(path: Path, content: Mapping[str, Any]) -> Path:
+    return files.create(path, json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+def _attempt_that_recorded(path: Path) -> int | None:
+    with contextlib.suppress(RecordError):
+        return records.from_json(_load(path), str(path)).provenance.get("attempt")
+    return None
+
+
+def _attempt_of(evaluation: Evaluation) -> int | None:
+    """Number of the attempt that made an evaluation; None for one of before attempts had folders."""
+    folder, _, rest = evaluation.predictions.partition("/")
+    number = rest.partition("/")[0]
+    return int(number) if folder == FOLDER and number.isdecimal() else None
+
+
+def _two_writers(path: Path, did: str, there: int | None, other: int | None) -> str:
+    """One line that names the attempts at a file that only one may write."""
+    first = "another process" if there is None else f"attempt {there}"
+    second = "this one" if other is None else f"attempt {other}"
+    return f"{path}: {first} {did} the run already, {second} would write it too"
 
 
 def _load(path: Path) -> Any:

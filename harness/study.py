@@ -26,6 +26,7 @@ Examples:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--list", "list_only", is_flag=True, help="Name the studies there are, then stop.")
 @options.training_on_several
+@options.sharing
 @options.folders
 @options.plots
 @options.repeats
@@ -52,7 +53,7 @@ def main(
     """
     from rich.console import Console
 
-    from harness import catalog, conducting
+    from harness import catalog, describing
 
     if list_only:
         for name, study in catalog.studies().items():
@@ -70,7 +71,7 @@ def main(
     workspace = options.workspace(**flags, purpose="plan" if plan_only else "train")  # type: ignore[arg-type]
     plan = workspace.plan(studies, range(seeds))
     plan.refuse_mixed_protocols()
-    conducting.describe(workspace, plan, console)
+    describing.describe(workspace, plan, console)
     if plan_only:
         return
     from harness import gathering, outputs, running

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ablations import figure2
 from ablations.toggles import AXES
-from harness import conducting, mirroring, outputs, precompiling, rendering, sweep_figure, sweep_report, terminal
+from harness import conducting, describing, mirroring, outputs, precompiling, rendering, sweep_figure, sweep_report, terminal
 from harness import console as console_
 from harness import sweep_storage as storing
 from harness.conducting import Conductor, Outcome
@@ -185,7 +185,7 @@ class Asked:
         planned = self._planned(point, name)
         if planned.fault:
             return Outcome({"event": "failed"}, f"{name}: {planned.fault}")
-        conducting.refuse_small_disk(self.workspace, Plan((), (planned,), {}))
+        describing.refuse_small_disk(self.workspace, Plan((), (planned,), {}))
         try:
             precompiling.refuse_too_large(self.workspace, [] if planned.done else [planned], console, live=False)
         except precompiling.UnfitError as error:  # of this point alone: others may fit

@@ -43,9 +43,9 @@ def write(workspace: Workspace, studies: Sequence[Study], count: int) -> list[st
 
 
 def _write(store: Store, run: Run, cost: Cost, generator: np.random.Generator) -> str:
-    folder = store.folder(run.id)
-    folder.mkdir(parents=True)
-    path = folder / f"predictions-{run.protocol.name}.parquet"
+    attempt = store.attempt(run.id, 0)
+    attempt.folder.mkdir(parents=True)
+    path = attempt.predictions(run.protocol.name)
     table = _predictions(generator)
     table.to_parquet(path, index=False)
     hits = np.stack(table["top_class"].to_list()) == table["label"].to_numpy()[:, None]
@@ -61,14 +61,14 @@ def _write(store: Store, run: Run, cost: Cost, generator: np.random.Generator) -
         loss=float(table["loss"].mean()),
         checkpoint="weights-1",
         seconds=1.0,
-        predictions=path.name,
+        predictions=store.name_of(run.id, str(path)),
         predictions_sha256=file_hash(path),
         provenance={"commit": "synthetic"},
     )
     costs = {"params": cost.params, "multiply_adds": cost.multiply_adds, "train_steps": 1, "train_seconds": 1.0}
     curve = tuple({"split": "train", "step": step, "seconds": 1.0, "loss": 1.0, "top1": 0.5} for step in range(1, 25))
     record = records.of_run(run, costs, curve, evaluation, {"commit": "synthetic"})
-    (folder / RECORD).write_text(json.dumps(records.to_json(record)))
+    (store.folder(run.id) / RECORD).write_text(json.dumps(records.to_json(record)))
     return run.id
 
 

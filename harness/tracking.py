@@ -7,7 +7,7 @@ A tracker is told plain mappings with an "event":
 "attempt": its training begins, at a "step". "run", "step".
 "train", "validation": a point of its curve. "run", "split", "step", and the metrics.
 "recorded": its record is written. "run", "folder" (of its files), "record" (plain data).
-"failed", "interrupted": it ended without one. "run", "error" or "reason" (one line).
+"failed", "interrupted", "lost" (another worker has it): it ended without one. "run", "error" or "reason" (one line).
 "study": the table is written. "group", "title", "columns", "rows", "files" (paths); "marker" (file) gets the "digest"
   once it is mirrored.
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import math
 import os
 import queue
@@ -57,8 +58,7 @@ _ACCESS = (
     "INSECURE_DISABLE_SSL",
 )
 _NO_METRICS = ("step", "done", "total")
-_LAST = ("recorded", "failed", "interrupted")
-_RECORDS = ("record.json", "predictions-*.parquet", "evaluation-*.json")
+_LAST = ("recorded", "failed", "interrupted", "lost")
 
 
 class Tracker(Protocol):
@@ -149,6 +149,7 @@ class Wandb:
             "recorded": self._recorded,
             "failed": self._ended,
             "interrupted": self._ended,
+            "lost": self._ended,
             "study": self._study,
         }
         if event["event"] in kinds:
@@ -216,7 +217,7 @@ class Wandb:
             for point in record["curve"]:
                 self._point({"run": event["run"], **point})
         self._run.summary.update(_numbers(record) | {"state": "done"})
-        self._upload(f"run-{event['run']}", RUN_RECORD, _kept(folder), {"identity": record["identity"]})
+        self._upload(f"run-{event['run']}", RUN_RECORD, _kept(folder, record), {"identity": record["identity"]})
         self._finish(0)
         files.replace(folder / MIRRORED, f"{self._mode}\n".encode())
 
@@ -235,19 +236,18 @@ class Wandb:
         table = wandb.Table(columns=list(event["columns"]), data=rows, allow_mixed_types=True)
         figures = {f"figure/{path.stem}": wandb.Image(str(path)) for path in paths if path.suffix == ".png"}
         self._run.log({"table": table, **figures})
-        self._upload(f"study-{_artifact_name(event['group'])}", "study", paths, {})
+        self._upload(f"study-{_artifact_name(event['group'])}", "study", {path.name: path for path in paths}, {})
         self._finish(0)
         if "marker" in event:
             files.replace(Path(event["marker"]), event["digest"].encode())
 
-    def _upload(self, name: str, kind: str, paths: Iterable[Path], about: Mapping[str, Any]) -> None:
+    def _upload(self, name: str, kind: str, paths: Mapping[str, Path], about: Mapping[str, Any]) -> None:
         import wandb
 
-        paths = list(paths)
-        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+        hashes = {file: hashlib.sha256(path.read_bytes()).hexdigest() for file, path in paths.items()}
         artifact = wandb.Artifact(name, kind, metadata={**about, "sha256": hashes, "group": self._group})
-        for path in paths:
-            artifact.add_file(str(path), name=path.name)
+        for file, path in paths.items():
+            artifact.add_file(str(path), name=file)
         logged = self._run.log_artifact(artifact)
         if self._mode == "online":
             logged.wait()
@@ -271,8 +271,12 @@ def _artifact_name(text: str) -> str:
     return re.sub(r"[^\w.-]", "-", text)[:100]
 
 
-def _kept(folder: Path) -> list[Path]:
-    return [path for pattern in _RECORDS for path in sorted(folder.glob(pattern))]
+def _kept(folder: Path, record: Mapping[str, Any]) -> dict[str, Path]:
+    """The files of a record, by what it calls them; not what other attempts at the run may have left."""
+    added = sorted(folder.glob("evaluation-*.json"))
+    evaluations = [*record["evaluations"].values(), *(json.loads(path.read_text()) for path in added)]
+    names = ["record.json", *(path.name for path in added), *(str(one["predictions"]) for one in evaluations)]
+    return {name: folder / name for name in names}
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ Examples:
 @click.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
 @options.cell
 @options.training
+@options.sharing
 @options.folders
 @options.toggle_files
 @click.option("--parent", metavar="RUN", help="Start from the checkpoint of this run (its id, or the start of it).")
@@ -50,7 +51,7 @@ def main(
     """
     from rich.console import Console
 
-    from harness import catalog, conducting, experiment, mirroring
+    from harness import catalog, conducting, describing, experiment, mirroring
     from harness.studies import Cell, Row, Study
 
     known = catalog.toggles(toggle_files)
@@ -68,7 +69,7 @@ def main(
     )
     study = Study("train", "One run", tuple(one.toggle for one in applied), (Row(1, "", applied),))
     plan = workspace.plan([study], [seed])
-    conducting.describe(workspace, plan, console)
+    describing.describe(workspace, plan, console)
     if plan_only:
         baseline = workspace.complete(Cell((), seed))
         for field, (before, after) in experiment.difference(baseline.settings, plan.runs[0].run.settings).items():
@@ -83,7 +84,7 @@ def main(
         raise SystemExit(1)
     if not workspace.devices.chief:
         return
-    conducting.describe_results(workspace.store, plan.runs[0].run.id, console)
+    describing.describe_results(workspace.store, plan.runs[0].run.id, console)
 
 
 if __name__ == "__main__":

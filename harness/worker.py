@@ -1,12 +1,14 @@
 """A process of its own that trains: the command that started it stays free of TensorFlow, and outlives a crash of it.
 
 Jobs go in through a pipe, events come out: plain mappings with an "event". What TensorFlow and the Garden print goes to
-the run's log file. SIGTERM asks the process to save a checkpoint and stop; Ctrl-C is the parent's to answer.
+the log file of the attempt. SIGTERM asks the process to save a checkpoint and stop; Ctrl-C is the parent's to answer.
+Whether the run is still this worker's only the parent knows: {"event": "held?", "now": bool} asks it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import multiprocessing
 import os
@@ -20,10 +22,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from harness.attempts import Interrupted
+from harness.attempts import Interrupted, LostError
 from harness.data.embedded import EmbeddedSpec
 from harness.devices import Devices, DevicesError
 from harness.experiment import Run, SettingsError
+from harness.following import WAIT
 from harness.garden_folder import GardenFolder
 from harness.records import RunRecord
 from harness.store import Store
@@ -31,10 +34,18 @@ from harness.store import Store
 Event = Mapping[str, Any]
 # Is shown every validation of a run that trains; a reason, one line, ends the run there.
 Watch = Callable[[Event], str | None]
+# Says whether the run is still this worker's: as known when it was last heard, or, where True, looking now.
+Held = Callable[[bool], bool]
+# Asked every second while a job goes on; an event ends it at once, and is its last.
+Over = Callable[[], Event | None]
 # The last event of a job.
-ENDS = ("done", "failed", "interrupted")
+ENDS = ("done", "failed", "interrupted", "lost")
 # Seconds that a process has to end what it is at once it was asked to stop: an inner loop, and writing a checkpoint.
-_GRACE = 120.0
+GRACE = 120.0
+# Seconds without a word after which a process hangs: compiling for a TPU and drawing data are over long before.
+SILENCE = 7200.0
+# Of Linux: the signal that a process gets when the one that started it ends.
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +60,7 @@ class Job:
       spec: how to draw the data set first where it is not there; None for a prepared one.
       results: the results folder.
       devices, parent: as in :class:`harness.runner.Place`.
+      attempt: number of the attempt at the run.
       garden: the folder to take in.
       watched: whether each validation waits for an answer: None to go on, or the reason to end the run there.
     """
@@ -62,12 +74,27 @@ class Job:
     parent: str | None = None
     garden: GardenFolder | None = None
     watched: bool = False
+    attempt: int = 0
 
 
 class Worker:
-    """Starts the process on the first job and again after it has died; a context manager that ends it."""
+    """Starts the process on the first job and again after it has died; a context manager that ends it.
 
-    def __init__(self) -> None:
+    Args:
+      target: what the process runs, given its end of the pipe; :func:`serve` unless a test says otherwise.
+      grace: seconds that the process has, once it was asked to stop, before it is killed.
+      silence: seconds without a word after which it is killed, and its run has failed.
+      wait: seconds that processes which train together have to meet.
+    """
+
+    def __init__(
+        self,
+        target: Callable[[Connection], None] | None = None,
+        grace: float = GRACE,
+        silence: float = SILENCE,
+        wait: float = WAIT,
+    ) -> None:
+        self._target, self._grace, self._silence, self._wait = target or serve, grace, silence, wait
         self._process: Any = None
         self._pipe: Connection | None = None
         self._asked = 0.0
@@ -94,38 +121,52 @@ class Worker:
         if self._process is not None and self._process.is_alive():
             os.kill(self._process.pid, signal.SIGTERM if self._training else signal.SIGKILL)
 
-    def events(self, job: Job, watch: Watch | None = None) -> Iterator[Event]:
+    def events(
+        self, job: Job, watch: Watch | None = None, held: Held = lambda _: True, over: Over = lambda: None
+    ) -> Iterator[Event]:
         """Carries out a job; the last event is one of :data:`ENDS`.
 
         Args:
           job: the job.
           watch: may end the run at a validation, whose checkpoint is saved by then; the last event is then an
             "interrupted" with "watched": True, and the process stays for the next job.
+          held: asked in between, and before anything is written; where it says no, the last event is "lost".
+          over: may end the job at once.
+
+        Where the other processes that train with this one are gone, or do not come, the last event is an "interrupted"
+        with "deserted": True; with "alone": True too where they never came.
         """
         pipe = self._connected()
         job = dataclasses.replace(job, watched=watch is not None)
         self._training = False
         if self._asked:  # between two jobs
             self.stop()
-        sent = False
+        sent, last, met = False, None, job.devices.workers == 1
         while True:
             try:
                 if not sent:
                     pipe.send(job)
                     sent = True
-                if not self._answers(pipe):
+                last = last or self._ended(pipe, job, over, met)
+                if last is not None:
                     self._process.kill()
                 event = pipe.recv()
+                met = True
+                if event["event"] == "held?":
+                    pipe.send(held(event["now"]))
+                    continue
                 self._training = self._training or event["event"] in ("attempt", "evaluate")
             except (EOFError, ConnectionError):
                 self._process.join()
-                yield self._died(Store(job.results).log(job.run.id, job.devices.task_index))
+                yield self._stopped() if self._asked else last or self._died(_log(job))
                 self._process = None
                 return
             if event["event"] in ENDS and job.devices.workers > 1:
                 # TensorFlow joins a cluster once in the life of a process.
-                self._process.join(timeout=_GRACE)
+                if event["event"] == "done" or (event["event"] == "interrupted" and not event.get("deserted")):
+                    self._process.join(timeout=self._grace)  # they take leave of one another
                 self._process.kill()
+                self._process.join()
                 self._process = None
             yield event
             if watch is not None and event["event"] == "validation":
@@ -139,26 +180,39 @@ class Worker:
         if self._process is None or not self._process.is_alive() or self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, other = context.Pipe()
-            self._process = context.Process(target=serve, args=(other,), daemon=True)
+            self._process = context.Process(target=self._target, args=(other,), daemon=True)
             self._process.start()
             other.close()
         return self._pipe
 
-    def _answers(self, pipe: Connection) -> bool:
-        """Waits for an event; false where a process that was asked to stop has not said anything for too long."""
+    def _ended(self, pipe: Connection, job: Job, over: Over, met: bool) -> Event | None:
+        """Waits for an event; the last one instead where the process is to be killed."""
+        silent = 0  # looks, not a clock: while this process itself is stopped, nobody counts
         while not pipe.poll(1.0):
-            if self._asked and time.monotonic() - self._asked > _GRACE:
-                return False
-        return True
+            silent += 1
+            if self._asked and time.monotonic() - self._asked > self._grace:
+                return self._stopped()
+            if (last := over()) is not None:
+                return last
+            if not met and silent >= self._wait:
+                reason = f"the other workers did not come within {self._wait:g} seconds"
+                return {"event": "interrupted", "reason": reason, "deserted": True, "alone": True}
+            if silent >= self._silence:
+                return _failed(f"said nothing for {self._silence / 3600:g} hours and was ended", _log(job))
+        return None
+
+    def _stopped(self) -> Event:
+        lost = "; the steps since its last checkpoint are lost" if self._training else ", nothing was trained yet"
+        return {"event": "interrupted", "reason": f"ended when it was asked to stop{lost}"}
 
     def _died(self, log: Path) -> Event:
-        if self._asked:
-            lost = "; the steps since its last checkpoint are lost" if self._training else ", nothing was trained yet"
-            return {"event": "interrupted", "reason": f"ended when it was asked to stop{lost}"}
         code = self._process.exitcode
         how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
-        hint = "; out of memory?" if code == -signal.SIGKILL else ""
-        return {"event": "failed", "error": f"the training process {how}{hint}", "traceback": f"see {log}"}
+        return _failed(how + ("; out of memory?" if code == -signal.SIGKILL else ""), log)
+
+
+def _failed(how: str, log: Path) -> Event:
+    return {"event": "failed", "error": f"the training process {how}", "traceback": f"see {log}"}
 
 
 class _WatchedInterrupted(Interrupted):
@@ -177,6 +231,7 @@ class _Asked:
 
 def serve(pipe: Connection) -> None:
     """The worker's main loop: runs until the other end of the pipe is closed, or it was asked to stop."""
+    _end_with_parent()
     # Ctrl-C reaches every process of a terminal: the parent decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Read when TensorFlow is imported, which happens below.
@@ -192,27 +247,51 @@ def serve(pipe: Connection) -> None:
                 return
 
 
+def _end_with_parent() -> None:
+    """Asks Linux to kill this process when its parent is killed, which nobody else would tell it while it computes."""
+    parent = multiprocessing.parent_process()
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent.pid:
+        os._exit(1)
+
+
+def _log(job: Job) -> Path:
+    return Store(job.results).attempt(job.run.id, job.attempt).log(job.devices.task_index)
+
+
 def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
-    log = Store(job.results).log(job.run.id, job.devices.task_index)
+    log = _log(job)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         redirect_output(log)
         return _do(job, pipe, asked)
     except (BrokenPipeError, EOFError):
         raise
+    except LostError:
+        return {"event": "lost"}
     except Interrupted as stopped:
         watched = isinstance(stopped, _WatchedInterrupted)
         return {"event": "interrupted", "reason": str(stopped), "watched": watched}
     except Exception as error:
         traceback.print_exc()
+        if job.devices.workers > 1 and _is_desertion(error):
+            return {"event": "interrupted", "reason": "another worker is gone", "watched": False, "deserted": True}
         every = isinstance(error, DevicesError)
         return {"event": "failed", "error": one_line(error), "traceback": traceback.format_exc(), "every run": every}
+
+
+def _is_desertion(error: Exception) -> bool:
+    from harness import runner
+
+    return runner.is_desertion(error)
 
 
 def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
     from harness import execution, importing, runner
     from harness.data import embedded, manifest
-    from harness.runner import Place
 
     # Workers meet here, and TensorFlow takes the signal for itself when they do.
     runner.strategy_for(job.devices)
@@ -225,14 +304,13 @@ def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
         raise SettingsError(f"{job.data}: its content changed since the study was planned (other fingerprint)")
     pipe.send({"event": "build"})
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoints = str(store.checkpoints(run.id).absolute())
-        place = Place(str(job.data.absolute()), checkpoints, job.devices, job.parent, scratch)
+        attempt = store.attempt(run.id, job.attempt)
+        place = execution.place_of(store, run, attempt, job.data, job.devices, job.parent, scratch)
         report = _answered(pipe) if job.watched else pipe.send
-        how = described, place, store, report, lambda: asked.reason
+        how = described, place, store, attempt, report, lambda: asked.reason, _asking(pipe)
         record: RunRecord | None
         if job.kind == "evaluate":
-            store.write_evaluation(store.read(run.id), execution.evaluated(run, run.protocol, *how))
-            record = store.read(run.id)
+            record = execution.evaluate(run, *how)
         elif job.garden is not None:
             record = importing.take_in(run, job.garden, *how)
         else:
@@ -252,6 +330,17 @@ def _answered(pipe: Connection) -> Callable[[Event], None]:
             raise _WatchedInterrupted(reason)
 
     return report
+
+
+def _asking(pipe: Connection) -> Callable[[bool], None]:
+    """Asks the parent whether the run is still this worker's."""
+
+    def hold(now: bool) -> None:
+        pipe.send({"event": "held?", "now": now})
+        if not pipe.recv():
+            raise LostError("the run is another worker's meanwhile")
+
+    return hold
 
 
 def redirect_output(log: Path) -> None:

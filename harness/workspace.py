@@ -21,11 +21,13 @@ from harness.experiment import Cut, DataFacts, Profile, Run, SettingsError
 from harness.garden_folder import GardenFolder
 from harness.planning import Known
 from harness.records import Evaluation, RecordError, RunRecord
+from harness.sharing import Sharing
 from harness.store import Store
 from harness.studies import Cell, Study
 from harness.toggles import suggest
 
 EMBEDDED = "embedded"
+_ALONE = Sharing()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Workspace:
       keep: how many training checkpoints are kept of a run while it trains.
       repeat_short: whether a video shorter than a clip is played again from its start, or refused.
       garden: the folder to take in as a run, None to train.
+      sharing: how its runs are shared with other workers.
       preflight: whether a TPU is trained on only once the largest program is known to fit.
     """
 
@@ -80,6 +83,7 @@ class Workspace:
     garden: GardenFolder | None = None
     further: tuple[DataSet, ...] = ()
     preflight: bool = True
+    sharing: Sharing = _ALONE
 
     def assigned(self, studies: Sequence[Study]) -> dict[str, DataSet]:
         """Name of a study -> the data set it is trained on: the one with as many classes as the paper's.

@@ -25,7 +25,7 @@ SPEC = embedded.EmbeddedSpec()
 
 
 def train(folder: Path, data: Path, log: Path, steps: int | None, die_at: int | None) -> None:
-    """Trains row 3 in this process, notes the clips of each step, and dies at a step."""
+    """Trains row 3 in this process, a new attempt, notes the clips of each step, and dies at a step."""
     import tensorflow as tf
 
     from ablations.profiles import QUICK
@@ -33,7 +33,6 @@ def train(folder: Path, data: Path, log: Path, steps: int | None, die_at: int | 
     from harness import execution, experiment, task
     from harness.data import reader
     from harness.experiment import Cut
-    from harness.runner import Place
     from harness.store import Store
     from harness.workspace import facts
 
@@ -67,8 +66,9 @@ def train(folder: Path, data: Path, log: Path, steps: int | None, die_at: int | 
     often = {"trainer.checkpoint_interval": 16, "trainer.steps_per_loop": 8}
     run = dataclasses.replace(run, bookkeeping={**run.bookkeeping, **often})
     store = Store(folder)
-    place = Place(str(embedded.folder(SPEC, data)), str(store.checkpoints(run.id)))
-    record = execution.execute(run, described, place, store, report)
+    one = store.attempt(run.id, len(store.attempts(run.id).numbers))
+    place = execution.place_of(store, run, one, embedded.folder(SPEC, data))
+    record = execution.execute(run, described, place, store, one, report)
     print(json.dumps(record.provenance["resumed_at"]))
 
 

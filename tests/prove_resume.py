@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ class Seen:
     Attributes:
       records: id -> content of the record.
       began: id -> steps at which the attempts so far began.
-      checkpoint: id -> step of the last checkpoint.
+      checkpoint: id -> step of the furthest checkpoint.
     """
 
     records: dict[str, bytes]
@@ -41,17 +40,10 @@ class Seen:
 def look(runs: Path) -> Seen:
     """Looks at a folder of runs."""
     records = {path.parent.name: path.read_bytes() for path in runs.glob("*/record.json")}
-    begun = [path.parent for path in runs.glob("*/curve.jsonl")]
-    began = {folder.name: Attempts(folder).history().began for folder in begun}
-    return Seen(records, began, {folder.name: last_checkpoint(folder / "checkpoints") for folder in begun})
-
-
-def last_checkpoint(folder: Path) -> int:
-    """Step of the checkpoint that TensorFlow would go on from; 0 where there is none."""
-    named = folder / "checkpoint"
-    text = named.read_text() if named.exists() else ""
-    found = re.search(r'^model_checkpoint_path: "(?:.*/)?ckpt-(\d+)"', text, re.MULTILINE)
-    return int(found[1]) if found else 0
+    begun = {path.parents[2].name for path in runs.glob("*/attempts/*/curve.jsonl")}
+    attempts = {run_id: Attempts(runs / run_id) for run_id in begun}
+    began = {run_id: found.history().began for run_id, found in attempts.items()}
+    return Seen(records, began, {run_id: found.furthest for run_id, found in attempts.items()})
 
 
 def killed(command: list[str], after: float, victim: str, log: Path) -> bool:

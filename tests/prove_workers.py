@@ -75,8 +75,9 @@ def in_one_process(results: Path, data: Path, steps: int | None, videos: int | N
     described = embedded.ensure(spec, data)
     run = experiment.complete(Cell((), 0), QUICK, facts(described), Cut(steps, None, videos), replicas=2)
     store = Store(results)
-    place = runner.Place(str(embedded.folder(spec, data)), str(store.checkpoints(run.id)), Devices("mirrored"))
-    execution.execute(run, described, place, store, lambda event: None)
+    attempt = store.attempt(run.id, 0)
+    place = execution.place_of(store, run, attempt, embedded.folder(spec, data), Devices("mirrored"))
+    execution.execute(run, described, place, store, attempt, lambda event: None)
 
 
 def compared(one: Store, other: Store) -> dict[str, object]:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from harness import additive_study, conducting, evaluate, train
+from harness import additive_study, describing, evaluate, train
 from harness.data import embedded, indexing, manifest
 from harness.store import Store
 
@@ -178,7 +178,7 @@ def test_a_loss_that_diverges_is_said_with_its_steps(whole, tmp_path):
 
 
 def test_a_disk_that_cannot_hold_the_study_is_refused_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(conducting, "_free", lambda folder: 1_000_000)
+    monkeypatch.setattr(describing, "_free", lambda folder: 1_000_000)
     line = said(call(additive_study.main, tmp_path, "--plots", tmp_path / "plots", *CUT), 2)
     assert "checkpoints need 0.0" in line
     assert "0.00 GB are free: free some" in line
@@ -207,7 +207,7 @@ def of_row(store, number):
 def test_damaged_records_and_predictions_are_named_and_the_other_rows_go_on(study):
     run, store = study
     first, second = of_row(store, 1), of_row(store, 2)
-    record, predictions = store.folder(first) / "record.json", next(store.folder(second).glob("*.parquet"))
+    record, predictions = store.folder(first) / "record.json", next(store.folder(second).rglob("*.parquet"))
     kept = record.read_bytes(), predictions.read_bytes()
     record.write_bytes(kept[0].replace(b'"seed": 0', b'"seed": 5'))
     predictions.write_bytes(kept[1][:-1] + b"x")
@@ -228,7 +228,7 @@ def test_damaged_records_and_predictions_are_named_and_the_other_rows_go_on(stud
 def test_damaged_weights_are_named(study):
     _, store = study
     first = of_row(store, 1)
-    data = next(store.checkpoints(first).glob("weights-2.data*"))
+    data = next(store.folder(first).rglob("weights-2.data*"))
     kept = data.read_bytes()
     flipped(data)
     line = said(call(evaluate.main, store.root.parent, first, "--views", "1x1"), 1)
@@ -237,8 +237,8 @@ def test_damaged_weights_are_named(study):
     assert "1x1@32: top-1" in said(call(evaluate.main, store.root.parent, first, "--views", "1x1"), 0)
 
 
-def test_two_processes_in_one_folder(study):
+def test_a_folder_that_another_storage_keeps(study, tmp_path):
     run, store = study
-    with store.locked():
-        line = said(run("1-4"), 2)
-    assert "another process is training into it; wait for it, or choose another --results" in line
+    url = f"sqlite:///{tmp_path}/other.db"
+    line = said(run("1-4", "--storage", url), 2)
+    assert f"{store.runs}: its runs are kept by queue.db, not {url}: say the same --storage, or remove" in line

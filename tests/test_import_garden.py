@@ -21,7 +21,6 @@ from harness.data import embedded
 from harness.devices import Devices
 from harness.experiment import Cut, DataFacts, Protocol
 from harness.garden_folder import GardenFolderError
-from harness.runner import Place
 from harness.store import Store
 from harness.studies import Cell
 from harness.workspace import facts
@@ -43,7 +42,7 @@ class Trained:
     folder: Path
 
     def place(self, store, run):
-        return Place(str(self.data), str(store.checkpoints(run.id)))
+        return execution.place_of(store, run, store.attempt(run.id, 0), self.data)
 
     def taken(self, folder=None, views=(1, 1), checkpoint=None):
         """The folder as a run, and what it holds."""
@@ -52,7 +51,9 @@ class Trained:
 
     def take_in(self, store, folder=None, **how):
         run, found = self.taken(folder, **how)
-        return importing.take_in(run, found, self.manifest, self.place(store, run), store, silent)
+        return importing.take_in(
+            run, found, self.manifest, self.place(store, run), store, store.attempt(run.id, 0), silent
+        )
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,7 @@ def test_its_record_says_who_trained_it_and_agrees_with_the_gardens_own_validati
     assert evaluation.top1 == pytest.approx(float(theirs["top_1_accuracy"]))
     assert evaluation.top5 == pytest.approx(float(theirs["top_5_accuracy"]))
     assert evaluation.checkpoint == "weights-2"
+    assert record.provenance["weights"] == "attempts/0/checkpoints/weights-2"
     said = record.provenance
     assert (said["trained_by"], said["checkpoint"], said["steps_in_config"]) == ("Model Garden", "ckpt-2", 2)
     _, found = trained.taken()
@@ -149,14 +151,15 @@ def test_what_was_taken_in_is_evaluated_again_exported_and_trained_on(trained, s
     record = trained.take_in(store)
     again = records.run_of(record, Protocol(2, 1, 32), evaluation_batch=8)
     assert again.id == record.id
-    place = trained.place(store, again)
-    store.write_evaluation(record, execution.evaluated(again, again.protocol, trained.manifest, place, store, silent))
-    assert set(store.read(record.id).evaluations) == {"1x1@32", "2x1@32"}
+    attempt = store.attempt(again.id, 1)
+    place = execution.place_of(store, again, attempt, trained.data)
+    found = execution.evaluate(again, trained.manifest, place, store, attempt, silent)
+    assert set(found.evaluations) == {"1x1@32", "2x1@32"}
 
     child = dataclasses.replace(trained.run, settings={**trained.run.settings, "trainer.train_steps": 1})
     child = dataclasses.replace(child, parent=record.identity, protocol=Protocol(1, 1, 32))
-    place = dataclasses.replace(trained.place(store, child), parent=str(store.checkpoints(record.id) / "weights-2"))
-    made = execution.execute(child, trained.manifest, place, store, silent)
+    place = dataclasses.replace(trained.place(store, child), parent=str(store.weights(record)))
+    made = execution.execute(child, trained.manifest, place, store, store.attempt(child.id, 0), silent)
     assert made.parent == record.identity
 
     for run_id in (record.id, made.id):
@@ -213,7 +216,7 @@ def test_a_configuration_without_a_seed_is_taken_in(copied, trained):
 def test_another_network_than_the_checkpoints_is_named(copied, trained, store, changes, message):
     with pytest.raises(ValueError, match=message):
         trained.take_in(store, edited(copied, **changes))
-    assert not store.checkpoints(trained.taken(copied)[0].id).exists()
+    assert store.attempts(trained.taken(copied)[0].id).numbers == []
 
 
 def test_a_damaged_checkpoint_is_named(copied, trained, store):

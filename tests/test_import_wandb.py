@@ -101,13 +101,13 @@ def test_another_record_is_refused_by_name_and_kept(mirror, tmp_path):
 
 def test_what_an_interrupted_run_left_is_replaced(mirror, tmp_path):
     run = Store(tmp_path).folder(mirrored.run_id(1))
-    run.mkdir(parents=True)
-    (run / "predictions-10x3@32.parquet").write_text("of another time")
+    (run / "attempts/0").mkdir(parents=True)
+    (run / "attempts/0/predictions-10x3@32.parquet").write_text("of another time")
     assert call(mirror[1], "--results", tmp_path).exit_code == 0
     Store(tmp_path).checked(mirrored.run_id(1))
 
 
-@pytest.mark.parametrize("name", ["record.json", "predictions-10x3@32.parquet", "evaluation-1x1@32.json"])
+@pytest.mark.parametrize("name", ["record.json", "attempts/0/predictions-10x3@32.parquet", "evaluation-1x1@32.json"])
 def test_a_changed_file_is_refused_and_the_others_go_on(copied, tmp_path, name):
     folder = copied[1]
     path = staged(folder, mirrored.run_id(0), name)
@@ -183,8 +183,8 @@ def sealed(results, **changed):
         ({"checkpoint": b""}, "run-x: 'checkpoint': no file of a record has such a name"),
         ({"record.json": b"{"}, "run-x: record.json: not JSON"),
         ({"record.json": b'{"schema": 0}'}, "run-x: record.json: schema 0"),
-        ({"predictions-10x3@32.parquet": None}, r"predictions-10x3@32.parquet: missing, though the record names it"),
-        ({"predictions-10x3@32.parquet": b"x"}, "not the predictions that the record names"),
+        ({"attempts/0/predictions-10x3@32.parquet": None}, "parquet: missing, though the record names it"),
+        ({"attempts/0/predictions-10x3@32.parquet": b"x"}, "not the predictions that the record names"),
         ({"evaluation-1x1@32.json": b"[]"}, "evaluation-1x1@32.json: expected a JSON object"),
     ],
 )
@@ -239,7 +239,7 @@ class Api:
         def download(root, skip_cache):
             self.downloads.append(name)
             for file in found.names:
-                Path(root).mkdir(parents=True, exist_ok=True)
+                (Path(root) / file).parent.mkdir(parents=True, exist_ok=True)
                 (Path(root) / file).write_bytes(found.content(file))
             return root
 

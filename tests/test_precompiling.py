@@ -20,7 +20,7 @@ from test_tpu_results import BY, POD, SHORT, result
 from ablations import table2
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, FRAMES, R3D_RS
-from harness import additive_study, conducting, precompiling, slices, sweep_run
+from harness import additive_study, conducting, describing, precompiling, slices, sweep_run
 from harness.conducting import Outcome
 from harness.devices import Devices
 from harness.experiment import SettingsError
@@ -43,7 +43,7 @@ INSTALLED = compiler.installed
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
     monkeypatch.setattr(compiler, "installed", lambda: BY)
-    monkeypatch.setattr(conducting, "refuse_small_disk", lambda *_: None)
+    monkeypatch.setattr(describing, "refuse_small_disk", lambda *_: None)
 
 
 def quiet():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,9 @@ from official.core import train_utils
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DSTEM, EMA, RA, SD, SE
 from harness import execution, experiment, garden, records, runner
-from harness.attempts import Interrupted, RunError
+from harness.attempts import Interrupted, LostError, RunError
 from harness.data import embedded
 from harness.experiment import Cut, Protocol, SettingsError
-from harness.runner import Place
 from harness.store import Store
 from harness.studies import Cell
 from harness.task import VideoTask
@@ -44,16 +44,34 @@ def run_of(prepared, *applied, steps=2, seed=0, profile=QUICK, **cut):
     return dataclasses.replace(run, bookkeeping={**run.bookkeeping, **short})
 
 
-def place_of(prepared, store, run):
-    return Place(str(prepared[1]), str(store.checkpoints(run.id)))
+def next_attempt(store, run):
+    return store.attempt(run.id, max(store.attempts(run.id).numbers, default=-1) + 1)
+
+
+def place_of(prepared, store, run, attempt=None):
+    return execution.place_of(store, run, attempt or next_attempt(store, run), prepared[1])
+
+
+def left(store, run):
+    """The files that attempts at a run left, by their paths in its folder."""
+    folder = store.folder(run.id)
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def silent(event):
     del event
 
 
-def execute(prepared, store, run, report=silent):
-    return execution.execute(run, prepared[0], place_of(prepared, store, run), store, report)
+def execute(prepared, store, run, report=silent, **how):
+    """Another attempt at a run."""
+    attempt = next_attempt(store, run)
+    return execution.execute(run, prepared[0], place_of(prepared, store, run, attempt), store, attempt, report, **how)
+
+
+def evaluate(prepared, store, run, report=silent, **how):
+    """Another attempt at evaluating a run that is recorded."""
+    attempt = next_attempt(store, run)
+    return execution.evaluate(run, prepared[0], place_of(prepared, store, run, attempt), store, attempt, report, **how)
 
 
 def test_a_run_leaves_a_record_whose_numbers_come_from_its_predictions(prepared, store):
@@ -70,19 +88,23 @@ def test_a_run_leaves_a_record_whose_numbers_come_from_its_predictions(prepared,
     assert evaluation.top5 == np.mean([label in row for label, row in zip(labels, best, strict=True)])
     assert [point["step"] for point in record.curve if point["split"] == "train"] == [1, 2]
     assert evaluation.checkpoint == "weights-2"
-    left = sorted(path.name for path in store.checkpoints(run.id).iterdir())
-    assert left == ["weights-2.data-00000-of-00001", "weights-2.index"], "momentum and older steps are gone"
-    assert sorted(path.name for path in store.folder(run.id).iterdir()) == [
-        "checkpoints",
-        "predictions-10x3@32.parquet",
+    assert left(store, run) == [
+        "attempts/0/checkpoints/weights-2.data-00000-of-00001",
+        "attempts/0/checkpoints/weights-2.index",
+        "attempts/0/predictions-10x3@32.parquet",
         "record.json",
         "recorded",
-    ]
+    ], "momentum and older steps are gone"
+    assert record.provenance["attempt"] == 0
+    assert record.provenance["weights"] == "attempts/0/checkpoints/weights-2"
     assert record.provenance["resumed_at"] == []
     assert record.cut == {"steps": 2}
     assert execute(prepared, store, run, None) == record, "a run that is recorded is not trained again"
-    with pytest.raises(records.RecordError, match="written by another process"):
-        store.write(record)
+    twice = dataclasses.replace(record, provenance={**record.provenance, "attempt": 3})
+    with pytest.raises(
+        records.RecordError, match=r"/record.json: attempt 0 recorded the run already, attempt 3 would write it too$"
+    ):
+        store.write(twice)
 
 
 def test_one_seed_gives_the_same_predictions_and_another_seed_others(prepared, tmp_path):
@@ -122,14 +144,101 @@ def interrupted_at(prepared, store, run, step):
             reached.append(event["step"])
 
     with pytest.raises(Interrupted, match="asked"):
-        execution.execute(
-            run,
-            prepared[0],
-            place_of(prepared, store, run),
+        execute(
+            prepared,
             store,
+            run,
             report,
-            lambda: "asked to stop" if reached and reached[-1] == step else None,
+            stop=lambda: "asked to stop" if reached and reached[-1] == step else None,
         )
+
+
+def test_an_attempt_goes_on_from_the_furthest_before_it_and_then_removes_their_checkpoints(prepared, store):
+    run = run_of(prepared, steps=5)
+    interrupted_at(prepared, store, run, 3)
+    torn = store.attempt(run.id, 1)
+    shutil.copytree(store.attempt(run.id, 0).checkpoints, torn.checkpoints)
+    for path in torn.checkpoints.glob("ckpt-3.*"):
+        path.unlink()
+    began, held = [], []
+
+    def report(event):
+        if event["event"] == "attempt":
+            began.append(event)
+        if event["event"] == "train":
+            held.append((event["step"], [one.number for one in attempts.all() if any(one.checkpoints.glob("ckpt-*"))]))
+
+    attempts = store.attempts(run.id)
+    record = execute(prepared, store, run, report)
+    assert began == [{"event": "attempt", "step": 3, "of": 0}], "the highest step, not the last attempt"
+    assert held == [(4, [0, 1]), (5, [2])]
+    assert record.provenance["resumed_at"] == [3]
+    assert [point["step"] for point in record.curve if point["split"] == "train"] == [1, 2, 3, 4, 5]
+    assert {name.split("/")[1] for name in left(store, run) if name.startswith("attempts/")} == {"2"}
+
+
+def test_a_run_of_before_attempts_had_folders_goes_on(prepared, store):
+    run = run_of(prepared, steps=4)
+    interrupted_at(prepared, store, run, 2)
+    folder, first = store.folder(run.id), store.attempt(run.id, 0)
+    for path in first.folder.iterdir():
+        path.rename(folder / path.name)
+    shutil.rmtree(folder / "attempts")
+    record = execute(prepared, store, run)
+    assert record.provenance["resumed_at"] == [2]
+    assert [point["step"] for point in record.curve if point["split"] == "train"] == [1, 2, 3, 4]
+    assert not (folder / "checkpoints").exists() or not any((folder / "checkpoints").iterdir())
+
+
+class Lease:
+    """Held until it was asked so many times whether it is now."""
+
+    def __init__(self, times):
+        self.left, self.asked = times, []
+
+    def __call__(self, now):
+        self.asked.append(now)
+        self.left -= now
+        if self.left < 0:
+            raise LostError("another's")
+
+
+def test_whether_the_run_is_still_its_own_is_asked_before_anything_is_written(prepared, store, tmp_path):
+    run, lease = run_of(prepared, steps=3), Lease(100)
+    execute(prepared, store, run, hold=lease)
+    # Three checkpoints, the weights, the predictions and the record.
+    assert lease.asked.count(True) == 3 + 1 + 1 + 1
+    assert lease.asked.count(False) >= 3
+    kept = {0: [], 1: ["ckpt-1"], 3: ["ckpt-2", "ckpt-3"], 4: ["ckpt-2", "ckpt-3", "weights-3"], 5: ["parquet"]}
+    for times, names in kept.items():
+        other = Store(tmp_path / str(times))
+        with pytest.raises(LostError):
+            execute(prepared, other, run, hold=Lease(times))
+        there = " ".join(left(other, run))
+        assert all(name in there for name in names), there
+        assert ("ckpt" in there, "weights" in there, "parquet" in there) == (times > 0, times > 3, times > 4)
+        assert not other.has(run.id)
+        assert other.state(run.id).name == "interrupted"
+
+
+def test_a_run_recorded_meanwhile_is_not_recorded_twice(prepared, store):
+    run = run_of(prepared)
+    slow, quick = store.attempt(run.id, 4), store.attempt(run.id, 6)
+
+    def overtaken(now):
+        if now and runner.trained(run, place_of(prepared, store, run, slow)) and not store.has(run.id):
+            execution.execute(run, prepared[0], place_of(prepared, store, run, quick), store, quick, silent)
+
+    with pytest.raises(records.RecordError, match="attempt 6 recorded the run already, attempt 4 would write it too"):
+        how = run, prepared[0], place_of(prepared, store, run, slow), store, slow, silent
+        execution.execute(*how, hold=overtaken)
+    record = store.read(run.id)
+    assert record.provenance["attempt"] == 6
+    # It went on from what the slow one had trained, which is the record's now.
+    assert record.provenance["weights"] == "attempts/4/checkpoints/weights-2"
+    assert runner.trained(run, place_of(prepared, store, run, quick)) == str(store.weights(record))
+    store.checked(run.id)
+    assert not any("attempts/4/predictions" in name for name in left(store, run))
 
 
 def test_a_run_that_is_asked_to_stop_saves_the_step_it_reached(prepared, store):
@@ -176,11 +285,12 @@ def test_a_stop_in_a_validation_saves_the_weights_that_train_not_their_average(p
             events.append(event)
 
     with pytest.raises(Interrupted):
-        execution.execute(run, prepared[0], place_of(prepared, store, run), store, report, asked)
+        execute(prepared, store, run, report, stop=asked)
     other = Store(tmp_path / "other")
     interrupted_at(prepared, other, run, 2)
     stopped, expected = (
-        tf.train.load_checkpoint(runner.last_checkpoint(str(at.checkpoints(run.id)))[0]) for at in (store, other)
+        tf.train.load_checkpoint(runner.last_checkpoint(str(at.attempt(run.id, 0).checkpoints))[0])
+        for at in (store, other)
     )
     for name in expected.get_variable_to_shape_map():
         if name.endswith("VARIABLE_VALUE"):
@@ -190,7 +300,7 @@ def test_a_stop_in_a_validation_saves_the_weights_that_train_not_their_average(p
 def test_what_a_kill_left_of_a_checkpoint_is_removed(prepared, store):
     run = run_of(prepared, steps=4)
     interrupted_at(prepared, store, run, 2)
-    torn = store.checkpoints(run.id) / "ckpt-3_temp"
+    torn = store.attempt(run.id, 0).checkpoints / "ckpt-3_temp"
     torn.mkdir()
     (torn / "part-00000").write_text("half of it")
     assert execute(prepared, store, run).provenance["resumed_at"] == [2]
@@ -206,7 +316,7 @@ def test_weights_torn_by_a_kill_are_written_again_from_the_checkpoint(prepared, 
 
     with pytest.raises(KeyboardInterrupt):
         execute(prepared, store, run, last_straw)
-    data = store.checkpoints(run.id) / "weights-2.data-00000-of-00001"
+    data = store.attempt(run.id, 0).checkpoints / "weights-2.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:1000])
     seen = []
     execute(prepared, store, run, seen.append)
@@ -231,20 +341,20 @@ def test_a_run_stopped_after_its_last_step_is_only_evaluated(prepared, store):
 def test_a_checkpoint_that_tensorflow_lost_sight_of_is_found(prepared, store):
     run = run_of(prepared, steps=4)
     interrupted_at(prepared, store, run, 2)
-    (store.checkpoints(run.id) / "checkpoint").write_text("damaged by hand")
+    (store.attempt(run.id, 0).checkpoints / "checkpoint").write_text("damaged by hand")
     assert execute(prepared, store, run).provenance["resumed_at"] == [2]
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(prepared, store):
     run = run_of(prepared, steps=4)
     interrupted_at(prepared, store, run, 3)
-    data = store.checkpoints(run.id) / "ckpt-3.data-00000-of-00001"
+    data = store.attempt(run.id, 0).checkpoints / "ckpt-3.data-00000-of-00001"
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 255
     data.write_bytes(content)
     with pytest.raises(RunError, match=r"checkpoints/ckpt-3: damaged checkpoint, its checksums or its index do not"):
         execute(prepared, store, run)
-    for path in store.checkpoints(run.id).glob("ckpt-3.*"):
+    for path in store.attempt(run.id, 0).checkpoints.glob("ckpt-3.*"):
         path.unlink()
     assert execute(prepared, store, run).provenance["resumed_at"] == [2]
 
@@ -252,11 +362,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(prepared, stor
 def test_damaged_weights_are_named(prepared, store):
     run = run_of(prepared)
     record = execute(prepared, store, run)
-    index = store.checkpoints(run.id) / "weights-2.index"
+    index = store.attempt(run.id, 0).checkpoints / "weights-2.index"
     index.write_bytes(index.read_bytes()[:100])
     again = records.run_of(record, Protocol(1, 1, 32), evaluation_batch=8)
     with pytest.raises(RunError, match="weights-2: damaged checkpoint"):
-        execution.evaluated(again, again.protocol, prepared[0], place_of(prepared, store, run), store, silent)
+        evaluate(prepared, store, again)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_its_checkpoint_good(prepared, store):
@@ -270,7 +380,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_checkpoint_good(prepared
         RunError, match=r"the training loss of steps \d to \d is (nan|inf|[\d.e+]+), .* expected a number"
     ):
         execute(prepared, store, run)
-    path, step = runner.last_checkpoint(store.checkpoints(run.id))
+    path, step = runner.last_checkpoint(store.attempt(run.id, 0).checkpoints)
     values = tf.train.load_checkpoint(path)
     assert step < 6
     assert all(
@@ -284,7 +394,7 @@ def test_what_is_kept_of_a_training_checkpoint_is_its_network(prepared, store, t
     run = run_of(prepared, EMA.at(0.5), steps=4)
     interrupted_at(prepared, store, run, 3)
     place = dataclasses.replace(place_of(prepared, store, run), checkpoints=str(tmp_path))
-    checkpoint = store.checkpoints(run.id) / "ckpt-3"
+    checkpoint = store.attempt(run.id, 0).checkpoints / "ckpt-3"
     kept = tf.train.load_checkpoint(runner.shrink(run, str(checkpoint), place))
     whole = tf.train.load_checkpoint(str(checkpoint))
     assert not any("OPTIMIZER_SLOT" in name for name in kept.get_variable_to_shape_map())
@@ -309,13 +419,15 @@ def test_a_further_protocol_is_added_without_training(prepared, store):
     record = execute(prepared, store, run)
     again = records.run_of(record, Protocol(1, 1, 32), evaluation_batch=8)
     assert again.id == run.id
-    place = place_of(prepared, store, run)
-    store.write_evaluation(record, execution.evaluated(again, again.protocol, prepared[0], place, store, silent))
-    found = store.read(run.id)
+    found = evaluate(prepared, store, again)
+    assert found == store.read(run.id)
+    assert found.evaluations["1x1@32"].predictions == "attempts/1/predictions-1x1@32.parquet"
+    assert evaluate(prepared, store, again, None) == found, "it was evaluated under it before"
     assert set(found.evaluations) == {"10x3@32", "1x1@32"}
     assert found.curve[-1]["loss"] == pytest.approx(found.evaluations["1x1@32"].loss, rel=1e-5)
-    with pytest.raises(records.RecordError, match="evaluated under this protocol before"):
-        store.write_evaluation(found, found.evaluations["1x1@32"])
+    twice = dataclasses.replace(found.evaluations["1x1@32"], predictions="attempts/7/predictions-1x1@32.parquet")
+    with pytest.raises(records.RecordError, match="attempt 1 evaluated the run already, attempt 7 would write it too"):
+        store.write_evaluation(found, twice)
 
 
 def test_evaluation_needs_the_last_checkpoint(prepared, store):
@@ -364,9 +476,9 @@ def test_a_run_can_start_from_another_runs_checkpoint(prepared, store):
     parent = execute(prepared, store, run_of(prepared))
     child = dataclasses.replace(run_of(prepared, steps=1), parent=parent.identity)
     place = dataclasses.replace(
-        place_of(prepared, store, child), parent=runner.weights(store.checkpoints(parent.id), 2)
+        place_of(prepared, store, child), parent=runner.weights(store.attempt(parent.id, 0).checkpoints, 2)
     )
-    record = execution.execute(child, prepared[0], place, store, silent)
+    record = execution.execute(child, prepared[0], place, store, store.attempt(child.id, 0), silent)
     fresh = execute(prepared, store, run_of(prepared, steps=1))
     assert record.parent == parent.identity
     assert record.id != fresh.id

@@ -83,10 +83,11 @@ def test_a_failed_write_leaves_nothing(runs):
 
 def test_predictions_are_held_against_their_hash(runs):
     table = pd.DataFrame({"media_id": ["a"], "label": [1], "top_class": [[1, 0]], "top_probability": [[0.9, 0.1]]})
-    name, sha256 = runs.write_predictions(IDENTITY[:16], "10x3@32", table)
+    name, sha256 = runs.write_predictions(IDENTITY[:16], "10x3@32", table, attempt=4)
     kept = record(IDENTITY, evaluation(predictions=name, predictions_sha256=sha256))
     runs.write(kept)
     assert list(runs.predictions(kept, "10x3@32")["top_class"][0]) == [1, 0]
+    assert name == "attempts/4/predictions-10x3@32.parquet"
     path = runs.folder(kept.id) / name
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(RecordError, match="changed since the record was written"):
@@ -98,12 +99,68 @@ def test_predictions_are_held_against_their_hash(runs):
         runs.predictions(kept, "1x1@32")
 
 
-def test_a_predictions_name_cannot_leave_the_folder(runs, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    ["../../secret.parquet", "/etc/secret.parquet", "..", ".", "", "attempts/../secret", "attempts/1/../../secret",
+     "attempts/x/secret", "attempts/1/2/secret", "other/secret"],
+)  # fmt: skip
+def test_a_name_in_a_record_cannot_leave_the_runs_folder(runs, tmp_path, name):
     (tmp_path / "secret.parquet").write_bytes(b"x")
-    kept = record(IDENTITY, evaluation(predictions="../../secret.parquet"))
+    kept = record(IDENTITY, evaluation(predictions=name))
+    kept = dataclasses.replace(kept, settings={"trainer.train_steps": 9}, provenance={"weights": name})
     runs.write(kept)
-    with pytest.raises(RecordError, match=r"runs/0123456789abcdef/secret.parquet: missing"):
+    with pytest.raises(RecordError, match=r"runs/0123456789abcdef/record.json: names a file .*: expected one") as error:
         runs.predictions(kept, "10x3@32")
+    assert "\n" not in str(error.value)
+    with pytest.raises(RecordError, match="names a file"):
+        runs.weights(kept)
+
+
+def test_weights_are_where_the_record_says_or_where_they_used_to_be(runs):
+    old = dataclasses.replace(record(), settings={"trainer.train_steps": 9})
+    assert runs.weights(old) == runs.folder(old.id).absolute() / "checkpoints" / "weights-9"
+    new = dataclasses.replace(old, provenance={"weights": "attempts/4/checkpoints/weights-9"})
+    assert runs.weights(new) == runs.folder(old.id).absolute() / "attempts/4/checkpoints/weights-9"
+
+
+def test_predictions_beside_the_record_are_read(runs):
+    name, sha256 = runs.write_predictions(IDENTITY[:16], "10x3@32", pd.DataFrame({"media_id": ["a"]}))
+    folder = runs.folder(IDENTITY[:16])
+    (folder / name).rename(folder / "predictions-10x3@32.parquet")
+    kept = record(IDENTITY, evaluation(predictions_sha256=sha256))
+    assert list(runs.predictions(kept, "10x3@32")["media_id"]) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"attempt": 3}, {"attempt": 5}, "attempt 3 recorded the run already, attempt 5 would write it too"),
+        ({}, {"attempt": 5}, "another process recorded the run already, attempt 5 would write it too"),
+        ({}, {}, "another process recorded the run already, this one would write it too"),
+    ],
+)
+def test_two_writers_of_a_record_are_named(runs, first, second, said):
+    path = runs.write(dataclasses.replace(record(), provenance=first))
+    with pytest.raises(store.AlreadyThereError) as error:
+        runs.write(dataclasses.replace(record(), provenance=second))
+    assert str(error.value) == f"{path}: {said}"
+
+
+def test_a_damaged_record_is_not_written_over(runs):
+    path = runs.write(record())
+    path.write_text("{")
+    with pytest.raises(store.AlreadyThereError, match="another process recorded"):
+        runs.write(record())
+    assert path.read_text() == "{"
+
+
+def test_two_writers_of_an_evaluation_are_named(runs):
+    path = runs.write(record()).with_name("evaluation-1x1@32.json")
+    one, other = (evaluation("1x1@32", predictions=f"attempts/{n}/predictions-1x1@32.parquet") for n in (3, 5))
+    assert runs.write_evaluation(record(), one) == path
+    with pytest.raises(store.AlreadyThereError) as error:
+        runs.write_evaluation(record(), other)
+    assert str(error.value) == f"{path}: attempt 3 evaluated the run already, attempt 5 would write it too"
 
 
 def damage(content, change, seal=True):
@@ -169,8 +226,8 @@ def test_a_later_evaluation_of_another_run_is_refused(runs):
         runs.read(IDENTITY[:16])
 
 
-def test_a_second_process_is_kept_out_while_the_first_trains(runs):
-    with runs.locked(), pytest.raises(RecordError, match="another process is training into it"), runs.locked():
+def test_a_second_process_is_kept_out_while_the_first_imports(runs):
+    with runs.locked(), pytest.raises(RecordError, match="another process is importing into it"), runs.locked():
         pass
     with runs.locked():
         pass

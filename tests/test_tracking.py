@@ -373,5 +373,5 @@ def _assert_offline(results, found):
     for one in found:
         assert len(runs[one.id].points) == len(one.curve)
         assert runs[one.id].exit_code == 0
-        assert set(runs[one.id].artifacts[0].files) == {"record.json", "predictions-10x3@32.parquet"}
+        assert set(runs[one.id].artifacts[0].files) == {"record.json", "attempts/0/predictions-10x3@32.parquet"}
         assert (Store(results).folder(one.id) / tracking.MIRRORED).read_text() == "offline\n"

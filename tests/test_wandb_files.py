@@ -60,7 +60,8 @@ def test_the_artifact_holds_the_files_of_the_record(results):
     record = mirrored.record_in(results, 0)
     (artifact,) = run_of(results, 0).artifacts
     folder = results / "runs" / record.id
-    names = {"record.json", "predictions-10x3@32.parquet", "evaluation-1x1@32.json", "predictions-1x1@32.parquet"}
+    predictions = {f"attempts/0/predictions-{protocol}.parquet" for protocol in ("10x3@32", "1x1@32")}
+    names = {"record.json", "evaluation-1x1@32.json", *predictions}
     assert (artifact.name, artifact.type, set(artifact.files)) == (f"run-{record.id}", "run-record", names)
     assert (artifact.metadata["identity"], artifact.metadata["group"]) == (record.identity, "table2-quick")
     assert set(artifact.metadata["sha256"]) == names

@@ -1,6 +1,11 @@
-"""Two workers of one run, in short; the heavy form is a command of its own."""
+"""What passes between a worker and its training process; two workers of one run, in short."""
 
+import dataclasses
+import os
 import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import prove_workers
 import pytest
@@ -9,8 +14,96 @@ from harness import devices
 from harness.devices import Devices
 from harness.experiment import SettingsError
 from harness.store import Store
+from harness.worker import Job, Worker
 
 TF_CONFIG = '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 1}}'
+
+
+@pytest.fixture
+def job(tmp_path):
+    return Job("train", SimpleNamespace(id="0123456789abcdef"), tmp_path, None, tmp_path, attempt=4)
+
+
+def asking(pipe):
+    """A training process that asks, says what it was answered, and ends its jobs as they say."""
+    while True:
+        job = pipe.recv()
+        for now in (False, True, True):
+            pipe.send({"event": "held?", "now": now})
+            if not pipe.recv():
+                pipe.send({"event": "lost"})
+                break
+            pipe.send({"event": "train", "step": int(now)})
+        else:
+            pipe.send({"event": "done", "attempt": job.attempt, "process": os.getpid()})
+
+
+def dying(pipe):
+    pipe.recv()
+    os._exit(3)
+
+
+def silent(pipe):
+    pipe.recv()
+    time.sleep(600)
+
+
+def test_the_parent_says_whether_the_run_is_still_its_own(job):
+    asked = []
+
+    def held(now):
+        asked.append(now)
+        return len(asked) != 5
+
+    with Worker(asking) as worker:
+        found = [list(worker.events(job, held=held)) for _ in "abc"]
+    kinds = [[event["event"] for event in events] for events in found]
+    assert kinds == [["train", "train", "train", "done"], ["train", "lost"], ["train", "train", "train", "done"]]
+    assert asked == [False, True, True, False, True, False, True, True]
+    assert found[0][-1] == found[2][-1], "one that lost its run stays for the next"
+    assert found[0][-1]["attempt"] == 4
+
+
+def test_without_anyone_to_ask_the_run_is_its_own(job):
+    with Worker(asking) as worker:
+        assert list(worker.events(job))[-1]["event"] == "done"
+
+
+def test_a_process_that_dies_names_its_attempts_log(job, tmp_path):
+    with Worker(dying) as worker:
+        (event,) = worker.events(job)
+    log = tmp_path / "runs" / job.run.id / "attempts" / "4" / "log.txt"
+    assert event == {
+        "event": "failed",
+        "error": "the training process ended with exit code 3",
+        "traceback": f"see {log}",
+    }
+
+
+def test_a_process_that_says_nothing_is_ended(job):
+    with Worker(silent, silence=1) as worker:
+        (event,) = worker.events(job)
+        assert event["event"] == "failed"
+        assert event["error"] == "the training process said nothing for 0.000277778 hours and was ended"
+        (again,) = worker.events(dataclasses.replace(job, attempt=5))
+        assert Path("attempts", "5", "log.txt").as_posix() in again["traceback"]
+
+
+def training(pipe):
+    pipe.recv()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pipe.send({"event": "attempt", "step": 0})
+    time.sleep(600)
+
+
+def test_one_that_does_not_stop_is_killed_after_its_grace(job):
+    with Worker(training, grace=0.5) as worker:
+        events = worker.events(job)
+        assert next(events)["event"] == "attempt"
+        worker.stop()
+        (last,) = events
+    assert last["event"] == "interrupted"
+    assert "the steps since its last checkpoint are lost" in last["reason"]
 
 
 def test_two_processes_train_to_the_predictions_of_one(tmp_path, drawn):

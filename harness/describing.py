@@ -1,0 +1,151 @@
+"""Says what a plan would run and cost, and what came of a run; refuses what the disk cannot hold."""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from harness import console as console_
+from harness import estimates, forecasting
+from harness.console import duration, label
+from harness.experiment import SettingsError
+from harness.planning import Plan, Planned
+from harness.store import Store
+from harness.tpu import costing
+from harness.tpu.costing import RunCost
+from harness.workspace import Workspace
+
+
+def describe_results(store: Store, run_id: str, console: Console) -> None:
+    """Prints a finished run's numbers under each of its protocols, and where they are."""
+    say = functools.partial(console_.say, console)
+    record = store.read(run_id)
+    changes = [f"{key}={value}" for key, value in {**record.toggles, **record.scale, "seed": record.seed}.items()]
+    by = f", trained by the {record.provenance['trained_by']}" if "trained_by" in record.provenance else ""
+    say(f"Run {record.id}: {' '.join(changes)}, profile {record.profile}{by}")
+    for evaluation in record.evaluations.values():
+        top1 = estimates.accuracy(round(evaluation.top1 * evaluation.videos), evaluation.videos)
+        say(
+            f"  {evaluation.protocol}: top-1 {100 * top1.value:.1f} % [{100 * top1.low:.1f}, {100 * top1.high:.1f}], "
+            f"top-5 {100 * evaluation.top5:.1f} %, {evaluation.videos} of {evaluation.videos_in_split} videos"
+        )
+    say(f"  {store.folder(run_id)}")
+
+
+def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
+    """Prints what a plan would run and what it costs."""
+    say = functools.partial(console_.say, console)
+    several = len(plan.studies) > 1
+    for study in plan.studies:
+        rows = f": {len(study.rows)} rows" if len(study.rows) > 1 else ""
+        say(f"{f'{study.name}: ' if several else ''}{study.title}{rows}, profile {workspace.profile.name}.")
+    for data in {workspace.data_of(one.run).facts.name: workspace.data_of(one.run) for one in plan.runs}.values():
+        facts = data.facts
+        say(
+            f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos of "
+            f"{facts.classes} classes{'' if data.ready else ' (not there yet)'}."
+        )
+    if str(workspace.cut):
+        say(f"Cut: {workspace.cut}. This is not the profile's own training, and the table will say so.")
+    known = _compiled_for(workspace, plan)
+    for one in plan.runs:
+        settings = one.run.settings
+        say(
+            f"  {_state(one):24}{one.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
+            f"{settings['task.train_data.global_batch_size']} clips  {one.params / 1e6:6.2f} M params  "
+            f"{one.multiply_adds / 1e9:8.3f} G multiply-adds a view  {label(one)}{_on_slices(one, known)}"
+        )
+        if one.fault or one.state.name == "failed":
+            say(f"    {one.fault or one.state.error}")
+    done = len(plan.runs) - len(plan.missing) - len(plan.faulty)
+    say(
+        f"Wanted {plan.count} runs, saved {plan.shared} that rows share, done {done}, to do {len(plan.missing)}; "
+        f"evaluation {' and '.join(sorted({str(one.run.protocol) for one in plan.runs}))}."
+    )
+    say(f"Cost of what is to do: {cost(workspace, plan)}")
+    for topology, costs in known.items():
+        say(f"On TPU {topology}, by its preflight: {_whole(plan, costs)}.")
+
+
+def _compiled_for(workspace: Workspace, plan: Plan) -> Mapping[str, Mapping[str, RunCost]]:
+    """Topology -> id of a run -> what it takes there, where something was compiled."""
+    if not forecasting.topologies(workspace):
+        return {}
+    from harness import gathering  # with all the statistics, which a plan has nothing else to do with
+
+    found = gathering.costs(workspace, plan)
+    return {topology: runs for topology, runs in found.items() if any(cost.said for cost in runs.values())}
+
+
+def _on_slices(one: Planned, known: Mapping[str, Mapping[str, RunCost]]) -> str:
+    """What a run takes on each slice, for the end of its line."""
+    costs = {topology: runs[one.run.id] for topology, runs in known.items()}
+    return "".join(f", {cost.said} on TPU {topology}" for topology, cost in costs.items() if cost.said)
+
+
+def _whole(plan: Plan, costs: Mapping[str, RunCost]) -> str:
+    """What the runs that are not trained yet take together."""
+    left = [costs[one.run.id] for one in plan.missing if not one.done]
+    known = [cost for cost in left if not math.isnan(cost.core_hours)]
+    least = "" if all(cost.measured for cost in known) else "at least "
+    if not known:
+        return f"none of the {len(left)} runs left fits, or is known"
+    of = "what is left" if len(known) == len(left) else f"{len(known)} of the {len(left)} runs left"
+    return f"{least}{costing.amount(math.fsum(cost.core_hours for cost in known))} core-hours for {of}"
+
+
+def _state(one: Planned) -> str:
+    """Where a run stands, for the list of a plan."""
+    if one.fault:
+        return "cannot run" if not one.done else "unusable"
+    return "to be evaluated" if one.done and not one.evaluated else str(one.state)
+
+
+def cost(workspace: Workspace, plan: Plan) -> str:
+    """What is to do of a plan costs: multiply-adds, time, disk; a sentence."""
+    work = sum(one.work for one in plan.missing)
+    parts = [f"{work / 1e15:,.3g} peta multiply-adds"]
+    rate = workspace.rate
+    if work and rate:
+        parts.append(f"about {duration(work / rate)} at the speed measured here")
+    elif work and workspace.profile.measured_rate:
+        parts.append(f"about {duration(work / workspace.profile.measured_rate)} on two CPU cores")
+    if work and workspace.profile.name == "paper":
+        parts.append(f"at least {plan.tpu_v3_core_hours:,.3g} TPU v3 core-hours (every core at its peak)")
+    most = _gigabytes(plan.disk(_held(workspace, plan)))
+    disk = f"at most {most} of disk while it trains, {_gigabytes(plan.kept)} after"
+    return ", ".join([*parts, f"{disk} ({_gigabytes(_free(workspace.store.root))} are free)"]) + "."
+
+
+def _free(folder: Path) -> int:
+    """Bytes free where a folder is or will be."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def refuse_small_disk(workspace: Workspace, plan: Plan) -> None:
+    """Better now than after a week.
+
+    Raises:
+      SettingsError: the checkpoints of what is to do do not fit on the disk.
+    """
+    need, free = plan.disk(_held(workspace, plan)), _free(workspace.store.root)
+    if need > free:
+        raise SettingsError(
+            f"{workspace.store.root}: checkpoints need {_gigabytes(need)} at most, {_gigabytes(free)} are free: free "
+            "some, choose another --results, or keep fewer with --keep-checkpoints"
+        )
+
+
+def _held(workspace: Workspace, plan: Plan) -> dict[str, int]:
+    """Id of a run that was begun -> bytes that its checkpoints take already."""
+    return {one.run.id: workspace.store.attempts(one.run.id).size for one in plan.missing if not one.done}
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.2f} GB"
