@@ -15,7 +15,14 @@ becomes a record (`execution`, `records`, `store`), records become a frame, a fr
 paper's other tables, and a study's layout (`layouts`) says which of them it becomes. The commands only wire (`running`
 holds what they share): `planning` says what is missing, `conducting` has a `worker` process carry it out, `console`
 shows it, `mirroring` tells a tracker (`tracking`: W&B) of it, `gathering` reads what was measured and `outputs` writes
-what is drawn. TensorFlow is loaded in the worker alone. `reporting` makes a report of everything that was recorded, in
+what is drawn. TensorFlow is loaded in the worker alone.
+
+Several processes, or machines, carry out one plan: each run is claimed in a queue (`leases`: attempts, their heartbeats
+and their ends; `claims` says what they come to) in Optuna's `storage`; `sharing` says what workers have in common,
+`joining` refuses those that differ, `presence` knows which of this machine are alive. `overview` is what can be seen of
+it (`looking`; the commands `status`, `cancel`, `retry`).
+
+`reporting` makes a report of everything that was recorded, in
 `report_pages`, and `explaining` follows one number back to its runs. Of thousands of records a report keeps `excerpts`
 and which videos they have right (`hits`), read by several processes (`forking`); how long that takes is measured on
 `synthetic` records (`report_speed`).

@@ -16,36 +16,40 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import claims, describing, joining, precompiling, presence, sharing
+from harness import claims, describing, following, joining, precompiling, presence, sharing
 from harness import console as console_
 from harness.attempts import Attempts
 from harness.claims import Item, Standing
 from harness.console import Board, View, label, view
 from harness.devices import DevicesError
 from harness.experiment import Run, SettingsError
+from harness.following import TEMPORARY, Fault, Heard, Order, Orders, SilentError
 from harness.leases import Lease, Queue
 from harness.mirroring import Mirror
 from harness.planning import Plan, Planned
 from harness.records import RecordError
 from harness.storage import StorageError
 from harness.studies import Study
-from harness.worker import Job, Watch, Worker
+from harness.worker import Event, Job, Watch, Worker
 from harness.workspace import Workspace
 
 # Seconds between two looks at what others are at, while there is nothing to do: a part of the lease, within these.
 _LOOK = (0.5, 3.0)
+# Times in a row that another of the workers which train together may be lost without a step forward.
+_LOSSES = 3
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user, or the system, asked for it
     """A study that was asked to stop; the message is one line.
 
     Attributes:
-      signal: what asked: SIGINT, or SIGTERM also for a TPU that is being preempted.
+      exit_status: that the command ends with: 128 and the signal that asked, SIGINT, or SIGTERM also for a TPU that is
+        being preempted; or :data:`harness.following.TEMPORARY`.
     """
 
-    def __init__(self, message: str, by: int) -> None:
+    def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message)
-        self.signal = by
+        self.exit_status = exit_status
 
 
 def conduct(
@@ -68,13 +72,16 @@ def conduct(
       SettingsError: the disk is too small for it, or the TPU.
       DevicesError: this machine does not have the devices asked for.
       StorageError: the storage cannot be used, or workers with other code, settings or data are at the study.
-      Stopped: a signal asked to stop; the run that was training saved its checkpoint.
+      Stopped: a signal asked to stop; the run that was training saved its checkpoint. Or the other workers that train
+        it together with this one are gone, or did not come.
     """
     if not plan.missing:
         return []
     describing.refuse_small_disk(workspace, plan)
     precompiling.refuse_too_large(workspace, (one for one in plan.missing if not one.done), console)
     board = Board(plan, workspace.rate or workspace.profile.measured_rate)
+    if not workspace.devices.chief:
+        return _follow(workspace, plan, board, console)
     with conductor(workspace, console, mirror) as conducted:
         conducted.join(plan, name)
         with view(board, console) as shown:
@@ -98,15 +105,29 @@ class Outcome:
         """Whether the run was ended at a validation, its checkpoint saved, by the one who watched it."""
         return self.event["event"] == "interrupted" and bool(self.event.get("watched"))
 
+    @property
+    def deserted(self) -> bool:
+        """Whether another of the workers that train it together was gone."""
+        return bool(self.event.get("deserted"))
+
 
 class Conductor:
     """Carries out runs, one after the other, in one worker; made by :func:`conductor`."""
 
     def __init__(
-        self, workspace: Workspace, worker: Worker, mirror: Mirror, queue: Queue, asked: list[int], console: Console
+        self,
+        workspace: Workspace,
+        worker: Worker,
+        mirror: Mirror,
+        queue: Queue,
+        asked: list[int],
+        console: Console,
+        orders: Orders | None = None,
     ) -> None:
         self._workspace, self._worker, self._mirror, self._queue = workspace, worker, mirror, queue
-        self._asked, self._console = asked, console
+        self._asked, self._console, self._orders = asked, console, orders
+        self._furthest: dict[str, tuple[bool, int]] = {}
+        self._losses = 0
         self._told: dict[str, str] = {}
 
     def join(self, plan: Plan, name: str) -> None:
@@ -130,12 +151,14 @@ class Conductor:
             standings = self._reconciled(items, wanted, shown)
             failed = [key for key, one in standings.items() if one.name in ("failed", "blocked", "cancelled")]
             if (failed and fail_fast) or all(one.name in claims.SETTLED for one in standings.values()):
+                if self._orders is not None:
+                    self._orders.failed = bool(failed)
                 return [self._failure(wanted[key], standings[key]) for key in failed]
             claimed = False
             while lease := self._queue.claim():
                 claimed = True
-                self._attempt(lease, wanted[lease.attempt.item.key], shown, None)
-                if self._queue.due or fail_fast:
+                outcome = self._attempt(lease, wanted[lease.attempt.item.key], shown, None)
+                if self._queue.due or fail_fast or outcome.deserted:
                     break
             if not claimed:
                 self._wait()
@@ -228,27 +251,59 @@ class Conductor:
         if event.get("every run"):
             raise DevicesError(event["error"])
         outcome = Outcome(event, f"{label(one)}: {event['error']}" if event["event"] == "failed" else "")
-        if self._asked or (event["event"] == "interrupted" and not outcome.ended_by_watch):
-            raise Stopped(_how_it_stopped(one, event), self._asked[0] if self._asked else signal.SIGTERM)
+        if outcome.deserted and not self._asked:
+            self._count_loss(one, event)
+        elif self._asked or (event["event"] == "interrupted" and not outcome.ended_by_watch):
+            raise Stopped(_how_it_stopped(one, event), 128 + (self._asked[0] if self._asked else signal.SIGTERM))
         return outcome
+
+    def _count_loss(self, one: Planned, event: Mapping[str, Any]) -> None:
+        """Another worker is gone: it is waited for, unless it never came, or is gone again and again.
+
+        Raises:
+          Stopped: one of the two.
+        """
+        self._losses += 1
+        if event.get("alone") or self._losses >= _LOSSES:
+            often = "" if event.get("alone") else f", {self._losses} times in a row without a step forward"
+            raise Stopped(f"{label(one)}: {event['reason']}{often}", TEMPORARY)
 
     def _carried_out(self, one: Planned, lease: Lease, shown: View, watch: Watch | None) -> Mapping[str, Any]:
         """The last event of a run; each is shown and mirrored."""
         if not one.done:
             self._mirror.begins(one)
-        event: Mapping[str, Any] = {}
+        job = _job(self._workspace, one, lease.attempt.number)
+        event: Event = {}
         held = _held(lease, functools.partial(self._is_recorded, one))
-        for event in self._worker.events(_job(self._workspace, one, lease.attempt.number), watch, held):
+        if self._orders is not None:
+            self._orders.give(one.run.id, one.run.protocol.name, job.kind, job.attempt)
+        for event in self._worker.events(job, watch, held, self._fault):
             lease.progress(**_reached(event))
+            self._note_progress(one, event)
             if event["event"] == "lost":
                 event = {**event, "reason": "cancelled" if lease.cancelled else "another worker has it, or had it done"}
+            if event.get("deserted") and self._orders is not None:
+                event = _as_event(self._orders.late_fault()) or event
             shown.event(one.run.id, event)
             self._mirror.event(one.run.id, event)
+        if self._orders is not None and (event["event"] in ("failed", "lost") or event.get("deserted")):
+            self._orders.withdraw()
         return event
 
     def _is_recorded(self, one: Planned) -> bool:
         """Whether a run that is to be trained has its record by now."""
         return not one.done and self._workspace.store.has(one.run.id)
+
+    def _fault(self) -> Event | None:
+        """The failure of another of the workers that train together, as an event."""
+        return None if self._orders is None else _as_event(self._orders.fault())
+
+    def _note_progress(self, one: Planned, event: Event) -> None:
+        """A step that no attempt came to before means that the workers, lost as they may be, get on."""
+        at = event["event"] == "evaluate", int(event.get("done", 0))
+        if at > self._furthest.get(one.run.id, (False, 0)):
+            self._furthest[one.run.id] = at
+            self._losses = 0
 
     def _tell(self, lease: Lease, one: Planned, event: Mapping[str, Any]) -> None:
         """Tells the queue how an attempt ended."""
@@ -278,7 +333,7 @@ class Conductor:
     def _wait(self) -> None:
         """Waits a little for the runs that other workers are at."""
         if self._asked:
-            raise Stopped("while other workers were at what is left", self._asked[0])
+            raise Stopped("while other workers were at what is left", 128 + self._asked[0])
         least, most = _LOOK
         time.sleep(min(max(self._queue.lease / 40, least), most))
 
@@ -322,9 +377,79 @@ def conductor(workspace: Workspace, console: Console, mirror: Mirror) -> Iterato
     def say(text: str) -> None:
         console_.say(console, text, style="yellow")
 
-    with presence.present() as token, Worker(grace=settings.grace) as worker, _asking(worker, console, asked):
+    with (
+        presence.present() as token,
+        Worker(grace=settings.grace) as worker,
+        _asking(worker, console, asked),
+        following.orders(workspace.store.root, workspace.devices) as orders,
+    ):
         queue = Queue(url, settings.lease, token, say, lambda: bool(asked))
-        yield Conductor(workspace, worker, mirror, queue, asked, console)
+        yield Conductor(workspace, worker, mirror, queue, asked, console, orders)
+
+
+def _as_event(found: tuple[int, Fault] | None) -> dict[str, Any] | None:
+    """Why another of the workers could not go on, as the last event of the run."""
+    if found is None:
+        return None
+    index, fault = found
+    error = f"worker {index}: {fault.error}"
+    return {"event": "failed", "error": error, "traceback": fault.traceback, "every run": fault.every_run}
+
+
+def _follow(workspace: Workspace, plan: Plan, board: Board, console: Console) -> list[str]:
+    """Carries out, as one of several workers that train together, what the first of them is at; as :func:`conduct`."""
+    asked = list[int]()
+    heard = Heard(workspace.store.root, workspace.devices)
+    with (
+        Worker(grace=workspace.sharing.grace) as worker,
+        _asking(worker, console, asked),
+        view(board, console) as shown,
+    ):
+        try:
+            for order in heard.orders(lambda: bool(asked)):
+                if order.status is not None:
+                    return _as_the_first_ended(order.status)
+                _obey(order, heard, workspace, plan, worker, shown, asked)
+        except SilentError as error:
+            raise Stopped(str(error), TEMPORARY) from None
+    raise Stopped("while it waited for the first worker", 128 + asked[0])
+
+
+def _as_the_first_ended(status: int) -> list[str]:
+    if status > 2:
+        raise Stopped("the first worker stopped", status)
+    return ["a run failed: the first worker says which"] if status else []
+
+
+def _obey(
+    order: Order, heard: Heard, workspace: Workspace, plan: Plan, worker: Worker, shown: View, asked: list[int]
+) -> None:
+    """Carries out an order.
+
+    Raises:
+      DevicesError: this machine cannot carry it out, or was not asked to.
+      Stopped: a signal asked one of the workers to stop, or the others did not come.
+    """
+    one = next((one for one in plan.runs if one.run.id == order.run), None)
+    if one is None or one.run.protocol.name != order.protocol:
+        error = (
+            f"the first worker is at run {order.run} under {order.protocol}, which the flags of this one do not mean"
+        )
+        heard.failed(error, every_run=True)
+        raise DevicesError(f"{error}: start all workers with the same flags")
+    job = dataclasses.replace(_job(workspace, one, order.attempt), kind=order.kind)
+    left = {"event": "interrupted", "reason": "the first worker left it", "deserted": True}
+    event: Event = {}
+    for event in worker.events(job, over=lambda: left if heard.left() else None):
+        shown.event(one.run.id, event)
+    if event["event"] == "failed":
+        heard.failed(event["error"], event["traceback"], bool(event.get("every run")))
+    if event.get("every run"):
+        raise DevicesError(event["error"])
+    if event["event"] == "interrupted" and (asked or not event.get("deserted")):
+        raise Stopped(_how_it_stopped(one, event), 128 + (asked[0] if asked else signal.SIGTERM))
+    if event.get("alone"):
+        raise Stopped(_how_it_stopped(one, event), TEMPORARY)
 
 
 def faults(plan: Plan) -> list[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from harness import console as console_
-from harness import estimates, forecasting
+from harness import estimates, forecasting, sharing
+from harness.claims import Attempt
 from harness.console import duration, label
 from harness.experiment import SettingsError
 from harness.planning import Plan, Planned
@@ -52,11 +53,11 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
         )
     if str(workspace.cut):
         say(f"Cut: {workspace.cut}. This is not the profile's own training, and the table will say so.")
-    known = _compiled_for(workspace, plan)
+    known, busy = _compiled_for(workspace, plan), _running(workspace)
     for one in plan.runs:
         settings = one.run.settings
         say(
-            f"  {_state(one):24}{one.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
+            f"  {_state(one, busy):24}{one.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
             f"{settings['task.train_data.global_batch_size']} clips  {one.params / 1e6:6.2f} M params  "
             f"{one.multiply_adds / 1e9:8.3f} G multiply-adds a view  {label(one)}{_on_slices(one, known)}"
         )
@@ -99,8 +100,24 @@ def _whole(plan: Plan, costs: Mapping[str, RunCost]) -> str:
     return f"{least}{costing.amount(math.fsum(cost.core_hours for cost in known))} core-hours for {of}"
 
 
-def _state(one: Planned) -> str:
+def _running(workspace: Workspace) -> Mapping[str, Attempt]:
+    """Key of what is to do of a run -> the attempt that a worker is at now."""
+    if workspace.sharing.storage is None and not sharing.file_of(workspace.store.root).is_file():
+        return {}
+    from harness import looking, storage  # with all of Optuna, which a first plan has nothing to do with
+
+    try:
+        queue = looking.open_queue(workspace.sharing.storage, workspace.store.root)
+    except storage.StorageError:  # nothing was begun there; what else is wrong is said when something is
+        return {}
+    queue.find_stale()
+    return {one.item.key: one for one in queue.attempts() if one.state == "running"}
+
+
+def _state(one: Planned, busy: Mapping[str, Attempt]) -> str:
     """Where a run stands, for the list of a plan."""
+    if at := busy.get(sharing.key(one)):
+        return f"running at step {at.step}" if at.step else "running"
     if one.fault:
         return "cannot run" if not one.done else "unusable"
     return "to be evaluated" if one.done and not one.evaluated else str(one.state)

@@ -29,8 +29,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 EXIT_CODES = (
     "Exit codes: 0 all done; 1 a run failed or a record cannot be used, the others are done; 2 wrong usage, unusable "
-    "input, or a folder that cannot be written; 130 stopped by Ctrl-C; 143 stopped by SIGTERM or a preempted TPU. "
-    "After the last two the same command goes on from the last checkpoint."
+    "input, or a folder that cannot be written; 75 the other workers of multi_worker_mirrored are gone: start this one "
+    "again; 130 stopped by Ctrl-C; 143 stopped by SIGTERM or a preempted TPU. After the last three the same command "
+    "goes on from the last checkpoint."
 )
 INTERRUPTED = 128 + signal.SIGINT
 _GO_ON = "Nothing that was finished is lost; the same command goes on from here."
@@ -65,11 +66,11 @@ def one_line_errors(function: Function) -> Function:
             click.echo(f"\nInterrupted. {_GO_ON}", err=True)
             raise SystemExit(INTERRUPTED) from None
         except Exception as stopped:
-            by = getattr(stopped, "signal", None)  # conducting.Stopped, which --help has no time to load
-            if by is None:
+            status = getattr(stopped, "exit_status", None)  # conducting.Stopped, which --help has no time to load
+            if status is None:
                 raise
             click.echo(f"Stopped ({stopped}). {_GO_ON}", err=True)
-            raise SystemExit(128 + by) from None
+            raise SystemExit(status) from None
 
     return wrapped  # type: ignore[return-value]
 

@@ -37,7 +37,6 @@ Stop = Callable[[], str | None]
 Hold = Callable[[bool], None]
 # In what TensorFlow says where a worker is gone: of its collectives, and of the service that knows who is there.
 _DESERTIONS = ("Collective ops", "oordination service", "CoordinationService", "/job:worker/")
-_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
 def never() -> None:
@@ -455,8 +454,9 @@ def is_desertion(error: BaseException | None) -> bool:
     TensorFlow has no class for it, and a fault of this worker's own data aborts its collectives too: kind and text
     together tell them apart.
     """
+    kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
     while error is not None:
-        if isinstance(error, _GONE) and any(mark in str(error) for mark in _DESERTIONS):
+        if isinstance(error, kinds) and any(mark in str(error) for mark in _DESERTIONS):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -1,0 +1,77 @@
+"""python -m harness.cancel: takes runs out of a study, whether they wait or a worker is at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness import options
+
+if TYPE_CHECKING:
+    from harness.leases import Queue
+    from harness.overview import Row
+
+_EXAMPLES = """
+\b
+Examples:
+  python -m harness.cancel 3                       row 3, with all its seeds
+  python -m harness.cancel "3, seed 1"             one of them
+  python -m harness.cancel "table2 3" 4f0c         where several studies have a row 3; a run by the beginning of its id
+  python -m harness.cancel 3 --study "table2 quick"
+"""
+_EXIT_CODES = (
+    "Exit codes: 0 cancelled; 1 done meanwhile; 2 wrong usage, no such row, one that has ended, or a storage that does "
+    "not answer. Where one of several cannot be cancelled, none is."
+)
+# A worker may add an attempt just as those there are were ended.
+_ROUNDS = 5
+
+
+@click.command(epilog=_EXAMPLES + "\n" + _EXIT_CODES)
+@click.argument("words", nargs=-1, required=True, metavar="ROW|RUN...")
+@options.queue
+@click.option("--study", "name", metavar="NAME", help="Look for the rows in this one only.")
+@options.one_line_errors
+def main(words: tuple[str, ...], storage: str | None, results: Path, name: str | None) -> None:
+    """Cancels runs that wait or that a worker is at, which drops it at its next check; what it wrote stays.
+
+    ROW is a row's number, or "STUDY ROW"; RUN is a run's id or at least 4 characters of its beginning. Runs that start
+    from a cancelled one are blocked until it is retried.
+    """
+    from harness import looking, overview
+
+    queue = looking.open_queue(storage, results, say=lambda text: click.echo(text, err=True))
+    groups = overview.chosen(looking.look(queue), name)
+    rows = overview.to_cancel(groups, words)
+    ended = {row.item.key: _cancel(queue, row) for row in rows}
+    for row in rows:
+        at = f", {row.worker} drops it at its next check" if row.worker else ""
+        said = f"cancelled{at}" if ended[row.item.key] else "was done meanwhile"
+        click.echo(f"{row.item.label} ({row.item.key}): {said}")
+    if blocked := overview.depending(groups, {key for key, was in ended.items() if was}):
+        click.echo(f"{blocked} run{'s' if blocked > 1 else ''} that start from there are blocked.")
+    click.echo("python -m harness.retry takes a cancelled run back.")
+    if not all(ended.values()):
+        raise SystemExit(1)
+
+
+def _cancel(queue: Queue, row: Row) -> bool:
+    """Ends every open attempt at a row as cancelled; False where it was done meanwhile."""
+    from harness.claims import UNFINISHED
+
+    for _ in range(_ROUNDS):
+        own = [one for one in queue.attempts() if one.item.key == row.item.key]
+        open_ = [one for one in own if one.state in UNFINISHED]
+        if not open_ and own and own[-1].state in ("cancelled", "done"):
+            return own[-1].state == "cancelled"
+        if not open_:
+            queue.add(row.item)
+        for one in open_:
+            queue.end(one.number, "cancelled", error="cancelled")
+    return False
+
+
+if __name__ == "__main__":
+    main()
