@@ -51,8 +51,9 @@ def main(words: tuple[str, ...], storage: str | None, results: Path, name: str |
         said = f"cancelled{at}" if ended[row.item.key] else "was done meanwhile"
         click.echo(f"{row.item.label} ({row.item.key}): {said}")
     if blocked := overview.depending(groups, {key for key, was in ended.items() if was}):
-        click.echo(f"{blocked} run{'s' if blocked > 1 else ''} that start from there are blocked.")
-    click.echo("python -m harness.retry takes a cancelled run back.")
+        click.echo(f"Blocked, since they start from there: {blocked} run{'s' if blocked > 1 else ''}.")
+    if any(ended.values()):
+        click.echo("python -m harness.retry takes a cancelled run back.")
     if not all(ended.values()):
         raise SystemExit(1)
 
@@ -64,8 +65,11 @@ def _cancel(queue: Queue, row: Row) -> bool:
     for _ in range(_ROUNDS):
         own = [one for one in queue.attempts() if one.item.key == row.item.key]
         open_ = [one for one in own if one.state in UNFINISHED]
-        if not open_ and own and own[-1].state in ("cancelled", "done"):
-            return own[-1].state == "cancelled"
+        last = own[-1] if own and not open_ else None
+        if last and last.state == "cancelled":
+            return True
+        if last and (last.state == "done" or (last.state == "superseded" and last.worker)):
+            return False
         if not open_:
             queue.add(row.item)
         for one in open_:

@@ -43,7 +43,11 @@ def draw(groups: Sequence[Group], width: int, height: int | None = None) -> Rend
     if not groups:
         return Text("The queue is empty: no study was begun with it.")
     shown = _fitting(groups, height)
-    parts = [part for group, rows in zip(groups, shown, strict=True) for part in (*_draw(group, rows, width), Text(""))]
+    parts = [
+        part
+        for group, rows in zip(groups, shown, strict=True)
+        for part in (*_draw(group, rows, width, height is not None), Text(""))
+    ]
     return Stack(*parts[:-1])
 
 
@@ -54,9 +58,7 @@ def _fitting(groups: Sequence[Group], height: int | None) -> list[tuple[Row, ...
         return [group.rows for group in groups]
     going = [group for group in groups if not group.settled] or groups[-1:]
     room = max(1, height - _AROUND * len(going) - _BRIEF * (len(groups) - len(going)))
-    chosen: dict[str, set[str]] = collections.defaultdict(set)
-    for group in going:
-        chosen[group.name] = set()
+    chosen: dict[str, set[str]] = {group.name: set() for group in going}
     for group, row in sorted(every, key=lambda one: _FIRST.index(one[1].state)):
         if group.name in chosen:
             room -= _lines(row)
@@ -70,14 +72,15 @@ def _lines(row: Row) -> int:
     return 2 if _told(row) else 1
 
 
-def _draw(group: Group, shown: Sequence[Row], width: int) -> list[RenderableType]:
-    """Title, table, errors, what is left out, and foot of a group."""
+def _draw(group: Group, shown: Sequence[Row], width: int, cut: bool) -> list[RenderableType]:
+    """Title, table, errors, what is left out, and foot of a group; `cut` keeps an error to its line."""
     parts: list[RenderableType] = [Text(group.name, "italic")]
     if shown:
         parts.append(_table(shown, width))
-        parts += [_line(told, "red") for told in map(_told, shown) if told]
+        errors = [told for told in map(_told, shown) if told]
+        parts += [Text(told, "red", no_wrap=cut, overflow="ellipsis" if cut else None) for told in errors]
         if more := _more(group, shown):
-            parts.append(_line(more, "dim"))
+            parts.append(Text(more, "dim"))
     parts.append(Text(foot(group), "bold"))
     if said := advice(group):
         parts.append(Text(said))
@@ -85,7 +88,7 @@ def _draw(group: Group, shown: Sequence[Row], width: int) -> list[RenderableType
 
 
 def _table(rows: Sequence[Row], width: int) -> Table:
-    """A table as wide as there is room: first who is at it is cut, then what was lost, then how far it is, then names."""
+    """A table as wide as there is room: who is at it is cut first, then what was lost, how far it is, and names."""
     names = [one_line(row.item.label).removeprefix("row ") for row in rows]
     longest = max(len(name) for name in names)
     for tight in range(4):
@@ -143,10 +146,6 @@ def _told(row: Row) -> str:
     if not row.error or row.state == "cancelled":
         return ""
     return f"  {one_line(row.item.label)}: {'' if row.state in ('failed', 'blocked') else 'before, '}{row.error}"
-
-
-def _line(text: str, style: str) -> Text:
-    return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
 def _more(group: Group, shown: Sequence[Row]) -> str:

@@ -60,9 +60,9 @@ def _who(groups: Sequence[Group], rows: Sequence[Row]) -> str:
 
     keys = {row.item.key for row in rows}
     own = [one for one in groups if keys & {row.item.key for row in one.rows} and one.name != overview.OTHERS]
-    workers = sorted({row.worker for one in own for row in one.rows if row.worker})
-    if workers:
-        return f"Taken up by a worker that is at the study now ({', '.join(workers)}), or that is started."
+    if any(one.workers for one in own):
+        names = ", ".join(sorted({row.worker for one in own for row in one.rows if row.worker}))
+        return f"Taken up by a worker that is at the study now{f' ({names})' if names else ''}, or that is started."
     return f"Nobody is at it; {overview.START}."
 
 
