@@ -51,8 +51,8 @@ POPULATION = 5
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Of every run, and of the sampler.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="The sweep's name.  [default: SAMPLER-PROFILE and what is cut]")
-@click.option("--storage", metavar="URL", help="Optuna storage.  [default: results/sweeps/NAME.db, SQLite]")
 @options.training
+@options.sharing
 @options.folders
 @options.toggle_files
 @click.option("--plots", type=click.Path(path_type=Path), default=Path("plots"), show_default=True,
@@ -75,7 +75,6 @@ def main(
     population: int,
     seed: int,
     name: str | None,
-    storage: str | None,
     toggle_files: tuple[Path, ...],
     plots: Path,
     plan_only: bool,
@@ -86,8 +85,10 @@ def main(
     """Searches depth, frames and resolution, and the parameter of any toggle, with Optuna.
 
     Recorded runs are told to the sampler and never trained again; a sweep that was stopped or killed goes on with the
-    same command. The front of top-1 and multiply-adds, the importance of each axis, and what pruning saved against the
-    grid are printed and written in the end.
+    same command. Several workers may run it at once: they share its points. Its trials are kept in
+    results/sweeps/NAME.db; with --storage they are there, beside the queue of runs. The front of top-1 and
+    multiply-adds, the importance of each axis, and what pruning saved against the grid are printed and written in the
+    end.
     """
     from rich.console import Console
 
@@ -102,7 +103,7 @@ def main(
     console = Console()
     purpose = "plan" if plan_only or draw_only else "train"
     workspace = options.workspace(**flags, purpose=purpose)  # type: ignore[arg-type]
-    asked = sweep_run.asked(workspace, space, Limits(max_gflops, max_hours), strategy, trials or TRIALS, name, storage)
+    asked = sweep_run.asked(workspace, space, Limits(max_gflops, max_hours), strategy, trials or TRIALS, name)
     asked.describe(console)
     if plan_only:
         return

@@ -8,14 +8,17 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from harness import sweep_storage as storing
 from harness.records import RecordError, RunRecord
+from harness.storage import Patience, quiet
 from harness.store import Store
 from harness.sweep_storage import ABANDONED, RECORDED, REPEATED, TRAINED, TURNED_AWAY, SweepError, Tried
+from harness.sweep_workers import Workers
 from harness.sweeping import PARTS, Params, Point, Sweep, reached
 
 SamplerName = Literal["grid", "tpe", "nsga2"]
@@ -100,10 +103,11 @@ class Search:
       sweep: the points and what they cost.
       strategy: how they are chosen.
       store: the records.
-      protocol: point -> name of the protocol that its top-1 is read under.
       carry: trains a point.
       say: is told a line for each trial that is not trained, or not to its end.
       trials: points to train; None for every point of a grid.
+      workers: who is at which trial.
+      wait: waits a little for what other workers are at; raises where this one is asked to stop.
     """
 
     study: optuna.Study
@@ -113,40 +117,85 @@ class Search:
     carry: Carry
     say: Callable[[str], None]
     trials: int | None
-    failures: list[str] = dataclasses.field(default_factory=list)
-    _failed: dict[str, str] = dataclasses.field(default_factory=dict)
+    workers: Workers
+    wait: Callable[[], None]
+    _begun: int = 0
+    _taken: set[int] = dataclasses.field(default_factory=set)
+    _first: list[tuple[str, Params]] | None = None
+    _listed: int = 0
     _idle: int = 0
 
     def __post_init__(self) -> None:
         self.study.pruner = self.strategy.pruner
-        self._owner = storing.owner(self.store.root)
 
     def run(self) -> list[str]:
         """Goes on with the sweep until it has trained as many points as it may, or all; a line for each failure.
 
-        A point whose process was killed is taken up, one that failed is tried once more, and what `results/` holds is
-        told first.
+        A point whose worker was killed, or gave it back, is taken up, one that failed before is tried once more, and
+        what `results/` holds is told first. What other workers are at is waited for.
         """
-        for one in self._left_running():
-            self._settle(storing.live(self.study, one.number))
-        while any(one.state == "waiting" for one in self._tried()):  # a process was killed before it took them
-            self._settle(self._ask())
-        for params in [*self._untold(), *self._failed_before()]:
-            self._settle(self._ask(params))
-        while (trial := self._next()) is not None:
-            self._settle(trial)
-        return self.failures
+        self._begun = len(self.workers.patient(self._tried))
+        while (chosen := self.workers.patient(self._next)) is not None:
+            trial, point = chosen
+            self._taken.add(trial.number)
+            with self.workers.at(trial):
+                try:
+                    self._train(trial, point)
+                except UpdateFinishedTrialError:
+                    self.say(
+                        f"{_name(trial, point)}: was given up while this worker was silent; its point is asked again"
+                    )
+        return list(self._failed(self.workers.patient(self._tried)).values())
 
     def _tried(self) -> list[Tried]:
         return storing.trials(self.study)
 
-    def _left_running(self) -> list[Tried]:
-        """Trials that a process began here and did not end: none is at them, since this one has locked the folder."""
-        return [one for one in self._tried() if one.state == "running" and one.owner in ("", self._owner)]
+    def _next(self) -> tuple[optuna.Trial, Point] | None:
+        """The next trial to train, with its point; None at the sweep's end, once nobody is at a point of it."""
+        while True:
+            with self.workers.alone():
+                trial = self._chosen()
+                if trial is not None:
+                    with self.workers.giving_back(trial):
+                        point = self._settled(trial)
+                    if point is not None:
+                        return trial, point
+                    continue
+                if not self.workers.others(self._tried()):
+                    return None
+            self.wait()
 
-    def _untold(self) -> Iterator[Params]:
-        """Points within the limits that have a record and no trial."""
-        told = {one.run for one in self._tried()}
+    def _chosen(self) -> optuna.Trial | None:
+        """The next trial, this worker's; None where nothing is left to ask."""
+        if left := self.workers.left(self._tried()):
+            return self.workers.take(storing.live(self.study, left[0].number))
+        self.workers.fail_silent()
+        found = self._tried()
+        if any(one.state == "waiting" for one in found):  # a process was killed before it took them
+            return self._ask()
+        if silent := self._silent(found):
+            return self._ask_again(silent[0])
+        if self._first is None:
+            self._first, self._listed = [*self._untold(found), *self._failed_before(found)], len(found)
+        while self._first:
+            run_id, params = self._first.pop(0)
+            if not any(one.run == run_id for one in found[self._listed :]):  # another worker has asked it meanwhile
+                return self._ask(params)
+        return self._proposed(found)
+
+    def _silent(self, found: list[Tried]) -> list[Tried]:
+        """Trials that were given up since their workers fell silent, and were not asked again."""
+        last = {one.run: one for one in found if one.run and one.source != REPEATED}
+        return [
+            one
+            for one in last.values()
+            if one.state == "fail" and one.source in ("", TRAINED) and not one.reason
+            if self.sweep.space.holds(one.params)
+        ]
+
+    def _untold(self, found: list[Tried]) -> Iterator[tuple[str, Params]]:
+        """Runs, with their points, within the limits that have a record and no trial."""
+        told = {one.run for one in found}
         for run_id in self.store.ids():
             if run_id in told:
                 continue
@@ -156,28 +205,47 @@ class Search:
                 continue  # named where its point is proposed
             point = self.sweep.of_record(record)
             if point and not self.sweep.limits.reason(point) and point.run.protocol.name in record.evaluations:
-                yield point.params
+                yield run_id, point.params
 
-    def _failed_before(self) -> list[Params]:
-        """Points whose last trial failed, in an earlier process."""
-        last = {one.run: one for one in self._tried() if one.run and one.source == TRAINED}
-        return [one.params for one in last.values() if one.state == "fail"]
+    def _failed_before(self, found: list[Tried]) -> list[tuple[str, Params]]:
+        """Runs, with their points, whose last trial failed before this process."""
+        last = {one.run: one for one in found if one.run and one.source in (TRAINED, RECORDED)}
+        now = self._failed(found)
+        return [(run_id, one.params) for run_id, one in last.items() if one.state == "fail" and run_id not in now]
+
+    def _failed(self, found: list[Tried]) -> dict[str, str]:
+        """Id of a run -> why it failed, here or with another worker, since this process began."""
+        failed: dict[str, str] = {}
+        for one in found:
+            if one.state in ("complete", "pruned"):
+                failed.pop(one.run, None)
+            elif (one.number >= self._begun or one.number in self._taken) and _went_wrong(one):
+                failed[one.run] = one.reason
+        return failed
 
     def _ask(self, params: Params | None = None) -> optuna.Trial:
         """A trial at a point, or where the sampler wants one."""
         if params is not None:
             self.study.enqueue_trial(dict(params))
         self.study.sampler = self.strategy.at(len(self._tried()))
-        trial = self.study.ask(storing.distributions(self.sweep.space))
-        trial.set_user_attr(storing.OWNER, self._owner)
+        with quiet():
+            trial = self.workers.take(self.study.ask(storing.distributions(self.sweep.space)))
         if self.strategy.sampler == "nsga2":
             _ = trial.relative_params  # a point that was not the sampler's joins its generation only when it is asked
         return trial
 
-    def _next(self) -> optuna.Trial | None:
-        """The next trial; None where the sweep is at its end."""
-        found = self._tried()
-        known = {one.run for one in found if one.run and one.state != "running"}
+    def _ask_again(self, silent: Tried) -> optuna.Trial:
+        """A trial that goes on with one that was given up."""
+        trial = self._ask(silent.params)
+        for percent, top1 in silent.reports.items():
+            trial.report(top1, percent)
+        if silent.source:
+            trial.set_user_attr(storing.SOURCE, silent.source)
+        return trial
+
+    def _proposed(self, found: list[Tried]) -> optuna.Trial | None:
+        """The next trial of a sweep that has nothing to catch up with; None where it is at its end."""
+        known = {one.run for one in found if one.run}
         if self.strategy.sampler == "grid":
             left = (params for params in self.sweep.space.points() if self.sweep.at(params).run.id not in known)
             params = next(left, None)
@@ -189,55 +257,59 @@ class Search:
         generator = np.random.default_rng(storing.derived_seed(self.strategy.seed, len(found)))
         point = self.sweep.draw(generator, lambda one: one.run.id in known)
         if point is None:
-            self.say("No point is left within the limits that was not tried.")
+            if not self.workers.others(found):
+                self.say("No point is left within the limits that was not tried.")
             return None
         return self._ask(point.params)
 
     def _spent(self, found: list[Tried]) -> int:
-        """Points that were trained, or are being trained; what failed in an earlier process does not count."""
+        """Points that were trained, or are being trained; what failed before this process does not count."""
         trained = {one.run for one in found if one.source == TRAINED and one.state != "fail"}
-        return len(trained | set(self._failed))
+        return len(trained | set(self._failed(found)))
 
     def _all_known(self, known: set[str]) -> bool:
         size = self.sweep.space.size
         return size is not None and len(known) >= size
 
-    def _settle(self, trial: optuna.Trial) -> None:
-        """Tells a trial what came of its point."""
+    def _settled(self, trial: optuna.Trial) -> Point | None:
+        """Tells a trial what is known of its point; its point where it has to be trained."""
         params = dict(trial.params)
         if not self.sweep.space.holds(params):
             trial.set_user_attr(storing.SOURCE, ABANDONED)
             self.study.tell(trial, state=TrialState.FAIL)
-            return
+            return None
         point = self.sweep.at(params)
         trial.set_user_attr(storing.RUN, point.run.id)
         trial.set_user_attr(storing.SCHEDULE, point.steps)
         trial.set_user_attr(storing.GFLOPS, point.gflops)
         for name, amount in self.sweep.limits.over(point).items():
             trial.set_constraint(name, amount)
-        trained = trial.user_attrs.get(storing.SOURCE) == TRAINED
-        if not trained and self._answered(trial, point):
+        if trial.user_attrs.get(storing.SOURCE) != TRAINED and self._answered(trial, point):
             self._idle += 1
-            return
+            return None
         self._idle = 0
         trial.set_user_attr(storing.SOURCE, TRAINED)
-        self._train(trial, point)
+        return point
 
     def _answered(self, trial: optuna.Trial, point: Point) -> bool:
         """Whether a trial could be told without training: it costs too much, is recorded, or was tried before."""
-        name = _name(trial, point)
+        name, found = _name(trial, point), self._tried()
         if reason := self.sweep.limits.reason(point):
             self._end(trial, TURNED_AWAY, TrialState.PRUNED, reason)
             self.say(f"{name}: turned away, {reason}")
             return True
+        same = [one for one in found if one.run == point.run.id and one.number != trial.number]
         record = self._record(point)
         if record is not None:
-            before = any(one.run == point.run.id and one.number != trial.number for one in self._tried())
+            before = any(one.state in ("complete", "running") for one in same)
             self._tell_record(trial, record, point, REPEATED if before else RECORDED)
             self.say(f"{name}: recorded already, top-1 {100 * _top1(record, point):.1f} %")
             return True
-        if point.run.id in self._failed:
-            self._end(trial, REPEATED, TrialState.FAIL, self._failed[point.run.id])
+        reason = self._failed(found).get(point.run.id, "")
+        if at_it := self.workers.others(same):
+            reason = f"trial {at_it[0].number} is at it"
+        if reason:
+            self._end(trial, REPEATED, TrialState.FAIL, reason)
             return True
         return self._pruned_before(trial, point, name)
 
@@ -265,11 +337,12 @@ class Search:
         return record if point.run.protocol.name in record.evaluations else None
 
     def _train(self, trial: optuna.Trial, point: Point) -> None:
-        name = _name(trial, point)
-        frozen = self.study.get_trials(deepcopy=False)[trial.number]
-        watch = _Watch(trial, point, set(frozen.intermediate_values), self.strategy)
+        """Has a trial's point trained, or gone on with, and tells what came of it."""
+        name, told = _name(trial, point), self.workers.patient
+        frozen = told(lambda: self.study.get_trials(deepcopy=False)[trial.number])
+        watch = _Watch(trial, point, set(frozen.intermediate_values), self.strategy, told)
         if (record := self._record(point)) is not None:  # trained by the process that was killed
-            self._tell_record(trial, record, point, TRAINED)
+            told(lambda: self._tell_record(trial, record, point, TRAINED))
             return
         if reason := watch.verdict(frozen.last_step):  # killed between the verdict and its telling
             self._prune(trial, point, reason)
@@ -277,34 +350,41 @@ class Search:
             return
         outcome = self.carry(point, name, watch if len(self.strategy.objectives) == 1 else None)
         if outcome.failure:
-            self.failures.append(outcome.failure)
-            self._failed[point.run.id] = outcome.failure
-            trial.set_user_attr(storing.STEPS, self.store.state(point.run.id).step)
-            self._end(trial, TRAINED, TrialState.FAIL, outcome.failure)
+            told(lambda: self._fail(trial, point, outcome.failure))
         elif outcome.ended_by_watch:
             self._prune(trial, point, str(outcome.event["reason"]))
         else:
-            self._tell_record(trial, self.store.checked(point.run.id), point, TRAINED)
+            trained = self.store.checked(point.run.id)
+            told(lambda: self._tell_record(trial, trained, point, TRAINED))
+
+    def _fail(self, trial: optuna.Trial, point: Point, reason: str) -> None:
+        trial.set_user_attr(storing.STEPS, self.store.state(point.run.id).step)
+        self._end(trial, TRAINED, TrialState.FAIL, reason)
 
     def _prune(self, trial: optuna.Trial, point: Point, reason: str) -> None:
-        trial.set_user_attr(storing.STEPS, self.store.state(point.run.id).step)
-        self._end(trial, TRAINED, TrialState.PRUNED, reason)
+        def tell() -> None:
+            trial.set_user_attr(storing.STEPS, self.store.state(point.run.id).step)
+            self._end(trial, TRAINED, TrialState.PRUNED, reason)
+
+        self.workers.patient(tell)
         self.store.attempts(point.run.id).keep_furthest()
 
     def _tell_record(self, trial: optuna.Trial, record: RunRecord, point: Point, source: str) -> None:
         """Tells a trial what its run's record says."""
         if source == RECORDED and len(self.strategy.objectives) == 1:  # one told again would count twice in the median
+            reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
             for percent, top1 in validations(record).items():
-                trial.report(top1, percent)
+                if percent not in reported:
+                    trial.report(top1, percent)
         trial.set_user_attr(storing.SOURCE, source)
         trial.set_user_attr(storing.STEPS, point.steps if source == TRAINED else 0)
         values = [_top1(record, point), point.gflops][: len(self.strategy.objectives)]
-        self.study.tell(trial, values)
+        self.study.tell(trial, values, skip_if_finished=True)
 
     def _end(self, trial: optuna.Trial, source: str, state: TrialState, reason: str) -> None:
         trial.set_user_attr(storing.SOURCE, source)
         trial.set_user_attr(storing.REASON, reason)
-        self.study.tell(trial, state=state)
+        self.study.tell(trial, state=state, skip_if_finished=True)
 
 
 class _Watch:
@@ -315,10 +395,14 @@ class _Watch:
       point: its point.
       known: percents of the schedule that were reported by an earlier process.
       strategy: how points are chosen.
+      patient: asks the storage again while it does not answer.
     """
 
-    def __init__(self, trial: optuna.Trial, point: Point, known: set[int], strategy: Strategy) -> None:
+    def __init__(
+        self, trial: optuna.Trial, point: Point, known: set[int], strategy: Strategy, patient: Patience
+    ) -> None:
         self._trial, self._point, self._known, self._strategy = trial, point, known, strategy
+        self._patient = patient
 
     def __call__(self, event: Mapping[str, Any]) -> str | None:
         """After a validation: the reason to end the run, None to go on."""
@@ -326,12 +410,17 @@ class _Watch:
         if percent == 0 or percent in self._known:
             return None
         self._known.add(percent)
-        self._trial.report(event["top1"], percent)
+        try:
+            self._patient(lambda: self._trial.report(event["top1"], percent))
+        except UpdateFinishedTrialError:  # given up while this worker was silent: whoever has it now decides
+            return None
         return self.verdict(percent, event)
 
     def verdict(self, percent: int | None, event: Mapping[str, Any] | None = None) -> str | None:
         """The same, of what was reported by now."""
-        if percent is None or percent >= 100 or not self._strategy.prunes or not self._trial.should_prune():
+        if percent is None or percent >= 100 or not self._strategy.prunes:
+            return None
+        if not self._patient(self._trial.should_prune):
             return None
         top1 = f", top-1 {100 * event['top1']:.1f} %" if event else ""
         return f"pruned after {percent} % of its schedule{top1}, below the median of the points before it there"
@@ -343,6 +432,10 @@ def validations(record: RunRecord) -> dict[int, float]:
     interval = -(-total // PARTS)
     points = {int(point["step"]): point["top1"] for point in record.curve if point["split"] == "validation"}
     return {reached(step, total): top1 for step, top1 in points.items() if step % interval == 0 or step == total}
+
+
+def _went_wrong(one: Tried) -> bool:
+    return one.state == "fail" and one.source == TRAINED and bool(one.reason)
 
 
 def _top1(record: RunRecord, point: Point) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,20 @@ from rich.console import Console
 
 from ablations import figure2
 from ablations.toggles import AXES
-from harness import conducting, describing, mirroring, outputs, precompiling, rendering, sweep_figure, sweep_report, terminal
+from harness import (
+    conducting,
+    describing,
+    leases,
+    mirroring,
+    outputs,
+    precompiling,
+    presence,
+    rendering,
+    storage,
+    sweep_figure,
+    sweep_report,
+    terminal,
+)
 from harness import console as console_
 from harness import sweep_storage as storing
 from harness.conducting import Conductor, Outcome
@@ -25,10 +38,12 @@ from harness.mirroring import Mirror
 from harness.planning import Plan, Planned
 from harness.records import RunRecord
 from harness.searching import Search, Strategy, Watch
+from harness.storage import Patience
 from harness.studies import Row, Study
 from harness.sweep_console import TrialBoard, describe, likely
 from harness.sweep_report import Summary
 from harness.sweep_storage import TRAINED, SweepError
+from harness.sweep_workers import Workers
 from harness.sweeping import Axis, Limits, Point, Space, Sweep, measured, scale, space, speed, tune, validated
 from harness.toggles import Toggle, parse
 from harness.workspace import Workspace, readable
@@ -112,7 +127,7 @@ class Asked:
         """Prints what it would do and what it costs."""
         facts, cut = self.workspace.data.facts, str(self.workspace.cut)
         say = functools.partial(console_.say, console)
-        say(f"Scaling sweep {self.name}, profile {self.workspace.profile.name}, in {storing.shown(self.url)}.")
+        say(f"Scaling sweep {self.name}, profile {self.workspace.profile.name}, in {storage.shown(self.url)}.")
         say(f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos.")
         if cut:
             say(f"Cut: {cut}. This is not the profile's own training, and the tables will say so.")
@@ -125,11 +140,11 @@ class Asked:
         """Its trials by now; none, and no file made, where it was not begun."""
         if not self._is_there():
             return []
-        storage = storing.open_storage(self.url)
-        with storing.faults_named(self.url):
-            if self.name not in optuna.get_all_study_names(storage):
+        kept = storage.open_storage(self.url)
+        with storage.faults_named(self.url, "the sweep's storage"):
+            if self.name not in optuna.get_all_study_names(kept):
                 return []
-            return storing.trials(optuna.load_study(study_name=self.name, storage=storage))
+            return storing.trials(optuna.load_study(study_name=self.name, storage=kept))
 
     def _is_there(self) -> bool:
         own = self.url == _own_url(self.workspace, self.name)
@@ -139,37 +154,45 @@ class Asked:
         """Searches, from where it was left; a line for each failure.
 
         Raises:
-          SweepError: its storage cannot be used, or holds another sweep under its name.
+          SweepError: its storage holds another sweep under its name.
+          StorageError: its storage cannot be used, or workers with other code are at it.
           Stopped: a signal asked to stop.
         """
         workspace = self.workspace
         if precompiling.wanted(workspace):
             precompiling.slice_of(workspace)
+        say = functools.partial(console_.say, console)
         with (
             mirroring.mirror(wandb, self._group, workspace.store, console) as mirror,
             conducting.conductor(workspace, console, mirror) as conducted,
-            storing.faults_named(self.url),
+            presence.present() as token,
+            storage.faults_named(self.url, "the sweep's storage"),
         ):
-            study = self._study()
-            board = self._board()
+            conducted.join(Plan((), (), {}), "")
+            study, workers = self._joined(conducted, token, say)
+            before, board = len(storing.trials(study)), self._board()
             with console_.view(board, console) as shown:
                 carry = functools.partial(self._carry, conducted, board, shown, console)
-                search = Search(study, self.sweep, self.strategy, workspace.store, carry,
-                                functools.partial(console_.say, console), self.trials)  # fmt: skip
+                search = Search(study, self.sweep, self.strategy, workspace.store, carry, say, self.trials, workers,
+                                conducted._wait)  # fmt: skip
                 failures = search.run()
-            self._catch_up(study, mirror)
+            self._catch_up(study, workers, before, mirror)
         return failures
 
     @property
     def _group(self) -> str:
         return f"sweep-{self.name}"
 
-    def _study(self) -> optuna.Study:
-        storage, where = storing.open_storage(self.url), storing.shown(self.url)
-        made = storing.study(storage, self.name, self.settings, self.strategy.objectives, where)
-        sweep = self.sweep
+    def _joined(self, conducted: Conductor, token: str, say: Callable[[str], None]) -> tuple[optuna.Study, Workers]:
+        """Optuna's study of the sweep, and who is at it."""
+        kept, where, sweep = storage.open_storage(self.url), storage.shown(self.url), self.sweep
+        made = storing.study(kept, self.name, self.settings, self.strategy.objectives, where)
+        patient = Patience(self.url, say, lambda: bool(conducted._asked))
+        workers = Workers(made, kept, token, conducted._queue.lease, patient)
+        for line in workers.join(where):
+            say(line)
         storing.keep_space(made, sweep.space, sweep.grid(), sweep.limits, self.workspace.profile.caption)
-        return made
+        return made, workers
 
     def _board(self) -> TrialBoard:
         within = [point for point in likely(self.sweep) if point.run.id not in self.records]
@@ -198,9 +221,16 @@ class Asked:
         (planned,) = self.workspace.plan([Study("sweep", "One point", (), (row,))], [self.sweep.seed]).runs
         return dataclasses.replace(planned, rows=(name.partition(":")[0],), run=validated(planned.run))
 
-    def _catch_up(self, study: optuna.Study, mirror: Mirror) -> None:
-        """Mirrors the runs that were recorded elsewhere, or while the mirror was off."""
-        told = {one.run: one for one in storing.trials(study) if one.state == "complete"}
+    def _catch_up(self, study: optuna.Study, workers: Workers, before: int, mirror: Mirror) -> None:
+        """Mirrors the runs that were recorded elsewhere, or while the mirror was off.
+
+        What other workers trained since the trial of number `before` they mirror themselves.
+        """
+        complete = [one for one in storing.trials(study) if one.state == "complete"]
+        theirs = {
+            one.run for one in complete if one.source == TRAINED and one.number >= before and not workers.has(one)
+        }
+        told = {one.run: one for one in complete if one.run not in theirs}
         names = {run_id: f"trial {one.number}" for run_id, one in told.items()}
         points = [self.sweep.at(one.params) for one in told.values() if self.sweep.space.holds(one.params)]
         mirror.catch_up(Plan((), tuple(self._planned(point, names[point.run.id]) for point in points), {}))
@@ -214,13 +244,13 @@ class Asked:
           SweepError: it was never begun, or a value in its storage is not its record's.
         """
         if not self._is_there():
-            raise SweepError(f"{storing.shown(self.url)}: no such sweep yet; run it without --draw")
-        storage = storing.open_storage(self.url)
-        with storing.faults_named(self.url):
-            if self.name not in optuna.get_all_study_names(storage):
-                raise SweepError(f"{storing.shown(self.url)}: holds no sweep {self.name!r}")
-            kept = storing.kept(optuna.load_study(study_name=self.name, storage=storage))
-        summary = sweep_report.of(kept, self.workspace.store)
+            raise SweepError(f"{storage.shown(self.url)}: no such sweep yet; run it without --draw")
+        kept = storage.open_storage(self.url)
+        with storage.faults_named(self.url, "the sweep's storage"):
+            if self.name not in optuna.get_all_study_names(kept):
+                raise SweepError(f"{storage.shown(self.url)}: holds no sweep {self.name!r}")
+            found = storing.kept(optuna.load_study(study_name=self.name, storage=kept))
+        summary = sweep_report.of(found, self.workspace.store)
         written = write(summary, self.workspace.store.root, plots)
         terminal.show([table for _, table in sweep_report.tables(summary)], failures, console)
         with mirroring.mirror(wandb, self._group, self.workspace.store, console) as mirror:
@@ -252,7 +282,6 @@ def asked(
     strategy: Strategy,
     trials: int,
     name: str | None,
-    storage: str | None,
 ) -> Asked:
     """The sweep that the flags ask for.
 
@@ -267,6 +296,8 @@ def asked(
         raise SweepError(f"--sampler grid: {which}" if endless else f"--sampler grid: {of.size:,} points; {which}")
     if name is not None and not _NAME.fullmatch(name):
         raise SweepError(f"--name {name!r}: expected letters, digits, '.', '_' and '-'")
+    if name == leases.NAME:
+        raise SweepError(f"--name {name}: is what the queue of runs is called; choose another")
     known = [one for one in readable(workspace.store) if one.profile == workspace.profile.name]
     costs = [measured(one) for one in known if "trained_by" not in one.identity_content]
     pace = speed([work for work, _ in costs], [seconds for _, seconds in costs], workspace.profile.measured_rate)
@@ -274,8 +305,9 @@ def asked(
     if not likely(sweep):
         raise SweepError(f"no point of the space lies within the limits: {_cheapest(sweep)}")
     chosen = name or default_name(workspace, strategy)
+    url = workspace.sharing.storage or _own_url(workspace, chosen)
     grid = None if strategy.sampler == "grid" else trials
-    return Asked(chosen, workspace, sweep, strategy, grid, storage or _own_url(workspace, chosen), _held(sweep, known))
+    return Asked(chosen, workspace, sweep, strategy, grid, url, _held(sweep, known))
 
 
 def _held(sweep: Sweep, known: list[RunRecord]) -> dict[str, RunRecord]:
@@ -289,7 +321,7 @@ def _held(sweep: Sweep, known: list[RunRecord]) -> dict[str, RunRecord]:
 
 
 def _own_url(workspace: Workspace, name: str) -> str:
-    return storing.url_of(storing.file_of(workspace.store.root, name))
+    return storage.url_of(storing.file_of(workspace.store.root, name))
 
 
 def _cheapest(sweep: Sweep) -> str:

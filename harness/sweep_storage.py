@@ -1,34 +1,22 @@
-"""Sweeps in Optuna's storage: SQLite under `results/sweeps/` unless another is named; trials as plain data.
-
-SQLite as Optuna opens it hands one waiting trial to several processes, since it ignores `FOR UPDATE`. Here every
-transaction begins as a writer's (`BEGIN IMMEDIATE`), so that what it read still holds when it writes.
-"""
+"""Sweeps in Optuna's storage: SQLite under `results/sweeps/` unless another is named; trials as plain data."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import socket
-import sqlite3
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from harness.storage import StorageError, faults_named, open_storage, quiet, url_of
 from harness.sweeping import Axis, Limits, Point, Space
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 # Attributes of a trial, beside Optuna's own.
 RUN = "run"
@@ -44,11 +32,10 @@ TRAINED, RECORDED, REPEATED, TURNED_AWAY, ABANDONED = "trained", "recorded", "re
 
 _SETTINGS = "settings"
 _SPACE = "space"
-_WAIT = 60.0  # seconds that a transaction waits for another's
 
 
 class SweepError(ValueError):
-    """A sweep whose storage cannot be used, or that is another than asked for; one line for the user."""
+    """A sweep that cannot be read, or that is another than asked for; one line for the user."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +54,7 @@ class Tried:
       schedule: optimizer steps of its whole schedule; 0 where it has no run.
       gflops: multiply-adds of one evaluation view, 1e9; 0 where it has no run.
       reason: why it was turned away, pruned or failed.
-      owner: which results folder it is trained in.
+      owner: "host:process" and token of the worker that has it, or had it; empty where nobody has.
     """
 
     number: int
@@ -81,109 +68,12 @@ class Tried:
     schedule: int = 0
     gflops: float = 0.0
     reason: str = ""
-    owner: str = ""
+    owner: tuple[str, str] = ("", "")
 
 
 def file_of(root: Path, name: str) -> Path:
     """File of a sweep under a results folder."""
     return root / "sweeps" / f"{name}.db"
-
-
-def url_of(path: Path) -> str:
-    """URL of an SQLite file."""
-    url = sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string()
-    return url.replace("{", "{{").replace("}", "}}")  # Optuna fills in braces
-
-
-def shown(url: str) -> str:
-    """A storage's URL without its user, password and options."""
-    try:
-        made = sqlalchemy.make_url(url)
-    except (ArgumentError, ValueError):
-        return "the storage"
-    # Of a password with an @ that is not escaped, the end is read as the beginning of the host.
-    host = f"{(made.host or '').rpartition('@')[2]}{f':{made.port}' if made.port else ''}"
-    return f"{made.drivername}://{host}/{made.database or ''}"
-
-
-def owner(root: Path) -> str:
-    """Who trains into a results folder; says nothing of what the machine or the folder are called."""
-    return hashlib.sha256(f"{socket.gethostname()} {root.absolute()}".encode()).hexdigest()[:12]
-
-
-def open_storage(url: str) -> RDBStorage:
-    """Optuna's storage behind a URL.
-
-    Raises:
-      SweepError: it cannot be opened; credentials are not repeated.
-    """
-    try:
-        made = sqlalchemy.make_url(url)
-        with _quiet():
-            if made.get_backend_name() == "sqlite" and made.database:
-                return _sqlite(url, Path(made.database.replace("{{", "{").replace("}}", "}")))
-            return RDBStorage(url)
-    except (SQLAlchemyError, ImportError, RuntimeError, KeyError, ValueError, AssertionError) as error:
-        raise SweepError(f"{shown(url)}: cannot be opened as an Optuna storage ({_said(error, url)})") from None
-
-
-def _sqlite(url: str, path: Path) -> RDBStorage:
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
-
-    with (path.parent / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two processes that made its tables at once would both fail
-        storage = RDBStorage(url, engine_kwargs={"creator": connect})
-    sqlalchemy.event.listen(storage.engine, "begin", _begin_immediate)
-    return storage
-
-
-def _begin_immediate(connection: sqlalchemy.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _said(error: Exception, url: str) -> str:
-    """What an error says, in one line, nothing of which is a credential."""
-    kind = type(error).__name__
-    try:
-        made = sqlalchemy.make_url(url)
-    except (ArgumentError, ValueError):
-        return kind
-    if isinstance(error, KeyError | IndexError) or "@" in (made.host or ""):
-        return kind  # it quotes what stood in braces, or a password's end that was taken for the host
-    text = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
-    secrets = [url, *(str(value) for value in made.query.values()), made.password, made.username]
-    for secret in filter(None, map(str, filter(None, secrets))):
-        text = text.replace(secret, "***")
-    return f"{kind}: {text}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's warnings of what is experimental, which are no user's to heed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextlib.contextmanager
-def faults_named(url: str) -> Iterator[None]:
-    """Says which storage it is that fails in the middle of a sweep.
-
-    Raises:
-      SweepError: the storage failed.
-    """
-    try:
-        with _quiet():
-            yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        raise SweepError(
-            f"{shown(url)}: the sweep's storage failed ({_said(cause, url)}); records are not lost: move it away to "
-            "begin anew, and runs that finished are told from their records"
-        ) from None
 
 
 def study(
@@ -203,10 +93,11 @@ def study(
     """
     directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: len(objectives)]
     found = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    begun = bool(found.get_trials(deepcopy=False))  # looked at first: another worker may begin it just now
     if _SETTINGS not in found.user_attrs:
-        if found.get_trials(deepcopy=False):
+        if begun:
             raise SweepError(f"{where}: holds a study {name!r} that is no sweep of this harness; choose another --name")
-        with _quiet():
+        with quiet():
             found.set_metric_names(list(objectives))
         found.set_user_attr(_SETTINGS, _plain(settings))
     before = found.user_attrs[_SETTINGS]
@@ -302,8 +193,13 @@ def tried(trial: FrozenTrial) -> Tried:
         schedule=attributes.get(SCHEDULE, 0),
         gflops=attributes.get(GFLOPS, 0.0),
         reason=attributes.get(REASON, ""),
-        owner=attributes.get(OWNER, ""),
+        owner=_owner(attributes.get(OWNER)),
     )
+
+
+def _owner(value: Any) -> tuple[str, str]:
+    # Sweeps of before they were shared say which results folder it is, whose one process has ended.
+    return (str(value[0]), str(value[1])) if isinstance(value, list) else ("", "")
 
 
 def live(of: optuna.Study, number: int) -> optuna.Trial:
@@ -340,8 +236,11 @@ def found(root: Path) -> list[Kept]:
 
 
 def _sweeps_of(url: str) -> list[Kept]:
-    storage = open_storage(url)
-    with faults_named(url):
-        names = sorted(optuna.get_all_study_names(storage))
-        studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
-        return [kept(one) for one in studies if _SETTINGS in one.user_attrs]
+    try:
+        storage = open_storage(url)
+        with faults_named(url):
+            names = sorted(optuna.get_all_study_names(storage))
+            studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
+            return [kept(one) for one in studies if _SETTINGS in one.user_attrs]
+    except StorageError as error:
+        raise SweepError(str(error)) from None

@@ -15,8 +15,10 @@ from harness.devices import Devices
 from harness.experiment import Cut, Run
 from harness.records import Evaluation, RunRecord
 from harness.searching import Search, Strategy
+from harness.storage import Patience, open_storage, url_of
 from harness.store import Store
-from harness.sweep_storage import file_of, keep_space, open_storage, study, url_of
+from harness.sweep_storage import file_of, keep_space, study
+from harness.sweep_workers import Workers
 from harness.sweeping import Axis, Limits, Point, Speed, Sweep, space, validated
 from harness.workspace import Workspace
 
@@ -56,8 +58,8 @@ def record(run: Run, top1: float, seconds: float = 10.0, curve=(), **changes) ->
 def keep(store: Store, of: RunRecord) -> None:
     """Writes a record with its predictions file."""
     for protocol, evaluation in of.evaluations.items():
-        _, digest = store.write_predictions(of.id, protocol, pd.DataFrame({"media_id": ["a"]}))
-        sealed = dataclasses.replace(evaluation, predictions_sha256=digest)
+        name, digest = store.write_predictions(of.id, protocol, pd.DataFrame({"media_id": ["a"]}))
+        sealed = dataclasses.replace(evaluation, predictions=name, predictions_sha256=digest)
         of = dataclasses.replace(of, evaluations={**of.evaluations, protocol: sealed})
     store.write(of)
 
@@ -104,7 +106,8 @@ class Trainer:
         run, curve = validated(point.run), []
         interval = run.bookkeeping["trainer.validation_interval"]
         begun = self.steps.get(run.id, 0)
-        with self.store.attempts(run.id).logged(lambda _: None) as log:
+        attempt = self.store.attempt(run.id, 0)
+        with attempt.logged(lambda _: None) as log:
             log({"event": "attempt", "step": begun})
             for step in [*range(interval, point.steps, interval), point.steps]:
                 if step <= begun:
@@ -123,17 +126,23 @@ class Trainer:
                 if self.fails(point):
                     return Ended({"event": "failed"}, f"{name}: the training loss is nan")
         keep(self.store, record(point.run, self.top1(point), curve=curve))
-        self.store.attempts(run.id).forget()
+        attempt.forget()
         return Ended({"event": "done"})
 
 
-def search(of: Workspace, asked: Sweep, trainer, strategy=None, trials=4, name="s", said=None) -> Search:
-    """A search of a sweep in its own SQLite file, as the command makes it."""
+def search(of: Workspace, asked: Sweep, trainer, strategy=None, trials=4, name="s", said=None, token="", wait=None):
+    """A search of a sweep in its own SQLite file, as the command makes it; in a test's second worker with a token."""
     strategy = strategy or Strategy("tpe", False, 4, asked.seed)
     url = url_of(file_of(of.store.root, name))
     settings = {"sampler": strategy.sampler, "profile": "quick", "clips": 10, "crops": 3, "validation videos": None,
                 "max gflops": asked.limits.gflops, "max hours": asked.limits.hours}  # fmt: skip
-    made = study(open_storage(url), name, settings, strategy.objectives, "here")
+    kept = open_storage(url)
+    made = study(kept, name, settings, strategy.objectives, "here")
     keep_space(made, asked.space, asked.grid(), asked.limits, "Made up.")
     said = said if said is not None else []
-    return Search(made, asked, strategy, of.store, trainer, said.append, trials)
+    workers = Workers(made, kept, token, 120, Patience(url))
+    return Search(made, asked, strategy, of.store, trainer, said.append, trials, workers, wait or _nobody)
+
+
+def _nobody():
+    raise AssertionError("there is no other worker to wait for")

@@ -1,30 +1,35 @@
 """Sweeps from their first point to their report, with a trainer whose accuracies are known; and one that trains."""
 
+import contextlib
 import dataclasses
 import io
 import itertools
+import os
 import re
 import shutil
+import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 import sweeps
 from click.testing import CliRunner
-from optuna.distributions import CategoricalDistribution
 from rich.console import Console
 from sweeps import Killed, Trainer
 
 from ablations import figure2
 from ablations.toggles import DEPTH, SD
 from harness import console as console_
-from harness import scaling_sweep, sweep_report, sweep_run, wandb_files
+from harness import presence, scaling_sweep, sharing, sweep_report, sweep_run, wandb_files
 from harness.experiment import Cut
 from harness.searching import Strategy
+from harness.storage import StorageError
 from harness.store import Store
 from harness.studies import Cell
 from harness.sweep_console import TrialBoard
-from harness.sweep_storage import SweepError, found, trials
+from harness.sweep_storage import SweepError, file_of, found, trials
 from harness.sweeping import Axis, Limits, validated
 from harness.worker import Job, Worker
 
@@ -150,13 +155,140 @@ def test_a_point_that_was_left_waiting_is_tried(here):
     assert len(trainer.trained) == 3
 
 
-def test_a_trial_of_another_folder_is_left_to_it(here, tmp_path):
-    asked, trainer = sweeps.sweep(here), Trainer(here.store, top1)
-    search = sweeps.search(here, asked, trainer, TPE, 2)
-    search.study.ask({"depth": CategoricalDistribution((50, 101, 200))}).set_user_attr("owner", "somebody else")
-    search.run()
-    assert told(search)[0].state == "running"
-    assert len(trainer.trained) == 2
+class Waits(Exception):  # noqa: N818
+    """A worker has nothing to do but to wait for others."""
+
+
+def waits():
+    raise Waits
+
+
+@pytest.mark.parametrize("strategy", [GRID, NSGA2])
+def test_a_worker_leaves_a_point_to_another_and_waits_for_it(here, strategy):
+    asked, others, trials = sweeps.sweep(here), Trainer(here.store, top1), None if strategy is GRID else 4
+    second = sweeps.search(here, asked, others, strategy, trials, token="second", wait=waits)
+
+    def carry(point, name, watch):
+        if trainer.trained:
+            return trainer(point, name, watch)
+        with pytest.raises(Waits):
+            second.run()
+        assert point.run.id not in {one.run.id for one in others.trained}
+        assert {one.state for one in told(second) if one.run == point.run.id} >= {"running"}
+        return trainer(point, name, watch)
+
+    trainer = Trainer(here.store, top1)
+    first = sweeps.search(here, asked, carry, strategy, trials, token="first")
+    assert first.run() == []
+    assert len(trainer.trained) == 1, "the others were the second worker's"
+    trained = {point.run.id for point in [*trainer.trained, *others.trained]}
+    assert len(trained) == len(trainer.trained) + len(others.trained) == (trials or 6)
+    assert {one.run for one in told(first) if one.state == "complete" and one.source == "trained"} == trained
+    second.run()
+    assert len(others.trained) == len(trained) - 1, "nothing is left to wait for"
+
+
+@pytest.mark.parametrize("strategy", [GRID, TPE])
+def test_workers_at_the_same_time_train_no_point_twice_and_none_too_many(here, strategy):
+    asked, trials = sweeps.sweep(here), None if strategy is GRID else 5
+    barrier, trainers, failures = threading.Barrier(2), [Trainer(here.store, top1) for _ in range(2)], []
+
+    def work(trainer, token):
+        def carry(point, name, watch):
+            if not trainer.trained:
+                barrier.wait(60)
+            return trainer(point, name, watch)
+
+        failures.append(sweeps.search(here, asked, carry, strategy, trials, token=token, wait=lambda: None).run())
+
+    sweeps.search(here, asked, None, strategy)
+    threads = [threading.Thread(target=work, args=one) for one in zip(trainers, ("first", "second"), strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == [[], []]
+    both = [point.run.id for trainer in trainers for point in trainer.trained]
+    assert len(both) == len(set(both)) == (trials or 6)
+    assert all(trainer.trained for trainer in trainers)
+    (kept,) = found(here.store.root)
+    assert {one.state for one in kept.trials if one.source == "trained"} == {"complete"}
+
+
+def test_a_killed_workers_trial_is_taken_up_at_once(here, monkeypatch):
+    monkeypatch.setattr(presence, "gone", lambda token: token == "killed")
+    asked, trainer = sweeps.sweep(here), Trainer(here.store, top1, dies=(1, 20))
+    first = sweeps.search(here, asked, trainer, GRID, None, token="killed")
+    first.workers.at = lambda _: contextlib.nullcontext()  # a process that is killed gives nothing back
+    with pytest.raises(Killed):
+        first.run()
+    assert told(first)[0].owner[1] == "killed"
+    second = sweeps.search(here, asked, trainer, GRID, None, token="second")
+    second.run()
+    assert [one.state for one in told(second)] == ["complete"] * 6
+    assert set(told(second)[0].reports) == {20, 40, 60, 80, 100}
+    assert len(trainer.trained) == 7
+    assert {one.owner[1] for one in told(second)} == {"second"}
+
+
+def test_a_silent_workers_point_goes_on_elsewhere_and_its_return_does_no_harm(here):
+    asked, others, said = sweeps.sweep(here), Trainer(here.store, top1), []
+    second = sweeps.search(here, asked, others, GRID, None, token="second", wait=waits)
+
+    def carry(point, name, watch):
+        watch({"done": -(-point.steps // 5), "total": point.steps, "top1": 0.25})
+        with contextlib.closing(sqlite3.connect(file_of(here.store.root, "s"))) as plain:
+            plain.execute("update trial_heartbeats set heartbeat = datetime('now', '-30 seconds')")
+            plain.commit()
+            with pytest.raises(Waits):
+                second.run()
+            assert [one.state for one in told(second)].count("running") == 1
+            plain.execute("update trial_heartbeats set heartbeat = datetime('now', '-1 hour')")
+            plain.commit()
+        assert second.run() == []
+        watch({"done": -(-2 * point.steps // 5), "total": point.steps, "top1": 0.5})
+        return sweeps.Ended({"event": "done"})
+
+    first = sweeps.search(here, asked, carry, GRID, None, said=said, token="first")
+    assert first.run() == []
+    assert any("trial 0: depth=50" in line and "given up while this worker was silent" in line for line in said)
+    by_run = {}
+    for one in told(first):
+        by_run.setdefault(one.run, []).append(one)
+    (lost, again), *rest = by_run.values()
+    assert (lost.state, lost.reason, again.state, again.source) == ("fail", "", "complete", "trained")
+    assert dict(lost.reports) == {20: 0.25}
+    assert again.reports[20] == 0.25, "the validations of before count"
+    assert [len(one) for one in rest] == [1] * 5
+    assert len(others.trained) == 6
+
+
+def test_other_code_is_refused_while_others_are_at_the_sweep(here, monkeypatch):
+    asked, same = sweeps.sweep(here), sharing.code()
+    other = {**same, "files": {**same["files"], "harness/runner.py": "0" * 12}}
+
+    def carry(point, name, watch):
+        second = sweeps.search(here, asked, None, token="second")
+        assert second.workers.join("here") == [f"Joining {socket.gethostname()}:{os.getpid()}."]
+        with monkeypatch.context() as patched:
+            patched.setattr(sharing, "code", lambda: other)
+            with pytest.raises(StorageError, match=r"trains it with other code: code: harness/runner\.py; start with"):
+                second.workers.join("here")
+        return Trainer(here.store, top1)(point, name, watch)
+
+    first = sweeps.search(here, asked, carry, trials=1, token="first")
+    assert first.workers.join("here") == []
+    first.run()
+    monkeypatch.setattr(sharing, "code", lambda: other)
+    (line,) = sweeps.search(here, asked, None, token="second").workers.join("here")
+    assert line == "Sweep s: goes on with other code than it was begun with: code: harness/runner.py"
+
+
+def test_sqlite_is_refused_to_a_second_machine(here):
+    search = sweeps.search(here, sweeps.sweep(here), None)
+    search.study.ask({}).set_user_attr("owner", ["elsewhere:7", "token"])
+    with pytest.raises(StorageError, match=r"here: elsewhere trains with it, and SQLite is for one machine"):
+        search.workers.join("here")
 
 
 def test_recorded_runs_are_told_once_and_not_trained(here):
@@ -246,18 +378,19 @@ def test_of_a_pruned_run_one_checkpoint_is_left(here):
     trainer = Trainer(here.store, top1, lambda point, percent: 0.0 if len(trainer.trained) == 6 else percent / 200)
 
     def carry(point, name, watch):
-        folder = here.store.checkpoints(point.run.id)
+        folder = here.store.attempt(point.run.id, 0).checkpoints
         folder.mkdir(parents=True)
         for step in (9, 90, 180):
             for suffix in ("index", "data-00000-of-00001"):
                 (folder / f"ckpt-{step}.{suffix}").touch()
+        (folder / "checkpoint").write_text('model_checkpoint_path: "ckpt-180"\n')
         return trainer(point, name, watch)
 
     search = sweeps.search(here, asked, carry, PRUNED, 6)
     search.run()
     (pruned,) = (one for one in told(search) if one.state == "pruned" and one.source == "trained")
-    left = {path.name for path in here.store.checkpoints(pruned.run).iterdir()}
-    assert left == {"ckpt-180.index", "ckpt-180.data-00000-of-00001"}
+    left = {path.name for path in here.store.attempt(pruned.run, 0).checkpoints.iterdir()}
+    assert left == {"checkpoint", "ckpt-180.index", "ckpt-180.data-00000-of-00001"}
     assert here.store.state(pruned.run).name == "interrupted", "whoever wants the run goes on from there"
 
 
@@ -309,7 +442,8 @@ def call(*words):
             "led by one process",
         ),
         (["--profile", "paper", "--data", "embedded", "--max-hours", "1"], "--max-hours 1: nothing was measured here"),
-        (["--storage", "nothing"], "cannot be opened as an Optuna storage"),
+        (["--storage", "nothing"], "--storage: is no URL"),
+        (["--name", "runs"], "--name runs: is what the queue of runs is called"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, words, message):
@@ -368,16 +502,16 @@ def folder(tmp_path_factory, drawn):
 def test_a_damaged_record_is_named_and_not_trained_over(here):
     point = sweeps.sweep(here).grid()[0]
     sweeps.keep(here.store, sweeps.record(point.run, 0.5))
-    (predictions,) = here.store.folder(point.run.id).glob("predictions-*")
+    (predictions,) = here.store.attempt(point.run.id, 0).folder.glob("predictions-*")
     predictions.write_bytes(b"damaged")
-    asked = sweep_run.asked(here, sweeps.sweep(here).space, Limits(), TPE, 1, "s", None)
+    asked = sweep_run.asked(here, sweeps.sweep(here).space, Limits(), TPE, 1, "s")
     outcome = asked._carry(None, None, None, None, point, "trial 3: depth=50", None)
     assert outcome.failure.startswith("trial 3: depth=50: ")
     assert str(predictions) in outcome.failure
 
 
 def test_the_live_table_grows_with_the_trials(here):
-    asked = sweep_run.asked(here, sweeps.sweep(here).space, Limits(), TPE, 4, "s", None)
+    asked = sweep_run.asked(here, sweeps.sweep(here).space, Limits(), TPE, 4, "s")
     board, (first, second, *_) = TrialBoard(1e10, 4, 1e12), asked.sweep.grid()
     console = Console(force_terminal=True, file=io.StringIO(), width=160)
     with console_.view(board, console) as shown:
