@@ -20,16 +20,15 @@ what is drawn. TensorFlow is loaded in the worker alone.
 Several processes, or machines, carry out one plan: each run is claimed in a queue (`leases`: attempts, their heartbeats
 and their ends; `claims` says what they come to) in Optuna's `storage`; `sharing` says what workers have in common,
 `joining` refuses those that differ, `presence` knows which of this machine are alive. `overview` is what can be seen of
-it (`looking`; the commands `status`, `cancel`, `retry`).
+it (`looking` opens it, `overview_table` draws it; the commands `status`, `cancel`, `retry`).
 
-`reporting` makes a report of everything that was recorded, in
-`report_pages`, and `explaining` follows one number back to its runs. Of thousands of records a report keeps `excerpts`
-and which videos they have right (`hits`), read by several processes (`forking`); how long that takes is measured on
-`synthetic` records (`report_speed`).
+`reporting` makes a report of everything that was recorded, in `report_pages`, and `explaining` follows one number back
+to its runs. Of thousands of records a report keeps `excerpts` and which videos they have right (`hits`), read by several
+processes (`forking`); how long that takes is measured on `synthetic` records (`report_speed`).
 
 A scaling sweep goes the same line: `sweeping` has its space and limits, `searching` asks Optuna and tells it what came
-of a run (`sweep_storage` keeps it, `sweep_run` wires it, `sweep_console` shows it), `sweep_report` sums it up and
-`sweep_figure` draws it (`scaling_sweep`).
+of a run (`sweep_storage` keeps it, `sweep_workers` shares it, `sweep_run` wires it, `sweep_console` shows it),
+`sweep_report` sums it up and `sweep_figure` draws it (`scaling_sweep`).
 
 Data come in by `data.sources` (which videos there are, read from `data.lists`), `data.video` (a file to frames),
 `data.shards` (one shard), `data.preparing` (all of them, and the `data.manifest`), written to `data.places` and held

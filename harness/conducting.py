@@ -130,6 +130,16 @@ class Conductor:
         self._losses = 0
         self._told: dict[str, str] = {}
 
+    @property
+    def lease(self) -> float:
+        """Seconds after which a silent worker has lost its run."""
+        return self._queue.lease
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody asked this process to stop."""
+        return bool(self._asked)
+
     def join(self, plan: Plan, name: str) -> None:
         """Joins a study, or begins it.
 
@@ -149,10 +159,11 @@ class Conductor:
             self._ask_again(items)
         while True:
             standings = self._reconciled(items, wanted, shown)
-            failed = [key for key, one in standings.items() if one.name in ("failed", "blocked", "cancelled")]
+            failed = [key for key, one in standings.items() if one.name in ("failed", "blocked")]
             if (failed and fail_fast) or all(one.name in claims.SETTLED for one in standings.values()):
                 if self._orders is not None:
                     self._orders.failed = bool(failed)
+                self._say_cancelled(standings, wanted)
                 return [self._failure(wanted[key], standings[key]) for key in failed]
             claimed = False
             while lease := self._queue.claim():
@@ -161,7 +172,7 @@ class Conductor:
                 if self._queue.due or fail_fast or outcome.deserted:
                     break
             if not claimed:
-                self._wait()
+                self.wait()
 
     def carry_out(self, one: Planned, shown: View, watch: Watch | None = None) -> Outcome:
         """Trains and evaluates a run, or evaluates it only where it is trained; waits where another worker is at it.
@@ -186,7 +197,7 @@ class Conductor:
                 return Outcome({"event": "failed", "error": standing.error}, self._failure(one, standing))
             lease = self._queue.claim()
             if lease is None:
-                self._wait()
+                self.wait()
                 continue
             outcome = self._attempt(lease, one, shown, watch)
             if outcome.event["event"] == "done" or outcome.ended_by_watch:
@@ -214,7 +225,8 @@ class Conductor:
             elif standing.name == "done":
                 shown.event(wanted[key].run.id, {**self._recorded(wanted[key]), "event": "recorded"})
             else:
-                shown.event(wanted[key].run.id, {"event": "failed", "error": standing.error})
+                settled = {"event": "settled", "state": standing.name, "error": standing.error}
+                shown.event(wanted[key].run.id, settled)
         return standings
 
     def _recorded_keys(self, items: Sequence[Item]) -> set[str]:
@@ -321,6 +333,13 @@ class Conductor:
     def _attempts(self, one: Planned) -> Attempts:
         return self._workspace.store.attempts(one.run.id)
 
+    def _say_cancelled(self, standings: Mapping[str, Standing], wanted: Mapping[str, Planned]) -> None:
+        """Says which runs are missing since somebody wanted it so: no failure."""
+        for key, standing in standings.items():
+            if standing.name == "cancelled":
+                back = f"python -m harness.retry {wanted[key].run.id[:8]} puts it back"
+                console_.say(self._console, f"{label(wanted[key])}: was cancelled; {back}", style="yellow")
+
     def _failure(self, one: Planned, standing: Standing) -> str:
         """One line: why a run failed for good, and what to type."""
         failed = [at for at in standing.attempts if at.state == "failed"]
@@ -330,7 +349,7 @@ class Conductor:
             return f"{label(one)}: {standing.error}"
         return f"{label(one)}: {standing.error} ({where}python -m harness.retry {one.run.id[:8]} tries it again)"
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
         """Waits a little for the runs that other workers are at."""
         if self._asked:
             raise Stopped("while other workers were at what is left", 128 + self._asked[0])

@@ -17,7 +17,7 @@ from harness.experiment import Run
 from harness.planning import Plan, Planned
 
 # Events of runs that other workers are at.
-_OTHERS = ("elsewhere", "recorded")
+_OTHERS = ("elsewhere", "recorded", "settled")
 _STAGES = {
     "data": "drawing the data set",
     "build": "building",
@@ -120,7 +120,7 @@ def _others(state: _State, event: Mapping[str, Any]) -> _State:
         at = f", {_STAGES.get(event['stage'], event['stage'])}" if "stage" in event else ""
         state.note = f"{event['worker']}{at}"
         return state
-    state.stage, state.done, state.note = ("done" if event["event"] == "recorded" else "failed"), 1.0, ""
+    state.stage, state.done, state.note = event.get("state", "done"), 1.0, event.get("error", "")
     if "top1" in event:
         state.note = f"top-1 {100 * event['top1']:.1f} % of {event['videos']} videos, by another worker"
     return state
@@ -185,8 +185,8 @@ class Lines:
         self._stages[run_id] = state.stage
         name = label(state.planned)
         if event["event"] in _OTHERS:
-            if changed or event["event"] == "recorded":
-                self._say(f"{name}: {state.stage}, {state.note}")
+            if changed or event["event"] != "elsewhere":
+                self._say(f"{name}: {state.stage}{', ' if state.note else ''}{state.note}")
         elif event["event"] in ("done", "failed"):
             left = self._board.remaining
             to_go = f"; about {duration(left)} to go" if left else ""

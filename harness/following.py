@@ -243,7 +243,8 @@ class Heard:
             return True
         if order.status is None:
             return False
-        self._ended = self._ended or time.monotonic()  # whoever trained with it is about to end too
+        if self._ended is None:
+            self._ended = time.monotonic()  # whoever trained with it is about to end too
         return time.monotonic() - self._ended > _ENDING
 
     def failed(self, error: str, traceback: str = "", every_run: bool = False) -> None:

@@ -174,7 +174,7 @@ class Asked:
             with console_.view(board, console) as shown:
                 carry = functools.partial(self._carry, conducted, board, shown, console)
                 search = Search(study, self.sweep, self.strategy, workspace.store, carry, say, self.trials, workers,
-                                conducted._wait)  # fmt: skip
+                                conducted.wait)  # fmt: skip
                 failures = search.run()
             self._catch_up(study, workers, before, mirror)
         return failures
@@ -187,8 +187,8 @@ class Asked:
         """Optuna's study of the sweep, and who is at it."""
         kept, where, sweep = storage.open_storage(self.url), storage.shown(self.url), self.sweep
         made = storing.study(kept, self.name, self.settings, self.strategy.objectives, where)
-        patient = Patience(self.url, say, lambda: bool(conducted._asked))
-        workers = Workers(made, kept, token, conducted._queue.lease, patient)
+        patient = Patience(self.url, say, lambda: conducted.asked)
+        workers = Workers(made, kept, token, conducted.lease, patient)
         for line in workers.join(where):
             say(line)
         storing.keep_space(made, sweep.space, sweep.grid(), sweep.limits, self.workspace.profile.caption)

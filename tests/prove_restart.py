@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,10 +20,16 @@ import threading
 import time
 from pathlib import Path
 
-from tests.prove_workers import ports
-
 from harness import checkpoints
 from harness.store import Store
+
+
+def two_hosts() -> str:
+    """Two free ports of this machine."""
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("127.0.0.1", 0))
+        return ",".join(f"127.0.0.1:{one.getsockname()[1]}" for one in (first, second))
 
 
 def start(results: Path, words: list[str], hosts: str, index: int) -> subprocess.Popen:
@@ -67,7 +74,7 @@ def prove(victim: int, words: list[str], results: Path, alone: bool = False) -> 
       results: the results folder.
       alone: whether its training process is left to find out by itself.
     """
-    hosts = ",".join(f"127.0.0.1:{port}" for port in ports(2))
+    hosts = two_hosts()
     workers = [start(results, words, hosts, index) for index in range(2)]
     wait_for_checkpoint(results, workers)
     kill(workers[victim], alone)

@@ -124,19 +124,31 @@ class Command:
 
     @property
     def crashed(self) -> str:
-        """The last line of a traceback that it showed; empty without one."""
-        said = list(self.said)
-        return said[-1].strip() if any(line.startswith("Traceback ") for line in said) else ""
+        """Where it was, of ours, in the last traceback that it showed, and what the error was; empty without one."""
+        said = [line.strip() for line in self.said]
+        ours = [line.partition("/harness/")[2] for line in said if line.startswith("File ") and "/harness/" in line]
+        what = [line for line in said if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+        return " <- ".join([*what[-1:], *ours[:-4:-1]]) if "Traceback (most recent call last):" in said else ""
 
 
 def _groups() -> Iterator[tuple[int, int]]:
     """Every process with its group."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-                if state != "Z":
-                    yield int(entry.name), int(group)
+        if entry.name.isdigit() and (state := _stat(int(entry.name))) and state[0] != "Z":
+            yield int(entry.name), int(state[2])
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent, group and more of a process; empty where there is none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+def _state(pid: int | None) -> str:
+    """State of a process, such as "T" of one that is asleep; empty where there is none."""
+    found = _stat(pid) if pid is not None else []
+    return found[0] if found else ""
 
 
 def _words(pid: int) -> str:
@@ -175,6 +187,7 @@ class Soak:
         self.every: list[Command] = []
         self.exits: collections.Counter[str] = collections.Counter()
         self.faults: collections.Counter[str] = collections.Counter()
+        self.effects: collections.Counter[str] = collections.Counter()
         self.damaged: set[str] = set()
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._joining: list[float] = []
@@ -238,7 +251,7 @@ class Soak:
         code = command.process.returncode
         self.exits[f"exit code {code}" if code >= 0 else f"signal {-code}"] += 1
         if command.crashed:
-            self.exits[f"traceback: {command.crashed[:150]}"] += 1
+            self.exits[f"traceback: {command.crashed[:400]}"] += 1
         if code not in ENDED_BY_ITSELF or command.crashed:
             self._joining.append(time.monotonic() + self.draw.uniform(0, 2))
 
@@ -266,16 +279,16 @@ class Soak:
 
     # Faults. Each says whether there was something that it could be done to.
 
-    def fault(self) -> None:
-        """Does the next of the deck that can be done."""
-        while True:
-            if not self._deck:
-                self._deck = self.draw.sample(sorted(self._kinds), len(self._kinds))
-            kind = self._deck.pop()
-            if self._kinds[kind]():
-                self.faults[kind] += 1
-                return
-            self.tend(0.1)
+    def fault(self) -> bool:
+        """Does the next of the deck that can be done now; whether there was one."""
+        if not self._deck:
+            self._deck = self.draw.sample(sorted(self._kinds), len(self._kinds))
+        kind = next((one for one in self._deck if self._kinds[one]()), None)
+        if kind is None:
+            return False
+        self._deck.remove(kind)
+        self.faults[kind] += 1
+        return True
 
     def _one(self) -> Command | None:
         """A worker that trains, or is about to."""
@@ -292,7 +305,12 @@ class Soak:
         self._later.append((time.monotonic() + self.draw.uniform(least, most), undo))
 
     def _kill_command(self) -> bool:
-        return self._on(lambda one: _signal(one.pid, signal.SIGKILL))
+        def done(one: Command) -> None:
+            child = one.child
+            _signal(one.pid, signal.SIGKILL)
+            self.effects["training processes that outlived their command"] += _state(child) not in ("", "Z")
+
+        return self._on(done)
 
     def _kill_worker(self) -> bool:
         return self._on(lambda one: _signal_all(one.group, signal.SIGKILL))
@@ -320,14 +338,18 @@ class Soak:
         return self._on(lambda one: self._sleep([one.pid], LEASE + 1.0, LEASE + 3.0))
 
     def _sleep(self, pids: Sequence[int | None], least: float, most: float) -> None:
+        def wake() -> None:
+            self.effects["processes woken"] += sum(_state(pid) == "T" for pid in pids)
+            _signal_all(pids, signal.SIGCONT)
+
         _signal_all(pids, signal.SIGSTOP)
-        self._after(least, most, lambda: _signal_all(pids, signal.SIGCONT))
+        self._after(least, most, wake)
 
     def _fill_disk(self) -> bool:
         """No file of a worker grows any more: as on a full disk, and without being root or losing a disk."""
 
         def done(one: Command) -> None:
-            _limit_files(one.group, 0)
+            self.effects["processes whose files could not grow"] += _limit_files(one.group, 0)
             self._after(0.5, 4.0, lambda: _limit_files(one.group, resource.RLIM_INFINITY))
 
         return self._on(done)
@@ -367,12 +389,17 @@ class Soak:
             if how < 0.15 and whole:
                 os.truncate(whole[-1], whole[-1].stat().st_size // 2)
                 self.damaged.add(attempt.parent.parent.name)
+                what = "checkpoints cut short"
             elif how < 0.45:
                 _tear_checkpoint(attempt / "checkpoints")
+                what = "unfinished checkpoints"
             else:
                 _append(attempt / "curve.jsonl", '{"event": "train", "split": "tra')
+                what = "curves cut short"
         else:
             (run / ".record.json.torn.part").write_text('{"schema": 1, "iden')
+            what = "unfinished records"
+        self.effects[what] += 1
         return True
 
 
@@ -403,11 +430,15 @@ def _signal_all(pids: Sequence[int | None], number: int) -> None:
         _signal(pid, number)
 
 
-def _limit_files(pids: Sequence[int], most: int) -> None:
+def _limit_files(pids: Sequence[int], most: int) -> int:
+    """Limits the size that a file of some processes may grow to, bytes; how many processes there were."""
+    limited = 0
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if most == resource.RLIM_INFINITY else most, hard))
+            limited += resource.prlimit(pid, resource.RLIMIT_FSIZE)[0] == most
+    return limited
 
 
 # What came of it.
@@ -514,6 +545,7 @@ def _count_records(
     complete = {run.id: [one for one in of.get(run.id, ()) if one.state == "COMPLETE"] for run in runs}
     found.told |= {"runs": len(runs), "records": len(written), "trials": sum(map(len, of.values()))}
     found.told["runs with a trial COMPLETE"] = sum(map(bool, complete.values()))
+    found.told["runs recorded by a later attempt"] = sum(len(of.get(run_id, ())) > 1 for run_id in written)
     found.wrong["records lost"] = [run for run, done in complete.items() if done and run not in written]
     found.wrong["doubled"] = [run for run, done in complete.items() if len(done) > 1]
     chains = _chains(runs)
@@ -639,15 +671,16 @@ def endure(
         soak.tend(0.1)
     while sum(soak.faults.values()) < faults:
         soak.tend(draw.uniform(*pace))
-        if soak.at_rest:
-            soak.grow(max(1, soak.seeds // 4))
-            continue
-        soak.fault()
+        while not soak.fault():
+            if soak.at_rest:
+                soak.grow(max(1, soak.seeds // 4))
+            soak.tend(0.1)
     ended = soak.settle(300)
     left = soak.end()
     seen = Found({
         "faults": dict(soak.faults),
         "faults in all": sum(soak.faults.values()),
+        "their effects": dict(soak.effects),
         "exits": dict(soak.exits),
         "minutes": round((time.monotonic() - began) / 60, 1),
     })  # fmt: skip

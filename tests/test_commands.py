@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from harness import (
     additive_study,
     benchmark,
+    cancel,
     check_statistics,
     costs,
     evaluate,
@@ -21,7 +22,9 @@ from harness import (
     plan_seeds,
     prepare_data,
     report,
+    retry,
     scaling_sweep,
+    status,
     study,
     train,
 )
@@ -32,6 +35,7 @@ COMMANDS = {
     "train": train.main,
     "evaluate": evaluate.main,
     "benchmark": benchmark.main,
+    "cancel": cancel.main,
     "check_statistics": check_statistics.main,
     "costs": costs.main,
     "index_data": index_data.main,
@@ -42,7 +46,9 @@ COMMANDS = {
     "paper_significance": paper_significance.main,
     "plan_seeds": plan_seeds.main,
     "report": report.main,
+    "retry": retry.main,
     "scaling_sweep": scaling_sweep.main,
+    "status": status.main,
     "study": study.main,
 }
 

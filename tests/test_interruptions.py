@@ -50,7 +50,7 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, draw
     assert said in rest
     assert "the same command goes on from here" in rest
     store = Store(tmp_path / "results")
-    (folder,) = store.runs.iterdir()
+    (folder,) = store.runs.glob("[!.]*")
     state = store.state(folder.name)
     assert state.name == "interrupted"
     assert 0 < state.step == store.attempts(folder.name).furthest

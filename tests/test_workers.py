@@ -1,16 +1,20 @@
 """What passes between a worker and its training process; two workers of one run, in short."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import prove_restart
 import prove_workers
 import pytest
 
 from harness import devices
+from harness import worker as worker_
 from harness.devices import Devices
 from harness.experiment import SettingsError
 from harness.store import Store
@@ -106,6 +110,61 @@ def test_one_that_does_not_stop_is_killed_after_its_grace(job):
     assert "the steps since its last checkpoint are lost" in last["reason"]
 
 
+GONE = {"event": "interrupted", "reason": "the first worker left it", "deserted": True}
+
+
+def test_who_trains_with_one_that_left_is_ended_at_once(job):
+    events = []
+    with Worker(training) as worker:
+        for event in worker.events(job, over=lambda: GONE if events else None):
+            events.append(event)
+        assert [event["event"] for event in events] == ["attempt", "interrupted"]
+        assert events[-1] == GONE
+        assert not worker._process, "TensorFlow would not join the others a second time"
+
+
+def test_others_that_do_not_come_are_not_waited_for_for_ever(job):
+    several = Devices("multi_worker_mirrored", None, ("a:1", "b:1"), 0)
+    with Worker(silent, wait=1) as worker:
+        (event,) = worker.events(dataclasses.replace(job, devices=several))
+    assert event["deserted"]
+    assert event["alone"]
+    assert event["reason"] == "the other workers did not come within 1 seconds"
+
+
+def test_one_that_trains_alone_waits_for_nobody(job):
+    with Worker(asking, wait=0) as worker:
+        assert list(worker.events(job))[-1]["event"] == "done"
+
+
+def outliving(pipe):
+    """Starts a training process that does nothing, says which, and is killed."""
+    with Worker(_end_with_parent_and_say) as worker:
+        (event,) = worker.events(pipe.recv())
+        pipe.send(event)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end_with_parent_and_say(pipe):
+    worker_._end_with_parent()
+    pipe.recv()
+    pipe.send({"event": "done", "process": os.getpid()})
+    time.sleep(600)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process of its parent's end")
+def test_a_training_process_ends_with_the_process_that_started_it(job):
+    context = multiprocessing.get_context("spawn")
+    pipe, other = context.Pipe()
+    parent = context.Process(target=outliving, args=(other,))
+    parent.start()
+    pipe.send(job)
+    child = pipe.recv()["process"]
+    parent.join()
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        time.sleep(0.01)
+
+
 def test_two_processes_train_to_the_predictions_of_one(tmp_path, drawn):
     drawn(tmp_path / "two")
     found = prove_workers.prove(26, 9, tmp_path)
@@ -123,11 +182,16 @@ def test_workers_stop_together_and_go_on_together(tmp_path, drawn):
     said = [worker.communicate()[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [143, 143], said
     store = Store(tmp_path)
-    (folder,) = store.runs.iterdir()
+    (folder,) = store.runs.glob("[!.]*")
     state = store.state(folder.name)
     assert state.name == "interrupted"
     prove_workers.in_two_processes(tmp_path, words)
     assert store.read(folder.name).provenance["resumed_at"] == [state.step]
+
+
+def test_one_that_was_killed_joins_the_other_again(tmp_path, drawn):
+    found = prove_restart.prove(1, ["--steps", "60", "--validation-videos", "8"], drawn(tmp_path))
+    assert found["attempts"] == 2
 
 
 @pytest.mark.parametrize(
