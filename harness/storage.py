@@ -90,8 +90,9 @@ def open_storage(url: str) -> RDBStorage:
             f"{shown(url)}: PostgreSQL needs its driver: pip install 'r3d-ablations[postgres]', and a URL that begins "
             "with postgresql+psycopg://"
         ) from None
-    except (SQLAlchemyError, RuntimeError, KeyError, ValueError, AssertionError) as error:
-        raise StorageError(f"{shown(url)}: cannot be opened as an Optuna storage ({said(error, url)})") from None
+    except (*FAULTS, RuntimeError, KeyError, ValueError, AssertionError) as error:
+        cause = said(error.__cause__ or error, url)
+        raise StorageError(f"{shown(url)}: cannot be opened as an Optuna storage ({cause})") from None
 
 
 def checked(url: str) -> tuple[str, str]:
