@@ -36,8 +36,10 @@ def test_wrong_urls_are_refused_in_one_line_without_their_secret(url):
 
 def test_said_keeps_words_whole_or_says_nothing():
     error = ValueError("failed to import access")
-    assert storage.said(error, "postgresql+psycopg://a:b@h/d") == "ValueError"
+    assert storage.said(error, "postgresql+psycopg://a:b@h/d") == "ValueError: failed to import access"
     assert storage.said(error, "postgresql+psycopg://h/d") == "ValueError: failed to import access"
+    assert storage.said(error, "postgresql+psycopg://a:to@h/d") == "ValueError"
+    assert storage.said(error, "postgresql+psycopg://a:impo@h/d") == "ValueError"
 
 
 def test_braces_in_the_name_of_a_file(tmp_path):
