@@ -425,7 +425,7 @@ def point_of_a_sweep(root, **changes):
     """A sweep by the paper's recipe over two depths, and its points, the smaller one first."""
     place = on_pod(root, **changes)
     asked = sweep_run.asked(place, sweeps.sweep(place, *sweeps.axes((50, 200), (32,))).space, Limits(),
-                            Strategy("grid", False, 4, 0), 2, "s", None)  # fmt: skip
+                            Strategy("grid", False, 4, 0), 2, "s")  # fmt: skip
     return asked, asked.sweep.grid()
 
 
