@@ -23,8 +23,8 @@ and their ends; `claims` says what they come to) in Optuna's `storage`; `sharing
 it (`looking` opens it, `overview_table` draws it; the commands `status`, `cancel`, `retry`).
 
 `reporting` makes a report of everything that was recorded, in `report_pages`, and `explaining` follows one number back
-to its runs. Of thousands of records a report keeps `excerpts` and which videos they have right (`hits`), read by several
-processes (`forking`); how long that takes is measured on `synthetic` records (`report_speed`).
+to its runs. Of thousands of records a report keeps `excerpts` and which videos they have right (`hits`), which several
+processes read (`forking`); how long that takes is measured on `synthetic` records (`report_speed`).
 
 A scaling sweep goes the same line: `sweeping` has its space and limits, `searching` asks Optuna and tells it what came
 of a run (`sweep_storage` keeps it, `sweep_workers` shares it, `sweep_run` wires it, `sweep_console` shows it),

@@ -170,12 +170,13 @@ def standings(
     """
     found, wanted = by_key(attempts), list(items)
     alone = {one.key: standing(found.get(one.key, ()), one.key in recorded, retries) for one in wanted}
-    return {one.key: _blocked(one, alone, found, recorded, retries) for one in wanted}
+    parents = {key: own[0].item.parent for key, own in found.items()} | {one.key: one.parent for one in wanted}
+    return {one.key: _blocked(one, alone, found, parents, recorded, retries) for one in wanted}
 
 
 def _blocked(
-    item: Item, alone: Mapping[str, Standing], found: Mapping[str, Sequence[Attempt]], recorded: Container[str],
-    retries: int,
+    item: Item, alone: Mapping[str, Standing], found: Mapping[str, Sequence[Attempt]], parents: Mapping[str, str],
+    recorded: Container[str], retries: int,
 ) -> Standing:  # fmt: skip
     """An item's standing, with that of what it starts from."""
     own, seen = alone[item.key], {item.key}
@@ -185,7 +186,9 @@ def _blocked(
         above = alone.get(parent) or standing(found.get(parent, ()), parent in recorded, retries)
         if above.name in ("failed", "cancelled"):
             return Standing("blocked", own.attempts, f"the run it starts from, {parent[:8]}, {_SAID[above.name]}")
-        parent = found[parent][0].item.parent if parent in found else ""
+        if above.name in ("done", "running"):
+            break
+        parent = parents.get(parent, "")
     return own
 
 

@@ -90,8 +90,9 @@ def open_storage(url: str) -> RDBStorage:
             f"{shown(url)}: PostgreSQL needs its driver: pip install 'r3d-ablations[postgres]', and a URL that begins "
             "with postgresql+psycopg://"
         ) from None
-    except (SQLAlchemyError, RuntimeError, KeyError, ValueError, AssertionError) as error:
-        raise StorageError(f"{shown(url)}: cannot be opened as an Optuna storage ({said(error, url)})") from None
+    except (*FAULTS, RuntimeError, KeyError, ValueError, AssertionError) as error:
+        cause = said(error.__cause__ or error, url)
+        raise StorageError(f"{shown(url)}: cannot be opened as an Optuna storage ({cause})") from None
 
 
 def checked(url: str) -> tuple[str, str]:
@@ -184,9 +185,14 @@ def said(error: BaseException, url: str) -> str:
     if made.username:
         text = text.replace(f'user "{made.username}"', "the user")
     secrets = [url, *(str(value) for value in made.query.values()), made.password, made.username]
-    if isinstance(error, KeyError | IndexError) or any(value in text for value in map(str, secrets) if value != "None"):
+    if isinstance(error, KeyError | IndexError) or any(_holds(text, str(one)) for one in secrets if one):
         return kind
     return f"{kind}: {text[:200]}"
+
+
+def _holds(text: str, secret: str) -> bool:
+    """Whether a text gives a secret away; of one so short that any text holds it, as a word."""
+    return bool(re.search(re.escape(secret) if len(secret) > 3 else rf"(?<!\w){re.escape(secret)}(?!\w)", text))
 
 
 @contextlib.contextmanager

@@ -324,7 +324,8 @@ def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
         watched = isinstance(stopped, _WatchedInterrupted)
         return {"event": "interrupted", "reason": str(stopped), "watched": watched}
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the disk that it goes to may be full, and that the failure
+            traceback.print_exc()
         if job.devices.workers > 1 and _is_desertion(error):
             return {"event": "interrupted", "reason": "another worker is gone", "watched": False, "deserted": True}
         every = isinstance(error, DevicesError)

@@ -63,7 +63,7 @@ ROWS = len(STUDY.rows)
 EXPLAINED = {
     "drawn": rf"^{pretend.DRAWN}",
     "killed": "was killed by signal 9",
-    "full disk": "[Ff]ile too large|disk I/O error",
+    "full disk": "[Ff]ile too large|disk I/O error|no usable temporary directory",
     "damaged checkpoint": "damaged checkpoint$",
 }
 ENDED_BY_ITSELF = (0, 1)  # every run done; some failed for good
@@ -611,7 +611,9 @@ def _count_times(found: Found, heard: Sequence[Mapping[str, Any]], written: Mapp
             overlaps += [(_awake(times, min(later)), f"{run}: attempt {number}")] if later else []
             after += [(_awake(times, written[run]), f"{run}: attempt {number}")] if run in written else []
     found.told["attempts that began"] = sum(map(len, at.values()))
-    found.told["attempts that learned that they were lost"] = sum(one["does"] == "lost" for one in heard)
+    found.told["attempts that learned while they trained that they were lost"] = sum(
+        one["does"] == "lost" for one in heard
+    )
     found.told["longest overlap, seconds"] = round(max((one for one, _ in overlaps), default=0.0), 2)
     found.told["longest training after the record, seconds"] = round(max((one for one, _ in after), default=0.0), 2)
     found.wrong["overlap too long"] = [f"{what}: {one:.2f} s" for one, what in overlaps if one > CHECK]

@@ -157,7 +157,7 @@ def test_a_damaged_record_is_said_and_stops_nothing(three_seeds):
 
 
 def test_damaged_predictions_are_said_and_stop_nothing(three_seeds):
-    (path,) = record_of(three_seeds, 3, 0).parent.glob("*.parquet")
+    (path,) = record_of(three_seeds, 3, 0).parent.rglob("*.parquet")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     (one,) = chosen(three_seeds)
     one.workspace.store.look_at(one.run_ids)

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
 
+from harness import storage
 from harness.store import Store
 from tests import postgres, prove_sharing
 from tests.prove_sharing import CHECK, Command, Evidence, Found, Trial, counted, leaks
@@ -186,3 +189,15 @@ def test_a_crash_is_found() -> None:
     assert command.crashed == ""
     command.said.extend(["Traceback (most recent call last):\n", "KeyError: 'step'\n"])
     assert command.crashed == "KeyError: 'step'"
+
+
+def test_a_database_that_goes_down_while_it_is_opened_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*_: object, **__: object) -> None:
+        lost = OperationalError("commit", {}, ConnectionError("server closed the connection"))
+        raise StorageInternalError("An exception is raised during the commit.") from lost
+
+    monkeypatch.setattr(storage, "RDBStorage", opened)
+    with pytest.raises(storage.StorageError, match="cannot be opened as an Optuna storage") as refused:
+        storage.open_storage("postgresql+psycopg://harness:word@127.0.0.1:1/runs")
+    assert "word" not in str(refused.value)
+    assert "server closed the connection" in str(refused.value)
