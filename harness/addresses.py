@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import importlib
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -197,8 +199,21 @@ def of(text: str | Path) -> Folder:
 
 
 def _gfile() -> Any:
-    # Read when TensorFlow is imported, which says much that is nobody's concern.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "tensorflow" not in sys.modules:
+        _load_tensorflow()
     import tensorflow as tf
 
     return tf.io.gfile
+
+
+def _load_tensorflow() -> None:
+    """Loads it for its files alone: on a TPU VM the first process that loads it whole keeps all others from the TPU."""
+    before = os.environ.get("TPU_LOAD_LIBRARY")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["TPU_LOAD_LIBRARY"] = "0"
+    try:
+        importlib.import_module("tensorflow")
+    finally:
+        del os.environ["TPU_LOAD_LIBRARY"]
+        if before is not None:  # of those that are started from here
+            os.environ["TPU_LOAD_LIBRARY"] = before
