@@ -17,6 +17,7 @@ SLOWEST = (
     "test_prepare_data",
     "test_seeds",
     "test_workers",
+    "test_sharing",
     "test_tracking",
     "test_faults",
     "test_export",

@@ -58,9 +58,14 @@ def kill(worker: subprocess.Popen, alone: bool = False) -> None:
         time.sleep(0.01)
 
 
-def wait_for_checkpoint(results: Path, workers: list[subprocess.Popen]) -> None:
-    """Waits for the first checkpoint in the midst of a training."""
-    while not any(checkpoints.listed(folder) for folder in results.glob("runs/*/attempts/*/checkpoints")):
+def attempts(results: Path) -> list[Path]:
+    """Folders of the attempts that were begun."""
+    return list(results.glob("runs/*/attempts/*"))
+
+
+def wait_for_checkpoint(results: Path, workers: list[subprocess.Popen], before: list[Path]) -> None:
+    """Waits for the first checkpoint of an attempt that was not there before: it is in the midst of its training."""
+    while not any(checkpoints.listed(one / "checkpoints") for one in attempts(results) if one not in before):
         assert all(worker.poll() is None for worker in workers), [worker.communicate()[0] for worker in workers]
         time.sleep(0.05)
 
@@ -74,9 +79,9 @@ def prove(victim: int, words: list[str], results: Path, alone: bool = False) -> 
       results: the results folder.
       alone: whether its training process is left to find out by itself.
     """
-    hosts = two_hosts()
+    hosts, before = two_hosts(), attempts(results)
     workers = [start(results, words, hosts, index) for index in range(2)]
-    wait_for_checkpoint(results, workers)
+    wait_for_checkpoint(results, workers, before)
     kill(workers[victim], alone)
     killed = time.monotonic()
     workers[victim].communicate()

@@ -1,20 +1,33 @@
-"""Leases in an SQLite queue: silence, fencing, and what is put into it twice."""
+"""Leases in an SQLite queue: silence, fencing, what is put into it twice, and processes that take from it at once."""
+
+import multiprocessing
+import os
+import shutil
+import tempfile
 
 import optuna
 import pytest
 import sqlalchemy
 
-from harness import storage
+from harness import presence, storage
 from harness.claims import Item
-from harness.leases import Queue
+from harness.leases import LEASE, Queue
 from harness.storage import StorageError
 
 ITEM = Item("a", "row 1", "s")
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A database with Optuna's tables and nothing in them: making them takes longer than a test."""
+    path = tmp_path_factory.mktemp("made") / "queue.db"
+    storage.open_storage(storage.url_of(path)).engine.dispose()
+    return path
+
+
 @pytest.fixture
-def url(tmp_path):
-    return storage.url_of(tmp_path / "queue.db")
+def url(tables, tmp_path):
+    return storage.url_of(shutil.copy(tables, tmp_path / "queue.db"))
 
 
 def claimed(queue):
@@ -79,3 +92,169 @@ def test_other_leases_and_other_studies_are_refused(url):
     optuna.load_study(study_name="runs", storage=queue._storage).add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(StorageError, match="is not this harness's"):
         queue.attempts()
+
+
+# Processes of their own. They are not forked from this one, which may have threads.
+
+PROCESSES, RUNS = 4, 25
+FORKS = multiprocessing.get_context("forkserver")
+# What each of them would load for itself.
+FORKS.set_forkserver_preload(
+    ["harness.leases", "pytest", "alembic.command", "psycopg", "sqlalchemy.dialects.postgresql"]
+)
+SECONDS = 120  # after which a process that says nothing has failed
+
+
+def begun(function, count, *given):
+    """Processes that call a function with an end of a pipe, and the other ends of them."""
+    ends = [FORKS.Pipe() for _ in range(count)]
+    made = [FORKS.Process(target=function, args=(end, *given), daemon=True) for _, end in ends]
+    for one in made:
+        one.start()
+    return made, [end for end, _ in ends]
+
+
+def heard(end):
+    assert end.poll(SECONDS), "a process said nothing"
+    return end.recv()
+
+
+def takes(end, url, barrier, items):
+    """Opens a queue, fills it and takes from it, all in step with others; says what it got."""
+    barrier.wait(SECONDS)
+    queue = Queue(url)
+    barrier.wait(SECONDS)
+    queue.reconcile(items, set, 0)
+    barrier.wait(SECONDS)
+    standings = queue.reconcile(items, set, 0)
+    leases = []
+    for _ in items:
+        barrier.wait(SECONDS)
+        leases.append(queue.claim())
+    mine = [one for one in leases if one]
+    names = {one.name for one in standings.values()}
+    end.send((queue.lease, names, [one.attempt.number for one in mine], sum(one.held(True) for one in mine)))
+
+
+def race(url, count, runs):
+    """What so many processes got that opened a fresh database at once and took from it in step."""
+    items = [Item(f"{number:016x}", f"row {number}", "s", number) for number in range(runs)]
+    barrier = FORKS.Barrier(count)
+    made, ends = begun(takes, count, url, barrier, items)
+    found = [heard(end) for end in ends]
+    for one in made:
+        one.join(SECONDS)
+    return found
+
+
+def check_race(url, count, runs):
+    """Each of so many runs was taken once by all of so many processes, and none of them failed."""
+    found = race(url, count, runs)
+    assert [lease for lease, *_ in found] == [LEASE] * count
+    assert [names for _, names, *_ in found] == [{"waiting"}] * count
+    taken = sorted(number for *_, numbers, _ in found for number in numbers)
+    assert taken == sorted(set(taken)), "an attempt was taken twice"
+    running = [one for one in Queue(url).attempts() if one.state == "running"]
+    assert [one.number for one in running] == taken
+    assert sorted(one.item.order for one in running) == list(range(runs))
+    assert sum(held for *_, held in found) == runs
+
+
+def test_processes_in_step_take_each_attempt_once(tmp_path):
+    check_race(storage.url_of(tmp_path / "fresh.db"), PROCESSES, RUNS)
+
+
+# Whether a worker of this machine lives.
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"r3d-ablations-{os.getuid()}"
+
+
+def works(end, url, folder):
+    """Takes an attempt, says so, and is at it until it is told to end it."""
+    tempfile.tempdir = folder
+    with presence.present() as token:
+        queue = Queue(url, token=token)
+        queue.reconcile([ITEM], set, 0)
+        with queue.claim():
+            end.send(token)
+            end.recv()
+
+
+def test_a_killed_workers_attempt_is_free_at_once_and_a_living_ones_is_not(url, temporary):
+    queue = Queue(url, lease=3600)
+    (worker,), (end,) = begun(works, 1, url, str(temporary.parent))
+    token = heard(end)
+    assert queue.reconcile([ITEM], set, 0)["a"].name == "running"
+    assert not presence.gone(token)
+    worker.kill()
+    worker.join(SECONDS)
+    assert presence.gone(token)
+    assert queue.reconcile([ITEM], set, 0)["a"].name == "waiting"
+    assert states(queue) == ["stale", "waiting"]
+    assert queue.claim().attempt.number == 1
+
+
+def test_a_token_is_its_process_s_until_it_ends(temporary):
+    with presence.present() as token:
+        assert not presence.gone(token)
+        assert (temporary / token).is_file()
+    assert not presence.gone(token), "it ended as it should, and has said so where it was at something"
+    assert not any(temporary.iterdir())
+
+
+def of_another(folder, monkeypatch):
+    folder.mkdir()
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    folder.rename(folder.with_name(f"r3d-ablations-{own + 1}"))
+
+
+def open_to_all(folder, _):
+    folder.mkdir()
+    folder.chmod(0o777)
+
+
+def a_link(folder, _):
+    (folder.parent / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(folder.parent / "elsewhere")
+
+
+def a_link_to_nothing(folder, _):
+    folder.symlink_to(folder.parent / "nothing")
+
+
+def a_file(folder, _):
+    folder.touch(mode=0o600)
+
+
+@pytest.mark.parametrize("planted", [of_another, open_to_all, a_link, a_link_to_nothing, a_file])
+def test_a_folder_that_is_not_this_users_own_gives_no_token_and_no_error(temporary, monkeypatch, planted):
+    token = f"{presence._boot()}{'0' * 16}"
+    planted(temporary, monkeypatch)
+    with presence.present() as found:
+        assert found == ""
+    folder = presence._folder()
+    if folder.is_dir():
+        (folder / token).touch()  # of nobody, as it would be were its process gone
+    assert not presence.gone(token)
+
+
+def test_only_a_file_of_this_machine_since_it_was_started_says_that_a_process_is_gone(temporary):
+    temporary.mkdir(mode=0o700)
+    mine, other = f"{presence._boot()}{'0' * 16}", "0123456789abcdef" * 2
+    for name in (mine, other):
+        (temporary / name).touch()
+    assert presence.gone(mine)
+    assert not presence.gone(other)
+    assert not presence.gone(f"{presence._boot()}{'1' * 16}"), "there is none"
+    assert not presence.gone(f"../{temporary.name}/{mine}")
+    (temporary / mine).rename(temporary / "moved")
+    (temporary / mine).symlink_to(temporary / "moved")
+    assert not presence.gone(mine)
+    (temporary / mine).unlink()
+    os.mkfifo(temporary / mine)
+    presence.gone(mine)  # does not wait for somebody to write
