@@ -19,7 +19,8 @@ what is drawn. TensorFlow is loaded in the worker alone.
 
 Several processes, or machines, carry out one plan: each run is claimed in a queue (`leases`: attempts, their heartbeats
 and their ends; `claims` says what they come to) in Optuna's `storage`; `sharing` says what workers have in common,
-`joining` refuses those that differ, `presence` knows which of this machine are alive. `overview` is what can be seen of
+`joining` refuses those that differ, `presence` knows which of this machine are alive. The runs may be in a bucket
+(`addresses`), where `once` finds who else wrote a record. `overview` is what can be seen of
 it (`looking` opens it, `overview_table` draws it; the commands `status`, `cancel`, `retry`).
 
 `reporting` makes a report of everything that was recorded, in `report_pages`, and `explaining` follows one number back

@@ -23,8 +23,8 @@ Examples:
 """
 # What --draw looks at.
 _DRAWN = {
-    "plots", "toggle_files", "rows", "seeds", "added", "draw_only", "results", "profile_name", "data", "replicas",
-    "batch", "steps", "validation_videos", "design_names", "factors", "base", "orderings", "margin",
+    "plots", "toggle_files", "rows", "seeds", "added", "draw_only", "results", "runs", "profile_name", "data",
+    "replicas", "batch", "steps", "validation_videos", "design_names", "factors", "base", "orderings", "margin",
 }  # fmt: skip
 
 

@@ -18,12 +18,12 @@ import json
 import math
 import operator
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, Literal
 
 from harness import checkpoints, files
+from harness.addresses import Folder
 
 Event = Mapping[str, Any]
 
@@ -104,7 +104,38 @@ class Failure:
 
     error: str
     traceback: str
-    path: Path
+    path: Folder
+
+
+class Logged:
+    """A report that also keeps the points of a curve.
+
+    Args:
+      log: where.
+      report: is told of every event as well.
+    """
+
+    def __init__(self, log: files.Lines, report: Callable[[Event], None]) -> None:
+        self._log, self._report = log, report
+
+    def __call__(self, event: Event) -> None:
+        """Takes an event."""
+        if event["event"] in _KEPT:
+            self._log.write(json.dumps(dict(event)) + "\n")
+            self._log.flush()
+        if event["event"] == "validation":  # the one of a checkpoint comes after it, and is not made again
+            self._log.publish()
+        self._report(event)
+
+    def kept_before(self, hold: Callable[[bool], None]) -> Callable[[bool], None]:
+        """The same leave to write, which keeps the curve so far first: no checkpoint is ahead of its points."""
+
+        def held(now: bool) -> None:
+            hold(now)
+            if now:
+                self._log.publish()
+
+        return held
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,42 +147,43 @@ class Attempt:
       number: its number in the queue.
     """
 
-    folder: Path
+    folder: Folder
     number: int
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> Folder:
         """Folder of its checkpoints."""
         return self.folder / _CHECKPOINTS
 
     @property
-    def failure(self) -> Path:
+    def failure(self) -> Folder:
         """File of why it failed."""
         return self.folder / _FAILURE
 
-    def log(self, task_index: int = 0) -> Path:
+    def log(self, task_index: int = 0) -> Folder:
         """File of what the libraries said; one for each of several workers."""
         return self.folder / (f"log-{task_index}.txt" if task_index else "log.txt")
 
-    def predictions(self, protocol: str) -> Path:
+    def predictions(self, protocol: str) -> Folder:
         """File of its predictions under a protocol."""
         return self.folder / f"predictions-{protocol}.parquet"
 
     @contextlib.contextmanager
-    def logged(self, report: Callable[[Event], None]) -> Iterator[Callable[[Event], None]]:
+    def logged(self, report: Callable[[Event], None]) -> Iterator[Logged]:
         """A report that also keeps the curve's points, so that an interrupted run loses none."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _LOG).open("a") as log:
+        with contextlib.closing(files.Lines(self.folder / _LOG)) as log:
             self.failure.unlink(missing_ok=True)
             log.write("\n")  # a line that a kill cut short must not swallow the first of another life of this attempt
-
-            def reported(event: Event) -> None:
-                if event["event"] in _KEPT:
-                    log.write(json.dumps(dict(event)) + "\n")
-                    log.flush()
-                report(event)
-
-            yield reported
+            log.publish()
+            try:
+                yield Logged(log, report)
+            except LostError:
+                raise
+            except BaseException:
+                with contextlib.suppress(OSError):  # perhaps the failure itself
+                    log.publish()
+                raise
+            log.publish()
 
     def fail(self, error: str, traceback: str) -> None:
         """Keeps why it failed."""
@@ -175,7 +207,7 @@ class Attempt:
             return (self.folder / _LOG).read_text(errors="replace").splitlines()
         return None
 
-    def drop(self, weights: Path | None = None) -> None:
+    def drop(self, weights: Folder | None = None) -> None:
         """Removes all that it left, but for the log of a process that may be at it still.
 
         Args:
@@ -184,10 +216,11 @@ class Attempt:
         if weights is not None and weights.absolute().parent == self.checkpoints.absolute():
             checkpoints.drop_training(self.checkpoints)
         else:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            files.remove_tree(self.checkpoints)
         # What stands in the run's own folder may be its record's.
         guesses = self.folder.glob("predictions-*") if self.number != _OLD else ()
-        for path in (self.folder / _LOG, self.failure, *guesses):
+        parts = self.folder.glob(".*.part") if self.number != _OLD else ()
+        for path in (self.folder / _LOG, self.failure, *guesses, *parts):
             path.unlink(missing_ok=True)
 
 
@@ -199,7 +232,7 @@ class Attempts:
       folder: the run's: `results/runs/<id>`.
     """
 
-    folder: Path
+    folder: Folder
 
     def __getitem__(self, number: int) -> Attempt:
         """The attempt of a number, whether there is such a folder or not."""
@@ -258,7 +291,7 @@ class Attempts:
             if one != kept:
                 checkpoints.drop_training(one.checkpoints)
 
-    def settle(self, number: int, weights: Path) -> None:
+    def settle(self, number: int, weights: Folder) -> None:
         """Tidies once an attempt wrote the run's record: its own log and the weights stay.
 
         Later attempts are left alone: a worker may be at one still, and is about to learn of the record.
@@ -280,15 +313,15 @@ class Attempts:
         for one in self.all():
             if one.number != number:
                 _clear(one)
-        shutil.rmtree(self[number].checkpoints, ignore_errors=True)
+        files.remove_tree(self[number].checkpoints)
         self[number].forget()
 
 
-def _clear(one: Attempt, weights: Path | None = None) -> None:
+def _clear(one: Attempt, weights: Folder | None = None) -> None:
     """Removes an attempt's folder, unless it holds the weights that the run's record names."""
     one.drop(weights)
     if one.number != _OLD and not one.checkpoints.exists():
-        shutil.rmtree(one.folder, ignore_errors=True)
+        files.remove_tree(one.folder)
 
 
 def origin(checkpoint: str) -> dict[str, int]:

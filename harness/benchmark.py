@@ -47,7 +47,7 @@ def main() -> None:
               help="Passes of each kind, in turns.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True,
               help="A list of objects with case, ours, garden, decode_only, vs_garden, vs_decode_only.")  # fmt: skip
-@options.folders
+@options.results
 @options.one_line_errors
 def reading(rounds: int, as_json: bool, results: Path) -> None:
     """Reads a generated shard by our reader, by the Garden's, and by decoding alone, in turns.

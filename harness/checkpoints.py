@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
-from pathlib import Path
+
+from harness import files
+from harness.addresses import Folder
 
 _LIST = "checkpoint"
 _LISTED = re.compile(r'^model_checkpoint_path: "(?:[^"\n]*/)?ckpt-(\d+)"', re.MULTILINE)
 _STEP = re.compile(r"(?:ckpt|weights)-(\d+)\.index")
 
 
-def training(folder: Path, step: int) -> Path:
+def training(folder: Folder, step: int) -> Folder:
     """Path of the training checkpoint of a step, as TensorFlow names it: without an ending."""
     return folder / f"ckpt-{step}"
 
 
-def weights(folder: Path, step: int) -> Path:
+def weights(folder: Folder, step: int) -> Folder:
     """Path of the weights of a step, as TensorFlow names a checkpoint: without an ending."""
     return folder / f"weights-{step}"
 
 
-def listed(folder: Path) -> int | None:
+def listed(folder: Folder) -> int | None:
     """Step of the training checkpoint that TensorFlow wrote last; None where its list is lost or not true any more."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         found = _LISTED.search((folder / _LIST).read_text())
@@ -37,22 +38,22 @@ def listed(folder: Path) -> int | None:
     return None
 
 
-def steps(folder: Path) -> list[int]:
+def steps(folder: Folder) -> list[int]:
     """Steps of the training checkpoints in a folder, whole or not, in order."""
     return _steps(folder, "ckpt-*.index")
 
 
-def furthest(folder: Path) -> int:
+def furthest(folder: Folder) -> int:
     """The step that training reached, by what is kept of it; 0 where nothing is."""
     last = listed(folder)
     return max([*_steps(folder, "weights-*.index"), last if last is not None else max(steps(folder), default=0)])
 
 
-def _steps(folder: Path, pattern: str) -> list[int]:
+def _steps(folder: Folder, pattern: str) -> list[int]:
     return sorted(int(found[1]) for path in folder.glob(pattern) if (found := _STEP.fullmatch(path.name)))
 
 
-def size(folder: Path) -> int:
+def size(folder: Folder) -> int:
     """Bytes of all files in a folder."""
     total = 0
     for path in folder.glob("*"):
@@ -61,7 +62,7 @@ def size(folder: Path) -> int:
     return total
 
 
-def drop_training(folder: Path) -> None:
+def drop_training(folder: Folder) -> None:
     """Removes what only going on with the training needs; the weights stay."""
     drop_unfinished(folder)
     # The list first: a kill in between must not leave one that names what is gone.
@@ -69,13 +70,13 @@ def drop_training(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def drop_unfinished(folder: Path) -> None:
+def drop_unfinished(folder: Folder) -> None:
     """Removes what a kill left of a checkpoint that was being written."""
     for path in folder.glob("*_temp"):
-        shutil.rmtree(path, ignore_errors=True)
+        files.remove_tree(path)
 
 
-def keep_last(folder: Path) -> None:
+def keep_last(folder: Folder) -> None:
     """Removes all training checkpoints but the one that training would go on from."""
     last = listed(folder)
     for step in steps(folder):

@@ -77,6 +77,7 @@ def conduct(
     """
     if not plan.missing:
         return []
+    workspace.sharing.refuse_for(workspace.store)
     describing.refuse_small_disk(workspace, plan)
     precompiling.refuse_too_large(workspace, (one for one in plan.missing if not one.done), console)
     board = Board(plan, workspace.rate or workspace.profile.measured_rate)
@@ -391,6 +392,7 @@ def conductor(workspace: Workspace, console: Console, mirror: Mirror) -> Iterato
       StorageError: the storage cannot be opened.
     """
     settings, asked = workspace.sharing, list[int]()
+    settings.refuse_for(workspace.store)
     url = settings.url(workspace.store.root)
 
     def say(text: str) -> None:
@@ -519,6 +521,7 @@ def _job(workspace: Workspace, planned: Planned, attempt: int) -> Job:
         data=data.folder,
         spec=data.spec,
         results=workspace.store.root,
+        runs=workspace.store.elsewhere,
         devices=workspace.devices,
         parent=workspace.parents_weights,
         garden=workspace.garden,

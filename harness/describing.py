@@ -135,12 +135,17 @@ def cost(workspace: Workspace, plan: Plan) -> str:
     if work and workspace.profile.name == "paper":
         parts.append(f"at least {plan.tpu_v3_core_hours:,.3g} TPU v3 core-hours (every core at its peak)")
     most = _gigabytes(plan.disk(_held(workspace, plan)))
-    disk = f"at most {most} of disk while it trains, {_gigabytes(plan.kept)} after"
-    return ", ".join([*parts, f"{disk} ({_gigabytes(_free(workspace.store.root))} are free)"]) + "."
+    free = _free(workspace.store)
+    where, room = ("the bucket", "") if free is None else ("disk", f" ({_gigabytes(free)} are free)")
+    disk = f"at most {most} of {where} while it trains, {_gigabytes(plan.kept)} after{room}"
+    return ", ".join([*parts, disk]) + "."
 
 
-def _free(folder: Path) -> int:
-    """Bytes free where a folder is or will be."""
+def _free(store: Store) -> int | None:
+    """Bytes free where checkpoints are or will be; None in a bucket, which has no limit."""
+    folder = store.elsewhere or store.root
+    if not isinstance(folder, Path):
+        return None
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     return shutil.disk_usage(there).free
 
@@ -151,11 +156,12 @@ def refuse_small_disk(workspace: Workspace, plan: Plan) -> None:
     Raises:
       SettingsError: the checkpoints of what is to do do not fit on the disk.
     """
-    need, free = plan.disk(_held(workspace, plan)), _free(workspace.store.root)
-    if need > free:
+    free = _free(workspace.store)
+    if free is not None and (need := plan.disk(_held(workspace, plan))) > free:
+        where = workspace.store.elsewhere or workspace.store.root
         raise SettingsError(
-            f"{workspace.store.root}: checkpoints need {_gigabytes(need)} at most, {_gigabytes(free)} are free: free "
-            "some, choose another --results, or keep fewer with --keep-checkpoints"
+            f"{where}: checkpoints need {_gigabytes(need)} at most, {_gigabytes(free)} are free: free some, "
+            "choose another --results, or keep fewer with --keep-checkpoints"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from harness import devices, options
+from harness.addresses import Folder
 
 _EXAMPLES = """
 \b
@@ -25,6 +26,7 @@ Examples:
 @click.option("--data", metavar="DIR", help="Folder of the data set the run was trained on, or 'embedded'.")
 @options.devices
 @options.folders
+@options.storage
 @options.wandb
 @options.one_line_errors
 def main(
@@ -37,6 +39,8 @@ def main(
     worker_hosts: str | None,
     task_index: int | None,
     results: Path,
+    runs: Folder | None,
+    storage: str | None,
     wandb_mode: Literal["online", "offline", "off"],
 ) -> None:
     """Evaluates the last checkpoint of a finished run under another protocol and adds it to the run's record.
@@ -47,11 +51,12 @@ def main(
 
     from harness import conducting, describing, mirroring, records, workspace
     from harness.experiment import Cut, Protocol, SettingsError
+    from harness.sharing import Sharing
     from harness.store import Store
 
     chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
     clips, crops = options.views_of(views)
-    store = Store(results)
+    store = Store(results, runs)
     record = store.find(run)
     first = next(iter(record.evaluations.values()))
     wanted = Protocol(clips, crops, first.size)
@@ -65,7 +70,7 @@ def main(
                 f"the data named are {found.facts.name} ({found.facts.fingerprint[:8]})"
             )
         again = records.run_of(record, wanted, profile.evaluation_batch)
-        place = workspace.Workspace(profile, found, Cut(), again.replicas, store, chosen)
+        place = workspace.Workspace(profile, found, Cut(), again.replicas, store, chosen, sharing=Sharing(storage))
         with mirroring.mirror(wandb_mode, f"evaluate-{record.profile}", store, console) as mirror:
             failures = conducting.conduct(place, conducting.plan_of_one(again, done=True), console, mirror)
         if failures:

@@ -20,7 +20,7 @@ from harness.devices import Devices
 from harness.experiment import TRAIN_STEPS, Protocol, Run
 from harness.records import Evaluation, RecordError, RunRecord
 from harness.runner import Hold, Place, Report, Stop
-from harness.store import AlreadyThereError, Store
+from harness.store import AlreadyThereError, Store, attempt_of
 from harness.task import Predictions
 
 _RECORDED = "recorded"
@@ -94,11 +94,12 @@ def execute(
     _forget_if_record_removed(store, run, attempt, hold)
     checkpoints.drop_unfinished(attempt.checkpoints)
     with attempt.logged(report) as logged:
+        kept = logged.kept_before(hold)
         weights, device = runner.trained(run, place), None
         if weights is None:
-            device = runner.train(run, manifest, place, logged, stop, hold)
+            device = runner.train(run, manifest, place, logged, stop, kept)
             weights = runner.weights(place.checkpoints, run.settings[TRAIN_STEPS])
-        evaluation = evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, hold)
+        evaluation = evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, kept)
     # Where a kill came after the last step, the machine that evaluated is the only one known.
     provenance["device"] = device or evaluation.provenance["device"]
     provenance["weights"] = store.name_of(run.id, weights)
@@ -127,7 +128,10 @@ def written(record: RunRecord, store: Store, attempt: Attempt, hold: Hold) -> No
 def _leave(run_id: str, store: Store, attempt: Attempt) -> None:
     """Removes what an attempt wrote that another one forestalled, but not weights that the other's record names."""
     with contextlib.suppress(RecordError):
-        attempt.drop(store.weights(store.read(run_id)))
+        record = store.read(run_id)
+        named = {record.provenance.get("attempt"), *map(attempt_of, record.evaluations.values())}
+        if attempt.number not in named:  # of two that wrote at once its own may be what stands
+            attempt.drop(store.weights(record))
 
 
 def _record(

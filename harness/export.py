@@ -24,7 +24,7 @@ Examples:
   python -m harness.export 3f9c
 """
 # What a recorded run was trained with stands in its record; only where and how the Garden will train is to be said.
-_OPEN = {"what", "output", "gpus", "results", "data", "strategy", "tpu", "worker_hosts", "task_index"}
+_OPEN = {"what", "output", "gpus", "results", "runs", "data", "strategy", "tpu", "worker_hosts", "task_index"}
 
 
 @click.command(epilog=_EXAMPLES + "\n" + options.EXIT_CODES)
@@ -78,7 +78,7 @@ def _recorded(what: str, flags: dict[str, Any]) -> tuple[Run, dict[str, Any], Wo
     from harness.experiment import Protocol, SettingsError
     from harness.store import Store
 
-    record = Store(flags["results"]).find(what)
+    record = Store(flags["results"], flags["runs"]).find(what)
     workspace = options.workspace(**{**flags, "profile_name": record.profile}, purpose="plan")
     named, made = workspace.data.facts, record.data
     if workspace.data.folder and named.fingerprint != made["fingerprint"]:
@@ -115,6 +115,8 @@ def _say(folder: Path, command: list[str], manifest: Manifest | None, workspace:
     where = "; on every worker, with TF_CONFIG set" if workspace.devices.strategy == MULTI_WORKER else ""
     click.echo(f"To train it with the Model Garden alone{where}:\n  {exporting.typed(command)}")
     taken = ["python", "-m", "harness.import_garden", str(folder / "model"), "--results", str(workspace.store.root)]
+    if workspace.store.elsewhere is not None:
+        taken += ["--runs", str(workspace.store.elsewhere)]
     if manifest is None or workspace.data.spec is None:
         taken += ["--data", str(workspace.data.folder or exporting.ELSEWHERE)]
     click.echo(f"To take in what it trained:\n  {exporting.typed(taken)}")

@@ -1,4 +1,7 @@
-"""Several pieces of work at once: in forked processes, as many as there are cores; elsewhere one after the other."""
+"""Several pieces of work at once: in forked processes, as many as there are cores; elsewhere one after the other.
+
+Work that mostly waits for a network is done in threads.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,25 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+# That wait for a network side by side.
+_THREADS = 16
 
 # What a forked process found when it began: the work, of which it is told by number what to do.
 _inherited: list[Sequence[Callable[[], Any]]] = []
 
 
-def begin(work: Sequence[Callable[[], T]]) -> Callable[[], list[T]]:
+def begin(work: Sequence[Callable[[], T]], threads: bool = False) -> Callable[[], list[T]]:
     """Begins pieces of work in processes of their own, which see everything as it is now.
 
     Args:
       work: each is called once, and changes nothing; what it returns, or raises, must be picklable.
+      threads: whether it waits for a network, and is done in threads.
 
     Returns:
       Waits for all of it: what each piece returned, in their order. What one raised, it raises.
     """
+    if threads:
+        return _begin_in_threads(work)
     pool = _pool(work)
     if pool is None:
         return lambda: [piece() for piece in work]
@@ -47,6 +55,13 @@ def begin(work: Sequence[Callable[[], T]]) -> Callable[[], list[T]]:
             pool.shutdown(cancel_futures=True)
 
     return wait
+
+
+def _begin_in_threads(work: Sequence[Callable[[], T]]) -> Callable[[], list[T]]:
+    pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
+    begun = [pool.submit(piece) for piece in work]
+    pool.shutdown(wait=False)
+    return lambda: [one.result() for one in begun]
 
 
 def each(work: Sequence[Callable[[], T]]) -> list[T]:

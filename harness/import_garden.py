@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from harness import devices, options
+from harness.addresses import Folder
 
 _EXAMPLES = """
 \b
@@ -28,6 +29,7 @@ Examples:
               help="Over how many devices the batch was split.  [default: as its configuration says]")  # fmt: skip
 @options.devices
 @options.folders
+@options.storage
 @options.wandb
 @options.one_line_errors
 def main(
@@ -42,6 +44,8 @@ def main(
     worker_hosts: str | None,
     task_index: int | None,
     results: Path,
+    runs: Folder | None,
+    storage: str | None,
     wandb_mode: Literal["online", "offline", "off"],
 ) -> None:
     """Takes MODEL_DIR in as a run: the --model_dir that the Model Garden's own train.py trained into.
@@ -54,6 +58,7 @@ def main(
     from ablations.profiles import PROFILES
     from harness import conducting, describing, garden_folder, mirroring, workspace
     from harness.experiment import Cut
+    from harness.sharing import Sharing
     from harness.store import Store
 
     chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
@@ -63,9 +68,10 @@ def main(
     profile = garden_folder.profile_of(found, PROFILES.values())
     data_set = workspace.data_set(data, profile, results)
     run = garden_folder.run_of(found, profile, data_set.facts, replicas, options.views_of(views) if views else None)
-    store, console = Store(results), Console()
+    store, console = Store(results, runs), Console()
     if not store.has(run.id):
-        place = workspace.Workspace(profile, data_set, Cut(), run.replicas, store, chosen, garden=found)
+        shared = Sharing(storage)
+        place = workspace.Workspace(profile, data_set, Cut(), run.replicas, store, chosen, garden=found, sharing=shared)
         with mirroring.mirror(wandb_mode, f"import-{profile.name}", store, console) as mirror:
             failures = conducting.conduct(place, conducting.plan_of_one(run, done=False), console, mirror)
         if failures:

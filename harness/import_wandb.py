@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import files, options, records, wandb_files
+from harness.addresses import Folder
 from harness.attempts import FOLDER
 from harness.experiment import content_hash
 from harness.records import Evaluation, RecordError, RunRecord
@@ -78,7 +79,7 @@ class Outcome:
 @click.option("--group", metavar="NAME", help="Only the runs of this study, such as table2-quick.")
 @options.folders
 @options.one_line_errors
-def main(folder: Path | None, project: str | None, group: str | None, results: Path) -> None:
+def main(folder: Path | None, project: str | None, group: str | None, results: Path, runs: Folder | None) -> None:
     """Writes the records that W&B mirrored, with their predictions and evaluations, into a results folder.
 
     FOLDER holds offline runs, at any depth, and the data/ folder beside them. Every hash is checked first; what is
@@ -89,7 +90,7 @@ def main(folder: Path | None, project: str | None, group: str | None, results: P
     if (folder is None) == (project is None):
         raise click.UsageError("expected either FOLDER or --project")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    outcome, store = Outcome(), Store(results)
+    outcome, store = Outcome(), Store(results, runs)
     with _bundles(folder, project, group, outcome) as bundles, store.locked():
         import_all(bundles, store, outcome)
     _say(outcome, store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import socket
@@ -9,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness import files, sharing, storage
+from harness.addresses import Folder
 from harness.leases import Queue
 from harness.planning import Plan
 from harness.storage import StorageError
+from harness.store import Store
 from harness.workspace import Workspace
 
 # Of a results folder, beside its runs: which storage they are kept by.
@@ -31,7 +34,7 @@ def bind(workspace: Workspace, queue: Queue) -> None:
     theirs, noted = _read(workspace), queue.note(_RESULTS)
     queue.look_at_numbers()
     if theirs is None and (noted is None or own):
-        theirs = {"id": secrets.token_hex(8), "storage": name}
+        theirs = {"id": _new_id(workspace.store, name), "storage": name}
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             files.create(path, json.dumps(theirs).encode())
@@ -39,13 +42,13 @@ def bind(workspace: Workspace, queue: Queue) -> None:
             theirs = _read(workspace) or theirs
     if theirs is None:
         raise StorageError(
-            f"{name}: keeps the runs of another results folder than {workspace.store.root}: all workers of a study "
+            f"{name}: keeps the runs of another results folder than {_where(workspace)}: all workers of a study "
             "have to see one; use another database, or, if that folder is gone, optuna delete-study --study-name runs"
         )
     if noted == theirs["id"]:
         return
     if noted is not None and not own:
-        raise StorageError(f"{name}: keeps the runs of another results folder than {workspace.store.root}; use another")
+        raise StorageError(f"{name}: keeps the runs of another results folder than {_where(workspace)}; use another")
     if theirs["storage"] != name:
         raise StorageError(
             f"{workspace.store.runs}: its runs are kept by {theirs['storage']}, not {name}: say the same --storage, or "
@@ -54,6 +57,13 @@ def bind(workspace: Workspace, queue: Queue) -> None:
     if not queue.attempts():
         queue.number_from(workspace.store.next_attempt)
     queue.keep(_RESULTS, theirs["id"])
+
+
+def _new_id(store: Store, name: str) -> str:
+    """An id, 16 hexadecimal digits; in a bucket, where two may write it at once, both write the same."""
+    if not store.in_bucket:
+        return secrets.token_hex(8)
+    return hashlib.sha256(f"{store.runs} {name}".encode()).hexdigest()[:16]
 
 
 def _read(workspace: Workspace) -> dict[str, str] | None:
@@ -65,6 +75,10 @@ def _read(workspace: Workspace) -> dict[str, str] | None:
         return None
     except (ValueError, KeyError, TypeError):
         raise StorageError(f"{path}: damaged; remove it once nobody trains into the folder") from None
+
+
+def _where(workspace: Workspace) -> Folder:
+    return workspace.store.elsewhere or workspace.store.root
 
 
 def join(workspace: Workspace, queue: Queue, plan: Plan, name: str) -> list[str]:

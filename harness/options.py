@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 from click.core import ParameterSource
 
+from harness import addresses
 from harness import devices as devices_
+from harness.addresses import Folder
 from harness.experiment import Cut, SettingsError
 from harness.sharing import GRACE, RETRIES, Sharing
 
@@ -84,9 +86,25 @@ def _decorated(*options: Callable[[Function], Function]) -> Callable[[Function],
     return decorate
 
 
+def _address(_: click.Context, parameter: click.Parameter, value: str | None) -> Folder | None:
+    """A folder or a bucket; of a bucket, whether it can be used is known once it is."""
+    if value is None:
+        return None
+    found = addresses.of(value)
+    if isinstance(found, Path) and found.exists() and not found.is_dir():
+        raise click.BadParameter(f"{value}: is a file; expected a folder", param=parameter)
+    return found
+
+
+results = click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
+    help="Folder of the records, which are under DIR/runs, and of what is made of them.",
+)  # fmt: skip
 folders = _decorated(
-    click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
-                 help="Folder of the records; they are under DIR/runs."),
+    results,
+    click.option("--runs", metavar="ADDRESS", callback=_address,
+                 help="Folder or bucket of the runs, such as gs://lab/table2, where --results is not to hold them: "
+                      "records, checkpoints and predictions.  [default: RESULTS/runs]"),
 )  # fmt: skip
 
 toggle_files = click.option(
@@ -184,7 +202,7 @@ sharing = _decorated(
                  help="After SIGTERM, time to save a checkpoint and give the run back; less than the scheduler's."),
 )  # fmt: skip
 
-queue = _decorated(storage, folders)
+queue = _decorated(storage, results)
 
 plots = click.option(
     "--plots", type=click.Path(path_type=Path), default=Path("plots"), show_default=True, help="Folder of the figures."
@@ -344,6 +362,7 @@ def workspace(
     grace: float = GRACE,
     purpose: Literal["train", "plan", "draw"] = "train",
     parent: str | None = None,
+    runs: Folder | None = None,
 ) -> Workspace:
     """The workspace that the shared flags describe.
 
@@ -360,7 +379,7 @@ def workspace(
 
     if results.exists() and not results.is_dir():
         raise SettingsError(f"--results {results}: is a file; expected a folder")
-    store, profile = Store(results), workspaces.profile(profile_name)
+    store, profile = Store(results, runs), workspaces.profile(profile_name)
     if purpose == "draw":
         if isinstance(data, tuple):
             raise TypeError("to draw, one data set is chosen at a time")

@@ -34,7 +34,7 @@ _INSTEAD = (
 _GOAL = {"detect", "power", "alpha"}
 _ASSUMED = {"seed_spread", "videos", "discordance"}
 # What narrows the choice among records; the other flags of a training decide none.
-_RECORDED = {"results", "profile_name", "data", "replicas", "batch", "steps", "validation_videos", "seeds",
+_RECORDED = {"results", "runs", "profile_name", "data", "replicas", "batch", "steps", "validation_videos", "seeds",
              "toggle_files", "added"}  # fmt: skip
 
 
@@ -134,9 +134,9 @@ def _recorded(flags: dict[str, Any]) -> Workspace:
     from harness.experiment import SettingsError
     from harness.store import Store
 
-    results, name = Path(flags["results"]), workspaces.profile(flags["profile_name"]).name
-    if not any(record.profile == name for record in workspaces.readable(Store(results))):
-        raise SettingsError(f"{Store(results).runs}: holds no record of profile {name}: {_INSTEAD}")
+    store, name = Store(flags["results"], flags["runs"]), workspaces.profile(flags["profile_name"]).name
+    if not any(record.profile == name for record in workspaces.readable(store)):
+        raise SettingsError(f"{store.runs}: holds no record of profile {name}: {_INSTEAD}")
     return options.workspace(**flags, purpose="draw")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from harness import options
+from harness.addresses import Folder
 
 _EXAMPLES = """
 \b
@@ -55,6 +56,7 @@ def main(
     jobs: int | None,
     cached: bool,
     results: Path,
+    runs: Folder | None,
     as_json: bool,
 ) -> None:
     """Compiles every distinct program of STUDY for a slice of a TPU pod, on a machine that has none.
@@ -72,6 +74,7 @@ def main(
     asked = preflighting.Asked(
         studies=tuple(studies), topology=topology, batch=batch, profile=profile_name, data=data, rows=rows, seeds=seeds,
         price=price, jobs=jobs, cached=cached, results=results,
+        runs=runs,
     )  # fmt: skip
     if not preflighting.show(asked, as_json):
         raise SystemExit(1)

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from harness import forecasting, input_speed, precompiling, slices, terminal, workspace
+from harness.addresses import Folder
 from harness.console import say
 from harness.devices import Devices
 from harness.experiment import Cut, Profile, SettingsError
@@ -45,6 +46,7 @@ class Asked:
       jobs: how many programs are compiled at a time, None for as many as the machine has room for.
       cached: whether nothing is compiled.
       results: the results folder.
+      runs: folder or bucket of the runs, None for the results folder's own.
     """
 
     studies: tuple[Study, ...]
@@ -58,6 +60,7 @@ class Asked:
     jobs: int | None
     cached: bool
     results: Path
+    runs: Folder | None
 
 
 def show(asked: Asked, as_json: bool) -> bool:
@@ -98,7 +101,7 @@ def _workspace(asked: Asked, slice_: Slice) -> Workspace:
         further=tuple(further),
         cut=Cut(batch=asked.batch),
         replicas=slice_.cores,
-        store=Store(asked.results),
+        store=Store(asked.results, asked.runs),
         devices=Devices(),
         repeat_short=True,
     )

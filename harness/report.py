@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness import options
+from harness.addresses import Folder
 
 if TYPE_CHECKING:
     from harness.store import Store
@@ -58,6 +59,7 @@ def main(
     validation_videos: int | None,
     margin: float,
     results: Path,
+    runs: Folder | None,
     plots: Path,
     **given: int | None,
 ) -> None:
@@ -70,7 +72,7 @@ def main(
 
     if results.exists() and not results.is_dir():
         raise click.UsageError(f"--results {results}: is a file; expected a folder")
-    store = Snapshot(results)
+    store = Snapshot(results, runs)
     store.begin()  # which other processes do, while this one loads the rest
     from harness import catalog, drawing, layouts, outputs, reporting
 
@@ -108,8 +110,9 @@ def _trainings(
     from harness import workspace as workspaces
     from harness.experiment import SettingsError
 
-    if not store.root.is_dir():
-        options.refuse_others(_WITHOUT_RECORDS, f"{store.root}: no such folder")
+    where = store.elsewhere or store.root
+    if not where.is_dir():
+        options.refuse_others(_WITHOUT_RECORDS, f"{where}: no such folder")
     if profile is not None:
         workspaces.profile(profile)
     cut = {name: value for name, value in given.items() if name != "validation_videos"}

@@ -63,14 +63,14 @@ def architectures() -> Section:
     return Section("Table 1", {"table1": architecture.architecture(run)}, number="1")
 
 
-def sweeps(root: Path) -> list[Section]:
+def sweeps(store: Store) -> list[Section]:
     """What the scaling sweeps under a results folder found, a section each; what is damaged is named."""
-    if not (root / "sweeps").is_dir():
+    if not (store.root / "sweeps").is_dir():
         return []
     from harness import sweep_figure, sweep_report, sweep_storage  # with Optuna, which takes as long as all the rest
 
     try:
-        found = sweep_report.found(root)
+        found = sweep_report.found(store.root, store.elsewhere)
     except sweep_storage.SweepError as error:
         return [Section("Scaling sweeps", {}, note=str(error), faults=(str(error),))]
     return [
@@ -253,7 +253,7 @@ def report(
     others = [name for name in published.names() if name not in asked and name.startswith("table")]
     parts |= {name: [Part(functools.partial(not_studied, name))] for name in others}
     order = sorted(parts, key=lambda name: (not name.startswith("table"), name))
-    found_sweeps = [Part(functools.partial(_as_is, section)) for section in sweeps(store.root)]
+    found_sweeps = [Part(functools.partial(_as_is, section)) for section in sweeps(store)]
     return [Part(architectures), *(part for name in order for part in parts[name]), *found_sweeps]
 
 
@@ -293,4 +293,5 @@ def explained(
     workspace.store.look_at(one.run_ids)
     plan = workspace.plan([study], one.seeds)
     numbers = gathering.summary(study, plan, gathering.evidence(workspace, plan, margin))
-    return explaining.explain(numbers, plan.wanted[study.name], Store(workspace.store.root), of)
+    store = Store(workspace.store.root, workspace.store.elsewhere)
+    return explaining.explain(numbers, plan.wanted[study.name], store, of)

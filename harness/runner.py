@@ -12,7 +12,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import orbit
@@ -22,7 +21,7 @@ from official.common import distribute_utils
 from official.core import base_trainer, config_definitions, train_lib, train_utils
 from official.modeling import optimization
 
-from harness import attempts, checkpoints, garden, seeding
+from harness import addresses, attempts, checkpoints, garden, seeding
 from harness.attempts import Interrupted, RunError
 from harness.data import reader
 from harness.data.manifest import Manifest
@@ -89,7 +88,7 @@ class Place:
 
 def last_checkpoint(folder: str) -> tuple[str, int] | None:
     """Path and step of the last whole training checkpoint in a folder, None where there is none."""
-    place = Path(folder)
+    place = addresses.of(folder)
     step = checkpoints.listed(place)
     if step is None:
         # TensorFlow's list of them is lost, or a kill came before its first: any of them may be torn.
@@ -106,7 +105,7 @@ def furthest(place: Place) -> tuple[str, int] | None:
 
 def weights(folder: str, step: int) -> str:
     """Path of what is kept of a training that reached its last step: the network's weights alone."""
-    return str(checkpoints.weights(Path(folder), step))
+    return str(checkpoints.weights(addresses.of(folder), step))
 
 
 def trained(run: Run, place: Place) -> str | None:
@@ -119,7 +118,7 @@ def trained(run: Run, place: Place) -> str | None:
     damaged: RunError | None = None
     for folder in (place.checkpoints, *place.origins):
         path = weights(folder, step)
-        if Path(path + ".index").is_file():
+        if addresses.of(path + ".index").is_file():
             try:
                 return _readable(path)
             except RunError as error:
@@ -476,7 +475,7 @@ class _Saves:
     def after(self) -> None:
         """It was, and is whole."""
         while self._origins:
-            checkpoints.drop_training(Path(self._origins.pop()))
+            checkpoints.drop_training(addresses.of(self._origins.pop()))
 
 
 class _Runner(train_lib.OrbitExperimentRunner):

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.claims import Item
+from harness.experiment import SettingsError
 
 if TYPE_CHECKING:
     from harness.planning import Plan, Planned
+    from harness.store import Store
 
 FILE = "queue.db"
 RETRIES = 1
@@ -46,6 +48,18 @@ class Sharing:
         from harness import storage  # with all of Optuna, which a plan has nothing to do with
 
         return self.storage or storage.url_of(file_of(root))
+
+    def refuse_for(self, store: Store) -> None:
+        """Refuses to train into a bucket with a storage that other machines cannot see.
+
+        Raises:
+          SettingsError: it is so.
+        """
+        if store.in_bucket and self.storage is None:
+            raise SettingsError(
+                f"--runs {store.runs}: training into it needs --storage postgresql+psycopg://HOST/DATABASE: without, "
+                "every machine would have a queue of its own, and train every run"
+            )
 
 
 def file_of(root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Files under `results/runs/`: one folder a run, each file written whole or not at all; a record never twice.
+"""Files under `results/runs/`, or in a bucket: one folder a run, each file whole or not there; a record never twice.
 
 results/runs/<id>/record.json                 the record, written last; names the files of attempts that belong to it
 results/runs/<id>/evaluation-<protocol>.json  an evaluation added later
@@ -23,7 +23,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness import excerpts, files, forking, hits, records
+from harness import addresses, excerpts, files, forking, hits, once, records
+from harness.addresses import Address, Folder
 from harness.attempts import FOLDER, Attempt, Attempts, State
 from harness.excerpts import Excerpt, Excerpting
 from harness.experiment import TRAIN_STEPS
@@ -32,6 +33,7 @@ from harness.records import Evaluation, RecordError, RunRecord
 
 RECORD = "record.json"
 _AT_ONCE = 250  # records that a process reads before it hands them over
+_AT_ONCE_OF_A_BUCKET = 25  # and a thread: each record is waited for
 # What a record may call a file: one of an attempt's, or as it was before attempts had folders.
 _FILE = re.compile(rf"({FOLDER}/\d{{1,9}}/)?[^/\\\0]+")
 _WEIGHTS = re.compile(rf"({FOLDER}/\d{{1,9}}/)?checkpoints/[^/\\\0]+")
@@ -43,20 +45,27 @@ class AlreadyThereError(RecordError):
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """The runs under a results folder.
+    """The runs of a results folder.
 
     Attributes:
-      root: the results folder; runs are under `root/runs`.
+      root: the results folder.
+      elsewhere: folder or bucket of the runs; None for `root/runs`.
     """
 
     root: Path
+    elsewhere: Folder | None = None
 
     @property
-    def runs(self) -> Path:
+    def runs(self) -> Folder:
         """Folder of all runs."""
-        return self.root / "runs"
+        return self.elsewhere or self.root / "runs"
 
-    def folder(self, run_id: str) -> Path:
+    @property
+    def in_bucket(self) -> bool:
+        """Whether the runs are in a bucket, and so for all machines to reach."""
+        return isinstance(self.elsewhere, Address)
+
+    def folder(self, run_id: str) -> Folder:
         """Folder of one run."""
         return self.runs / run_id
 
@@ -72,7 +81,7 @@ class Store:
         """Where a run stands, as far as its files tell."""
         return State("done") if self.has(run_id) else self.attempts(run_id).state()
 
-    def weights(self, record: RunRecord) -> Path:
+    def weights(self, record: RunRecord) -> Folder:
         """Absolute path of what is left of a run's training: the network's weights, as TensorFlow names a checkpoint.
 
         Raises:
@@ -80,8 +89,8 @@ class Store:
         """
         return self.weights_file(record).absolute()
 
-    def weights_file(self, record: RunRecord) -> Path:
-        """The same path, below :attr:`root`.
+    def weights_file(self, record: RunRecord) -> Folder:
+        """The same path, below :attr:`runs`.
 
         Raises:
           RecordError: the record names something else.
@@ -89,7 +98,7 @@ class Store:
         old = f"checkpoints/weights-{record.settings[TRAIN_STEPS]}"
         return self._named(record, str(record.provenance.get("weights", old)), _WEIGHTS)
 
-    def predictions_file(self, record: RunRecord | Excerpt, protocol: str) -> Path:
+    def predictions_file(self, record: RunRecord | Excerpt, protocol: str) -> Folder:
         """Path of a run's predictions file under a protocol.
 
         Raises:
@@ -101,7 +110,7 @@ class Store:
             raise RecordError(f"run {record.id}: not evaluated under {protocol}, only under {known}")
         return self._named(record, evaluation.predictions, _FILE)
 
-    def _named(self, record: RunRecord | Excerpt, name: str, expected: re.Pattern[str]) -> Path:
+    def _named(self, record: RunRecord | Excerpt, name: str, expected: re.Pattern[str]) -> Folder:
         """A file that a record names; never one outside the run's folder."""
         if not expected.fullmatch(name) or PurePosixPath(name).name in ("", ".", ".."):
             raise RecordError(
@@ -112,7 +121,9 @@ class Store:
 
     def name_of(self, run_id: str, path: str) -> str:
         """What a record of the run calls a file in its folder: "attempts/4/checkpoints/weights-256"."""
-        return Path(path).absolute().relative_to(self.folder(run_id).absolute()).as_posix()
+        whole = str(addresses.of(path).absolute())
+        # So an address as well: both lose one stroke.
+        return PurePosixPath(whole).relative_to(str(self.folder(run_id).absolute())).as_posix()
 
     def has(self, run_id: str) -> bool:
         """Whether the run has a record."""
@@ -141,34 +152,51 @@ class Store:
         content = io.BytesIO()
         table.to_parquet(content, index=False)
         files.replace(path, content.getvalue())
-        return self.name_of(run_id, str(path)), file_hash(path)
+        return self.name_of(run_id, str(path)), hashlib.sha256(content.getbuffer()).hexdigest()
 
-    def write(self, record: RunRecord) -> Path:
+    def write(self, record: RunRecord) -> Folder:
         """Writes a record.
 
         Raises:
-          AlreadyThereError: the run has a record.
+          AlreadyThereError: the run has a record, or, in a bucket, another attempt wrote one at the same time.
         """
-        path = self.folder(record.id) / RECORD
+        path, attempt = self.folder(record.id) / RECORD, record.provenance.get("attempt")
         try:
-            return _create(path, records.to_json(record))
+            return self._write_once(path, records.to_json(record), attempt)
         except FileExistsError:
             there = _attempt_that_recorded(path)
-            raise AlreadyThereError(_two_writers(path, "recorded", there, record.provenance.get("attempt"))) from None
+            raise AlreadyThereError(_two_writers(path, "recorded", there, attempt)) from None
 
-    def write_evaluation(self, record: RunRecord, evaluation: Evaluation) -> Path:
+    def write_evaluation(self, record: RunRecord, evaluation: Evaluation) -> Folder:
         """Adds an evaluation under another protocol to a run that has a record.
 
         Raises:
-          AlreadyThereError: the run was evaluated under it before.
+          AlreadyThereError: the run was evaluated under it before, or at the same time.
         """
         path = self.folder(record.id) / f"evaluation-{evaluation.protocol}.json"
         there = self.read(record.id).evaluations.get(evaluation.protocol)
         if there is None:
             with contextlib.suppress(FileExistsError):
-                return _create(path, records.evaluation_to_json(record.identity, evaluation))
+                content = records.evaluation_to_json(record.identity, evaluation)
+                return self._write_once(path, content, attempt_of(evaluation))
             there = self.read(record.id).evaluations[evaluation.protocol]
-        raise AlreadyThereError(_two_writers(path, "evaluated", *map(_attempt_of, (there, evaluation))))
+        raise AlreadyThereError(_two_writers(path, "evaluated", *map(attempt_of, (there, evaluation))))
+
+    def _write_once(self, path: Folder, content: Mapping[str, Any], attempt: int | None) -> Folder:
+        """Writes a file of a run that nobody else may write.
+
+        Raises:
+          FileExistsError: it is there.
+          AlreadyThereError: another attempt wrote it at the same time.
+        """
+        written = json.dumps(content, indent=1, allow_nan=False).encode()
+        try:
+            return once.write(path.parent, path.name, written, attempt)
+        except once.SecondWriterError as error:
+            other = "another process" if error.other is None else f"attempt {error.other}"
+            raise AlreadyThereError(
+                f"{path}: attempt {attempt} and {other} wrote it at the same time; that of one of them stands, whole"
+            ) from None
 
     def read(self, run_id: str) -> RunRecord:
         """The record of a run, with the evaluations added to it later.
@@ -182,7 +210,8 @@ class Store:
         if record.id != run_id:
             raise RecordError(f"{path}: is the record of run {record.id}, expected {run_id}")
         evaluations = dict(record.evaluations)
-        for added in sorted(folder.glob("evaluation-*.json")):
+        for name in sorted(path.name for path in folder.glob("evaluation-*.json")):
+            added = folder / name
             identity, evaluation = records.evaluation_from_json(_load(added), str(added))
             if identity != record.identity:
                 raise RecordError(f"{added}: belongs to run {identity[:16]}, expected {record.id}")
@@ -203,7 +232,8 @@ class Store:
     @property
     def next_attempt(self) -> int:
         """A number that no attempt at any run has, nor a lower one than any has: 0 where there is none."""
-        return 1 + max((n for folder in self.runs.glob("*") for n in Attempts(folder).numbers), default=-1)
+        names = (path.name for path in self.runs.glob(f"*/{FOLDER}/*"))
+        return 1 + max((int(name) for name in names if name.isdecimal()), default=-1)
 
     def ids(self) -> list[str]:
         """Ids of the runs that have a record, sorted."""
@@ -294,20 +324,27 @@ class Snapshot(Store):
     What is read of a run alone, as by :meth:`read`, is read anew.
     """
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, elsewhere: Folder | None = None) -> None:
+        super().__init__(root, elsewhere)
         vars(self).update(_outcomes={})
 
     def begin(self) -> None:
-        """Begins to read the records, in other processes; what asks for them waits."""
+        """Begins to read the records, in other processes, of a bucket in threads; what asks for them waits."""
         _ = self._begun
 
     @functools.cached_property
     def _begun(self) -> Callable[[], list[dict[str, Excerpt | RecordError]]]:
-        store = Store(self.root)
-        return forking.begin(
-            [functools.partial(_excerpts, store, some) for some in forking.parts(store.ids(), _AT_ONCE)]
-        )
+        store = self._as_it_is
+        work = [functools.partial(_excerpts, store, some) for some in forking.parts(store.ids(), self._at_once)]
+        return forking.begin(work, threads=self.in_bucket)
+
+    @property
+    def _as_it_is(self) -> Store:
+        return Store(self.root, self.elsewhere)
+
+    @property
+    def _at_once(self) -> int:
+        return _AT_ONCE_OF_A_BUCKET if self.in_bucket else _AT_ONCE
 
     @functools.cached_property
     def _found(self) -> dict[str, Excerpt | RecordError]:
@@ -373,9 +410,9 @@ class Snapshot(Store):
             for protocol in one.evaluations
             if (one.id, protocol) not in vars(self)["_outcomes"]
         ]
-        work = [functools.partial(_look, Store(self.root), some) for some in forking.parts(wanted, _AT_ONCE)]
+        work = [functools.partial(_look, self._as_it_is, some) for some in forking.parts(wanted, self._at_once)]
         with forking.without_collecting():
-            for looked in forking.each(work):
+            for looked in forking.begin(work, threads=self.in_bucket)():
                 vars(self)["_outcomes"].update(looked.apart())
 
 
@@ -484,31 +521,27 @@ def _lines(record: RunRecord | Excerpt) -> Iterator[dict[str, Any]]:
         }
 
 
-def _create(path: Path, content: Mapping[str, Any]) -> Path:
-    return files.create(path, json.dumps(content, indent=1, allow_nan=False).encode())
-
-
-def _attempt_that_recorded(path: Path) -> int | None:
+def _attempt_that_recorded(path: Folder) -> int | None:
     with contextlib.suppress(RecordError):
         return records.from_json(_load(path), str(path)).provenance.get("attempt")
     return None
 
 
-def _attempt_of(evaluation: Evaluation) -> int | None:
+def attempt_of(evaluation: Evaluation) -> int | None:
     """Number of the attempt that made an evaluation; None for one of before attempts had folders."""
     folder, _, rest = evaluation.predictions.partition("/")
     number = rest.partition("/")[0]
     return int(number) if folder == FOLDER and number.isdecimal() else None
 
 
-def _two_writers(path: Path, did: str, there: int | None, other: int | None) -> str:
+def _two_writers(path: Folder, did: str, there: int | None, other: int | None) -> str:
     """One line that names the attempts at a file that only one may write."""
     first = "another process" if there is None else f"attempt {there}"
     second = "this one" if other is None else f"attempt {other}"
     return f"{path}: {first} {did} the run already, {second} would write it too"
 
 
-def _load(path: Path) -> Any:
+def _load(path: Folder) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -517,9 +550,3 @@ def _load(path: Path) -> Any:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: damaged, not JSON ({error}); delete the folder to train the run again") from None
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

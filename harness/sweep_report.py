@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
 from harness import aggregate, estimates, store, sweep_storage
+from harness.addresses import Folder
 from harness.experiment import Protocol
 from harness.records import Evaluation, RecordError, RunRecord
 from harness.rendering import Column, Line, Table
@@ -71,13 +72,13 @@ class Summary:
     saving_note: str
 
 
-def found(root: Path) -> list[Summary]:
+def found(root: Path, runs: Folder | None = None) -> list[Summary]:
     """The summaries of all sweeps under a results folder, by name.
 
     Raises:
       SweepError: a storage that cannot be read, or values in it that are not their records'.
     """
-    return [of(kept, Store(root)) for kept in sweep_storage.found(root)]
+    return [of(kept, Store(root, runs)) for kept in sweep_storage.found(root)]
 
 
 def of(kept: Kept, records: Store) -> Summary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from harness.counting import Cost
 from harness.data.embedded import CLASSES
 from harness.experiment import Run
 from harness.records import Evaluation
-from harness.store import RECORD, Store, file_hash
+from harness.store import RECORD, Store
 from harness.studies import Study
 from harness.workspace import Workspace
 
@@ -62,7 +63,7 @@ def _write(store: Store, run: Run, cost: Cost, generator: np.random.Generator) -
         checkpoint="weights-1",
         seconds=1.0,
         predictions=store.name_of(run.id, str(path)),
-        predictions_sha256=file_hash(path),
+        predictions_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         provenance={"commit": "synthetic"},
     )
     costs = {"params": cost.params, "multiply_adds": cost.multiply_adds, "train_steps": 1, "train_seconds": 1.0}

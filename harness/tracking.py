@@ -35,7 +35,8 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
-from harness import files
+from harness import addresses, files
+from harness.addresses import Folder
 
 Event = Mapping[str, Any]
 Mode = Literal["online", "offline"]
@@ -210,7 +211,7 @@ class Wandb:
         self._points += 1
 
     def _recorded(self, event: Event) -> None:
-        record, folder = event["record"], Path(event["folder"])
+        record, folder = event["record"], addresses.of(event["folder"])
         if not self._is_open(event):
             self._open(event["run"], event.get("group", ""), "", None, record["toggles"], record["settings"])
         if not self._points:
@@ -241,13 +242,17 @@ class Wandb:
         if "marker" in event:
             files.replace(Path(event["marker"]), event["digest"].encode())
 
-    def _upload(self, name: str, kind: str, paths: Mapping[str, Path], about: Mapping[str, Any]) -> None:
+    def _upload(self, name: str, kind: str, paths: Mapping[str, Folder], about: Mapping[str, Any]) -> None:
         import wandb
 
         hashes = {file: hashlib.sha256(path.read_bytes()).hexdigest() for file, path in paths.items()}
         artifact = wandb.Artifact(name, kind, metadata={**about, "sha256": hashes, "group": self._group})
         for file, path in paths.items():
-            artifact.add_file(str(path), name=file)
+            if isinstance(path, Path):
+                artifact.add_file(str(path), name=file)
+                continue
+            with artifact.new_file(file, mode="wb") as copy:
+                copy.write(path.read_bytes())
         logged = self._run.log_artifact(artifact)
         if self._mode == "online":
             logged.wait()
@@ -271,11 +276,11 @@ def _artifact_name(text: str) -> str:
     return re.sub(r"[^\w.-]", "-", text)[:100]
 
 
-def _kept(folder: Path, record: Mapping[str, Any]) -> dict[str, Path]:
+def _kept(folder: Folder, record: Mapping[str, Any]) -> dict[str, Folder]:
     """The files of a record, by what it calls them; not what other attempts at the run may have left."""
-    added = sorted(folder.glob("evaluation-*.json"))
-    evaluations = [*record["evaluations"].values(), *(json.loads(path.read_text()) for path in added)]
-    names = ["record.json", *(path.name for path in added), *(str(one["predictions"]) for one in evaluations)]
+    added = sorted(path.name for path in folder.glob("evaluation-*.json"))
+    evaluations = [*record["evaluations"].values(), *(json.loads((folder / name).read_text()) for name in added)]
+    names = ["record.json", *added, *(str(one["predictions"]) for one in evaluations)]
     return {name: folder / name for name in names}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from harness import files
+from harness.addresses import Folder
 from harness.attempts import Interrupted, LostError
 from harness.data.embedded import EmbeddedSpec
 from harness.devices import Devices, DevicesError
@@ -63,6 +66,8 @@ class Job:
       attempt: number of the attempt at the run.
       garden: the folder to take in.
       watched: whether each validation waits for an answer: None to go on, or the reason to end the run there.
+      runs: folder or bucket of the runs, as of :class:`harness.store.Store`.
+      log: the file to print to where that of the attempt is in a bucket.
     """
 
     kind: str
@@ -75,6 +80,13 @@ class Job:
     garden: GardenFolder | None = None
     watched: bool = False
     attempt: int = 0
+    runs: Folder | None = None
+    log: Path | None = None
+
+    @property
+    def store(self) -> Store:
+        """The records."""
+        return Store(self.results, self.runs)
 
 
 class Worker:
@@ -99,11 +111,17 @@ class Worker:
         self._pipe: Connection | None = None
         self._asked = 0.0
         self._training = False
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end(kind)
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def _end(self, kind: type[BaseException] | None) -> None:
         if self._process is None or self._pipe is None:
             return
         self._pipe.close()
@@ -136,6 +154,19 @@ class Worker:
         Where the other processes that train with this one are gone, or do not come, the last event is an "interrupted"
         with "deserted": True; with "alone": True too where they never came.
         """
+        if not job.store.in_bucket:
+            yield from self._events(job, watch, held, over)
+            return
+        self._scratch = self._scratch or tempfile.TemporaryDirectory()
+        log = Path(self._scratch.name) / "log.txt"
+        log.write_bytes(b"")
+        job = dataclasses.replace(job, log=log)
+        for event in self._events(job, watch, _then(held, functools.partial(_copy_log, job)), over):
+            if event["event"] in ENDS and event["event"] != "lost":
+                _copy_log(job)
+            yield event
+
+    def _events(self, job: Job, watch: Watch | None, held: Held, over: Over) -> Iterator[Event]:
         pipe = self._connected()
         job = dataclasses.replace(job, watched=watch is not None)
         self._training = False
@@ -205,13 +236,13 @@ class Worker:
         lost = "; the steps since its last checkpoint are lost" if self._training else ", nothing was trained yet"
         return {"event": "interrupted", "reason": f"ended when it was asked to stop{lost}"}
 
-    def _died(self, log: Path) -> Event:
+    def _died(self, log: Folder) -> Event:
         code = self._process.exitcode
         how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
         return _failed(how + ("; out of memory?" if code == -signal.SIGKILL else ""), log)
 
 
-def _failed(how: str, log: Path) -> Event:
+def _failed(how: str, log: Folder) -> Event:
     return {"event": "failed", "error": f"the training process {how}", "traceback": f"see {log}"}
 
 
@@ -258,15 +289,32 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _log(job: Job) -> Path:
-    return Store(job.results).attempt(job.run.id, job.attempt).log(job.devices.task_index)
+def _log(job: Job) -> Folder:
+    return job.store.attempt(job.run.id, job.attempt).log(job.devices.task_index)
+
+
+def _copy_log(job: Job) -> None:
+    """Copies what a process printed to the bucket; a log is not worth a run."""
+    if job.log is not None:
+        with contextlib.suppress(OSError):
+            files.replace(_log(job), job.log.read_bytes())
+
+
+def _then(held: Held, copy: Callable[[], None]) -> Held:
+    """The same answers; where something is about to be written, the log is copied first."""
+
+    def answer(now: bool) -> bool:
+        still = held(now)
+        if still and now:
+            copy()
+        return still
+
+    return answer
 
 
 def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
-    log = _log(job)
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        redirect_output(log)
+        redirect_output(_printed(job))
         return _do(job, pipe, asked)
     except (BrokenPipeError, EOFError):
         raise
@@ -284,6 +332,13 @@ def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
         return {"event": "failed", "error": one_line(error), "traceback": traceback.format_exc(), "every run": every}
 
 
+def _printed(job: Job) -> Path:
+    """The file to print to, in a folder that is there."""
+    log = job.log or Path(str(_log(job)))  # of one in a bucket it is told
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log
+
+
 def _is_desertion(error: Exception) -> bool:
     from harness import runner
 
@@ -297,7 +352,7 @@ def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
     # Workers meet here, and TensorFlow takes the signal for itself when they do.
     runner.strategy_for(job.devices)
     signal.signal(signal.SIGTERM, asked)
-    run, store = job.run, Store(job.results)
+    run, store = job.run, job.store
     if job.spec and not job.data.exists():
         pipe.send({"event": "data"})
     described = embedded.ensure(job.spec, job.data.parent) if job.spec else manifest.load(job.data)
