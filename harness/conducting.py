@@ -40,11 +40,11 @@ _LOSSES = 3
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user, or the system, asked for it
-    """A study that was asked to stop; the message is one line.
+    """A study that was asked to stop, or cannot go on here; the message is one line.
 
     Attributes:
       exit_status: that the command ends with: 128 and the signal that asked, SIGINT, or SIGTERM also for a TPU that is
-        being preempted; or :data:`harness.following.TEMPORARY`.
+        being preempted; or :data:`harness.following.TEMPORARY`, for a scheduler to start it again.
     """
 
     def __init__(self, message: str, exit_status: int) -> None:
@@ -73,7 +73,7 @@ def conduct(
       DevicesError: this machine does not have the devices asked for.
       StorageError: the storage cannot be used, or workers with other code, settings or data are at the study.
       Stopped: a signal asked to stop; the run that was training saved its checkpoint. Or the other workers that train
-        it together with this one are gone, or did not come.
+        it together with this one are gone, or did not come. Or there is no space left to write to.
     """
     if not plan.missing:
         return []
@@ -252,7 +252,7 @@ class Conductor:
     def _attempt(self, lease: Lease, one: Planned, shown: View, watch: Watch | None) -> Outcome:
         """Carries out what was claimed, and tells the queue how it ended."""
         with lease:
-            if lease.attempt.item.key in self._recorded_keys([lease.attempt.item]):
+            if self._is_there(one):
                 lease.superseded()
                 return Outcome(self._recorded(one))
             event: Mapping[str, Any] = {"event": "interrupted", "reason": "stopped at once"}
@@ -267,7 +267,7 @@ class Conductor:
         if outcome.deserted and not self._asked:
             self._count_loss(one, event)
         elif self._asked or (event["event"] == "interrupted" and not outcome.ended_by_watch):
-            raise Stopped(_how_it_stopped(one, event), 128 + (self._asked[0] if self._asked else signal.SIGTERM))
+            raise Stopped(_how_it_stopped(one, event), _status(event, self._asked))
         return outcome
 
     def _count_loss(self, one: Planned, event: Mapping[str, Any]) -> None:
@@ -287,7 +287,7 @@ class Conductor:
             self._mirror.begins(one)
         job = _job(self._workspace, one, lease.attempt.number)
         event: Event = {}
-        held = _held(lease, functools.partial(self._is_recorded, one))
+        held = _held(lease, functools.partial(self._is_recorded, one), self._queue.interval)
         if self._orders is not None:
             self._orders.give(one.run.id, one.run.protocol.name, job.kind, job.attempt)
         for event in self._worker.events(job, watch, held, self._fault):
@@ -302,6 +302,14 @@ class Conductor:
         if self._orders is not None and (event["event"] in ("failed", "lost") or event.get("deserted")):
             self._orders.withdraw()
         return event
+
+    def _is_there(self, one: Planned) -> bool:
+        """Whether what was wanted of a run is recorded."""
+        if not one.done:
+            return self._workspace.store.has(one.run.id)
+        with contextlib.suppress(RecordError):  # named where it is evaluated
+            return one.run.protocol.name in self._workspace.store.read(one.run.id).evaluations
+        return False
 
     def _is_recorded(self, one: Planned) -> bool:
         """Whether a run that is to be trained has its record by now."""
@@ -368,16 +376,23 @@ def _reached(event: Mapping[str, Any]) -> dict[str, Any]:
     return far | {"trained": event["step"]} if "step" in event else far
 
 
-def _held(lease: Lease, recorded: Callable[[], bool]) -> Callable[[bool], bool]:
+def _held(lease: Lease, recorded: Callable[[], bool], interval: float) -> Callable[[bool], bool]:
     """Whether a lease is held and worth holding: not where the storage cannot say so any more.
 
     A worker that was paused between its last question and the record wakes up and writes it: the one that took the run
-    meanwhile learns of it here.
+    meanwhile learns of it here, after `interval` seconds at most; a bucket is not to be asked at each step.
     """
+    looked = time.monotonic()
 
     def held(now: bool) -> bool:
+        nonlocal looked
         try:
-            return lease.held(now) and not recorded()
+            if not lease.held(now):
+                return False
+            if not now and time.monotonic() - looked < interval:
+                return True
+            looked = time.monotonic()
+            return not recorded()
         except StorageError:
             return False
 
@@ -468,7 +483,7 @@ def _obey(
     if event.get("every run"):
         raise DevicesError(event["error"])
     if event["event"] == "interrupted" and (asked or not event.get("deserted")):
-        raise Stopped(_how_it_stopped(one, event), 128 + (asked[0] if asked else signal.SIGTERM))
+        raise Stopped(_how_it_stopped(one, event), _status(event, asked))
     if event.get("alone"):
         raise Stopped(_how_it_stopped(one, event), TEMPORARY)
 
@@ -476,6 +491,13 @@ def _obey(
 def faults(plan: Plan) -> list[str]:
     """One line for each run that cannot be carried out or whose record cannot be used."""
     return [f"{label(one)}: {one.fault}" for one in plan.faulty]
+
+
+def _status(event: Event, asked: Sequence[int]) -> int:
+    """Exit status of a command whose run was interrupted."""
+    if asked:
+        return 128 + asked[0]
+    return TEMPORARY if event.get("full") else 128 + signal.SIGTERM
 
 
 def _how_it_stopped(one: Planned, event: Mapping[str, Any]) -> str:

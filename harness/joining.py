@@ -6,11 +6,12 @@ import hashlib
 import json
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness import files, sharing, storage
 from harness.addresses import Folder
+from harness.claims import Attempt
 from harness.leases import Queue
 from harness.planning import Plan
 from harness.storage import StorageError
@@ -46,7 +47,7 @@ def bind(workspace: Workspace, queue: Queue) -> None:
             "have to see one; use another database, or, if that folder is gone, optuna delete-study --study-name runs"
         )
     if noted == theirs["id"]:
-        return
+        return _number(workspace, queue)
     if noted is not None and not own:
         raise StorageError(f"{name}: keeps the runs of another results folder than {_where(workspace)}; use another")
     if theirs["storage"] != name:
@@ -54,9 +55,33 @@ def bind(workspace: Workspace, queue: Queue) -> None:
             f"{workspace.store.runs}: its runs are kept by {theirs['storage']}, not {name}: say the same --storage, or "
             f"remove {path} once nobody trains into it"
         )
-    if not queue.attempts():
-        queue.number_from(workspace.store.next_attempt)
+    _number(workspace, queue)
     queue.keep(_RESULTS, theirs["id"])
+
+
+def _number(workspace: Workspace, queue: Queue) -> None:
+    """Has the queue go on above the numbers of the attempts that left folders, which an older or a new one reuses.
+
+    Raises:
+      StorageError: workers are at it by the numbers that it has.
+    """
+    # Folders first: each attempt is in the queue before it has one.
+    first = workspace.store.next_attempt
+    with queue.alone():
+        listed = queue.attempts()
+        if first <= queue.next_number:
+            return
+        if at_it := _names(one for one in listed if one.state == "running"):
+            raise StorageError(
+                f"{storage.shown(queue.url)}: is older than {workspace.store.runs}, restored perhaps, and "
+                f"{', '.join(at_it)} trains with it: start once that has ended"
+            )
+        queue.number_from(first)
+
+
+def _names(busy: Iterable[Attempt]) -> list[str]:
+    """Who is at some attempts; a worker that has just claimed one has not said its name yet."""
+    return sorted({one.worker or "another worker" for one in busy})
 
 
 def _new_id(store: Store, name: str) -> str:
@@ -88,8 +113,13 @@ def join(workspace: Workspace, queue: Queue, plan: Plan, name: str) -> list[str]
       StorageError: workers are at it whose code, settings or data differ; the line says where.
     """
     queue.find_stale()
-    key = note_of(name)
     ours = sharing.entry(plan, name, settings(workspace), workspace.sharing.retries)
+    with queue.alone():
+        return _noted(queue, note_of(name), name, ours)
+
+
+def _noted(queue: Queue, key: str, name: str, ours: Mapping[str, Any]) -> list[str]:
+    """Notes a worker's idea of a study, if it is that of the others; lines to say."""
     theirs, attempts = queue.note(key), queue.attempts()
     busy = [one for one in attempts if one.state == "running"]
     hosts = {one.worker.partition(":")[0] for one in busy} - {socket.gethostname(), ""}
@@ -103,7 +133,7 @@ def join(workspace: Workspace, queue: Queue, plan: Plan, name: str) -> list[str]
         return []
     differ = sharing.differences(theirs, ours)
     wanted = {run[0] for run in theirs["runs"]}
-    at_it = sorted({one.worker for one in busy if one.item.key in wanted})
+    at_it = _names(one for one in busy if one.item.key in wanted)
     if differ and at_it:
         raise StorageError(
             f"study {name!r}: {', '.join(at_it)} trains it with other code, settings or data: {'; '.join(differ)}; "

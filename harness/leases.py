@@ -78,16 +78,11 @@ class Queue:
         if asked is not None and asked < SHORTEST:
             raise StorageError(f"--lease {asked:g}: expected {SHORTEST:g} seconds at least")
         known = self.note("lease")
-        for _ in range(_TRIES if known is None else 0):
-            with self._alone() as alone:
-                known = self.note("lease")
-                if alone and known is None:
-                    self.keep("lease", known := asked or LEASE)
-            if known is not None:
-                break
-            time.sleep(0.1)
         if known is None:
-            raise StorageError(f"{storage.shown(url)}: another process keeps it from being begun; is it paused?")
+            with self.alone():
+                known = self.note("lease")
+                if known is None:
+                    self.keep("lease", known := asked or LEASE)
         if asked is not None and asked != known:
             raise StorageError(
                 f"--lease {asked:g}: {storage.shown(url)} is shared with a lease of {known:g} seconds; leave it out"
@@ -110,6 +105,11 @@ class Queue:
         """Has attempts numbered from a number on: what another storage's attempts left has the numbers below."""
         self.keep("first", first)
         self.look_at_numbers()
+
+    @property
+    def next_number(self) -> int:
+        """Number of the next attempt, as of when they were listed last."""
+        return max(self._ids, default=self._first - 1) + 1
 
     def look_at_numbers(self) -> None:
         """Goes by the numbers that the queue's first worker chose."""
@@ -183,6 +183,11 @@ class Queue:
         return self._storage.engine.dialect.name == "sqlite"
 
     @property
+    def interval(self) -> float:
+        """Seconds between two heartbeats of a worker."""
+        return self.lease / _BEATS
+
+    @property
     def due(self) -> bool:
         """Whether it is time to reconcile: half a lease went by."""
         return time.monotonic() - self._listed > self.lease / 2
@@ -239,6 +244,21 @@ class Queue:
         if number not in self._ids:
             self.attempts()
         return self._ids[number]
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes from noting or adding anything meanwhile.
+
+        Raises:
+          StorageError: another keeps this one from it, for longer than it takes.
+        """
+        for _ in range(_TRIES):
+            with self._alone() as alone:
+                if alone:
+                    yield
+                    return
+            time.sleep(0.1)
+        raise StorageError(f"{storage.shown(self.url)}: another process keeps this one from it; is it paused?")
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
@@ -325,7 +345,7 @@ class Lease:
 
     def _beat(self) -> None:
         """Beats, tells progress, and looks whether it was lost; in a thread of its own, with a session of its own."""
-        queue, interval = self._queue, self._queue.lease / _BEATS
+        queue, interval = self._queue, self._queue.interval
         told: dict[str, Any] = {}
         kept = queue._storage
         trial_id = queue._id(self.attempt.number)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import functools
 import multiprocessing
 import os
@@ -47,6 +48,8 @@ ENDS = ("done", "failed", "interrupted", "lost")
 GRACE = 120.0
 # Seconds without a word after which a process hangs: compiling for a TPU and drawing data are over long before.
 SILENCE = 7200.0
+# How the system says that there is no space: on the disk, for this user, in a file.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Of Linux: the signal that a process gets when the one that started it ends.
 _PR_SET_PDEATHSIG = 1
 
@@ -151,6 +154,7 @@ class Worker:
           held: asked in between, and before anything is written; where it says no, the last event is "lost".
           over: may end the job at once.
 
+        Where a file could not be written for want of space, the last event is an "interrupted" with "full": True.
         Where the other processes that train with this one are gone, or do not come, the last event is an "interrupted"
         with "deserted": True; with "alone": True too where they never came.
         """
@@ -328,8 +332,21 @@ def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
             traceback.print_exc()
         if job.devices.workers > 1 and _is_desertion(error):
             return {"event": "interrupted", "reason": "another worker is gone", "watched": False, "deserted": True}
+        if _is_full(error):
+            return {"event": "interrupted", "reason": one_line(error), "watched": False, "full": True}
         every = isinstance(error, DevicesError)
         return {"event": "failed", "error": one_line(error), "traceback": traceback.format_exc(), "every run": every}
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether something could not be written for want of space: no fault of the run, and every other would meet it."""
+    chain: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in chain:
+        chain.append(at)
+        at = at.__cause__ or at.__context__
+    numbers = {one.errno for one in chain if isinstance(one, OSError)}
+    return bool(numbers & _FULL) or any(os.strerror(number) in str(one) for number in _FULL for one in chain)
 
 
 def _printed(job: Job) -> Path:

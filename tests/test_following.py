@@ -249,7 +249,7 @@ class FakeQueue:
     """A queue of one run, each attempt at which ends as it is told."""
 
     def __init__(self):
-        self.told, self.due, self.number = [], False, -1
+        self.told, self.due, self.number, self.interval = [], False, -1, 30.0
 
     def reconcile(self, items, recorded, retries):
         name = {"done": "done", "failed": "failed"}.get(self.told[-1], "waiting") if self.told else "waiting"
@@ -356,6 +356,11 @@ def test_losses_between_steps_forward_do_not_add_up(chief):
 def test_others_that_never_come_ask_the_scheduler_at_once(chief):
     alone = GONE | {"reason": "the other workers did not come within 600 seconds", "alone": True}
     assert chief([alone]) == ([0], ["preempted"], [f"row 1: {alone['reason']}"], 75)
+
+
+def test_a_full_disk_costs_no_retry_and_asks_the_scheduler(chief):
+    full = {"event": "interrupted", "reason": "a/b: no space left on device", "watched": False, "full": True}
+    assert chief([step(13), full]) == ([0], ["preempted"], ["row 1: a/b: no space left on device"], 75)
 
 
 def test_a_loss_behind_which_is_another_workers_failure_is_one(chief):

@@ -11,7 +11,7 @@ import pytest
 
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
-from harness import joining, planning, sharing, storage
+from harness import joining, leases, planning, sharing, storage
 from harness.devices import Devices
 from harness.experiment import Cut, DataFacts
 from harness.leases import Queue
@@ -147,6 +147,19 @@ def test_where_its_own_file_was_removed_numbers_go_on_above_the_folders(made):
     assert begins(bound(workspace), plan(workspace)).attempt.number == 12
 
 
+def test_a_queue_that_was_put_back_from_a_copy_goes_on_above_the_folders(made, tmp_path):
+    workspace = made()
+    lease = begins(bound(workspace), plan(workspace))
+    workspace.store.attempt("f" * 16, 6).folder.mkdir(parents=True)
+    said = refused(bound, workspace)
+    assert f"is older than {workspace.store.runs}, restored perhaps, and {ME} trains with it" in said
+    lease.preempted("stopped")
+    queue = bound(workspace)
+    assert [one.number for one in queue.attempts()] == [7, 8, 9]
+    assert begins(queue, plan(workspace)).attempt.number == 10
+    assert [one.number for one in bound(workspace).attempts()] == [7, 8, 9, 10], "and once only"
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"id": "a"}', b"\xff\xfe"])
 def test_a_damaged_note_is_named_and_left(made, content):
     workspace = made()
@@ -185,6 +198,25 @@ def test_who_begins_a_study_has_nothing_to_say_and_who_joins_it_says_whom(study)
     assert joins(workspace, here, work) == [f"Joining {ME}."]
     lease.done(0.5)
     assert joins(workspace, here, work) == []
+
+
+def test_a_worker_that_has_not_said_its_name_yet_is_at_it_too(study, monkeypatch):
+    workspace, there, here = study
+    joins(workspace, there, plan(workspace))
+    there.reconcile(sharing.items(plan(workspace), NAME), set, 0)
+    assert there.claim() is not None
+    assert joins(workspace, here, plan(workspace)) == ["Joining another worker."]
+    changed, work, words = _other_code(workspace, monkeypatch)
+    assert f"another worker trains it with other code, settings or data: {words}" in refused(joins, changed, here, work)
+
+
+def test_of_two_that_begin_at_once_one_waits_for_the_other(study, monkeypatch):
+    workspace, there, here = study
+    monkeypatch.setattr(leases, "_TRIES", 1)
+    with there.alone():
+        said = refused(joins, workspace, here, plan(workspace))
+    assert "another process keeps this one from it; is it paused?" in said
+    assert joins(workspace, here, plan(workspace)) == []
 
 
 def _other_code(workspace, monkeypatch):

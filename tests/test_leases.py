@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from types import SimpleNamespace
 
 import optuna
 import pytest
 import sqlalchemy
 
-from harness import presence, storage
+from harness import conducting, presence, storage
 from harness.claims import Item
 from harness.leases import LEASE, Queue
 from harness.storage import StorageError
@@ -258,3 +259,19 @@ def test_only_a_file_of_this_machine_since_it_was_started_says_that_a_process_is
     (temporary / mine).unlink()
     os.mkfifo(temporary / mine)
     presence.gone(mine)  # does not wait for somebody to write
+
+
+def test_whether_a_run_is_recorded_is_looked_at_before_something_is_written_and_with_the_heartbeats(monkeypatch):
+    now, looks, there = [0.0], [], [False]
+    monkeypatch.setattr(conducting.time, "monotonic", lambda: now[0])
+
+    def recorded():
+        looks.append(now[0])
+        return there[0]
+
+    held = conducting._held(SimpleNamespace(held=lambda _: True), recorded, interval=30.0)
+    assert held(False) and held(True) and looks == [0.0]
+    now[0] = 29.0
+    assert held(False) and looks == [0.0]
+    now[0], there[0] = 31.0, True
+    assert not held(False) and looks == [0.0, 31.0]

@@ -1,6 +1,7 @@
 """What passes between a worker and its training process; two workers of one run, in short."""
 
 import dataclasses
+import errno
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from harness import devices
 from harness import worker as worker_
+from harness.attempts import RunError
 from harness.devices import Devices
 from harness.experiment import SettingsError
 from harness.store import Store
@@ -25,6 +27,42 @@ TF_CONFIG = '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {
 @pytest.fixture
 def job(tmp_path):
     return Job("train", SimpleNamespace(id="0123456789abcdef"), tmp_path, None, tmp_path, attempt=4)
+
+
+def failing(error):
+    """A job that ends so."""
+
+    def do(*_):
+        raise error
+
+    return do
+
+
+def with_cause(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "event", "said"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b"), "interrupted", "a/b: no space left on device"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "a/b"), "interrupted", "a/b: disk quota exceeded"),
+        (
+            with_cause(RunError("the checkpoint"), ValueError("UNKNOWN: a/b; No space left on device")),
+            "interrupted",
+            "the checkpoint",
+        ),
+        (with_cause(RunError("other"), OSError(errno.EIO, "no")), "failed", "other"),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES), "a/b"), "failed", "a/b: permission denied"),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_run(job, monkeypatch, error, event, said):
+    monkeypatch.setattr(worker_, "_do", failing(error))
+    monkeypatch.setattr(worker_, "redirect_output", lambda _: None)
+    found = worker_._carried_out(job, None, None)
+    assert (found["event"], found.get("reason", found.get("error"))) == (event, said)
+    assert found.get("full", False) == (event == "interrupted")
 
 
 def asking(pipe):
