@@ -100,10 +100,16 @@ def _table(rows: Sequence[Row], width: int) -> Table:
     for head in ("row", *columns):
         table.add_column(head, no_wrap=True, justify="right" if head in ("left", "spent") else "left")
     for row, name, at, *others in zip(rows, names, *columns.values(), strict=True):
-        first = Text(name)
-        first.truncate(max(room, _LEAST), overflow="ellipsis")
-        table.add_row(first, Text(at, _STYLES.get(row.state, "bold")), *map(Text, others))
+        table.add_row(Text(_cut(name, max(room, _LEAST))), Text(at, _STYLES.get(row.state, "bold")), *map(Text, others))
     return table
+
+
+def _cut(name: str, room: int) -> str:
+    """A name without its middle: rows of one study differ in their number, and at the end."""
+    if len(name) <= room:
+        return name
+    head = (room - 1) // 3
+    return f"{name[:head]}…{name[len(name) - (room - 1 - head) :]}"
 
 
 def _columns(rows: Sequence[Row], tight: int) -> dict[str, list[str]]:

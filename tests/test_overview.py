@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import overview
+from harness import overview, overview_table
 from harness.claims import Attempt, Item
 from harness.overview import OTHERS, ChoiceError
 
@@ -272,3 +272,12 @@ def test_plain_data():
         "traceback": None,
     }  # fmt: skip
     assert (study["rows"][0]["top1"], study["rows"][0]["step"]) == (0.25, None)
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [(40, "10: ls sd depth=200 ra seed=1"), (29, "10: ls sd depth=200 ra seed=1"), (16, "10: l… ra seed=1")],
+)
+def test_rows_that_differ_at_the_end_stay_apart_where_there_is_little_room(room, expected):
+    assert overview_table._cut("10: ls sd depth=200 ra seed=1", room) == expected
+    assert len(expected) <= room
