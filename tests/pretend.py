@@ -56,7 +56,11 @@ if TYPE_CHECKING:
     from harness.task import Predictions
     from harness.workspace import Workspace
 
-COMMANDS = {"additive": "harness.additive_study", "train": "harness.train"}
+COMMANDS = {
+    "additive": "harness.additive_study",
+    "train": "harness.train",
+    "sweep": "harness.scaling_sweep",
+}
 CLASSES = ("up", "down", "left", "right", "round", "across", "still", "gone")
 TRAIN_VIDEOS, VALIDATION_VIDEOS, FRAMES = 64, 16, 400
 DRAWN = "drawn to fail"

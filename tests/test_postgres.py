@@ -3,9 +3,13 @@
 import contextlib
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 import threading
 import traceback
 import urllib.parse
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,10 +20,12 @@ from test_leases import ITEM, SECONDS, check_race, claimed, states
 from harness import joining, leases, storage
 from harness.leases import Queue
 from harness.storage import Patience, StorageError
-from tests import postgres
+from harness.store import Store
+from tests import postgres, pretend
 from tests.postgres import PASSWORD
 
 _NUMBERS = itertools.count()
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +57,24 @@ def at(url, database):
 def restart(server):
     server.stop()
     server.start()
+
+
+def test_two_workers_share_a_sweep(url, tmp_path):
+    words = ["--data", tmp_path / "clips", "--results", tmp_path / "results", "--plots", tmp_path / "plots"]
+    command = [sys.executable, "-m", "tests.pretend", "sweep", *map(str, words), "--trials", "4", "--wandb", "off"]
+    environment = {**os.environ, "HARNESS_STORAGE": url, "PRETEND_SECONDS": "0.5"}
+    pretend.make_data(tmp_path / "clips")
+    both = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in "ab"
+    ]
+    said = [one.communicate()[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    assert len(Store(tmp_path / "results").ids()) == 4, "trained once each"
+    assert "Points: 4 trained" in " ".join(said[0].split())
+    assert PASSWORD not in "".join(said)
 
 
 # Workers whose server is restarted.
