@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from harness import sweep_storage as storing
 from harness.records import RecordError, RunRecord
-from harness.storage import Patience, quiet
+from harness.storage import Patience
 from harness.store import Store
 from harness.sweep_storage import ABANDONED, RECORDED, REPEATED, TRAINED, TURNED_AWAY, SweepError, Tried
 from harness.sweep_workers import Workers
@@ -228,8 +228,7 @@ class Search:
         if params is not None:
             self.study.enqueue_trial(dict(params))
         self.study.sampler = self.strategy.at(len(self._tried()))
-        with quiet():
-            trial = self.workers.take(self.study.ask(storing.distributions(self.sweep.space)))
+        trial = self.workers.take(self.study.ask(storing.distributions(self.sweep.space)))
         if self.strategy.sampler == "nsga2":
             _ = trial.relative_params  # a point that was not the sampler's joins its generation only when it is asked
         return trial

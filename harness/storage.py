@@ -24,8 +24,10 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-# What is experimental of Optuna is its own to say; threads beat, so this is set once and not around each call.
+# No user's to heed: what is experimental of Optuna, and that heartbeats are meant for its own loop. Set once and not
+# around each call, since threads beat.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with")
 
 # What a storage raises where it does not answer; all else is a mistake of the caller's.
 FAULTS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
@@ -83,8 +85,7 @@ def open_storage(url: str) -> RDBStorage:
     """
     kind, database = checked(url)
     try:
-        with quiet():
-            return _sqlite(url, Path(database)) if kind == "sqlite" else _postgres(url)
+        return _sqlite(url, Path(database)) if kind == "sqlite" else _postgres(url)
     except ImportError:
         raise StorageError(
             f"{shown(url)}: PostgreSQL needs its driver: pip install 'r3d-ablations[postgres]', and a URL that begins "
@@ -235,14 +236,6 @@ def young(kept: RDBStorage, seconds: float) -> bool:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without Optuna's warnings of what is experimental, which are no user's to heed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextlib.contextmanager
 def faults_named(url: str, what: str = "the storage") -> Iterator[None]:
     """Says which storage it is that fails.
 
@@ -250,8 +243,7 @@ def faults_named(url: str, what: str = "the storage") -> Iterator[None]:
       StorageError: the storage failed.
     """
     try:
-        with quiet():
-            yield
+        yield
     except FAULTS as error:
         cause = error.__cause__ or error
         raise StorageError(
@@ -289,8 +281,7 @@ class Patience:
         began, told = time.monotonic(), False
         while True:
             try:
-                with quiet():
-                    result = function()
+                result = function()
             except KeyError:
                 raise StorageError(f"{shown(self._url)}: what it held of this study was deleted meanwhile") from None
             except FAULTS as error:

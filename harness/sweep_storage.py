@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.storage import StorageError, faults_named, open_storage, quiet, url_of
+from harness.storage import StorageError, faults_named, open_storage, url_of
 from harness.sweeping import Axis, Limits, Point, Space
 
 # Attributes of a trial, beside Optuna's own.
@@ -97,8 +97,7 @@ def study(
     if _SETTINGS not in found.user_attrs:
         if begun:
             raise SweepError(f"{where}: holds a study {name!r} that is no sweep of this harness; choose another --name")
-        with quiet():
-            found.set_metric_names(list(objectives))
+        found.set_metric_names(list(objectives))
         found.set_user_attr(_SETTINGS, _plain(settings))
     before = found.user_attrs[_SETTINGS]
     if before != _plain(settings):

@@ -22,7 +22,7 @@ from optuna.storages import RDBStorage
 
 from harness import presence, sharing, storage
 from harness import sweep_storage as storing
-from harness.storage import FAULTS, Patience, StorageError, quiet
+from harness.storage import FAULTS, Patience, StorageError
 from harness.sweep_storage import Tried
 
 _BEATS = 4  # in a lease
@@ -112,8 +112,7 @@ class Workers:
 
     def fail_silent(self) -> None:
         """Gives up the trials of workers that fell silent."""
-        with quiet():
-            optuna.storages.fail_stale_trials(self._study)
+        optuna.storages.fail_stale_trials(self._study)
 
     @contextlib.contextmanager
     def at(self, trial: optuna.Trial) -> Iterator[None]:
