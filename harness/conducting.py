@@ -258,6 +258,8 @@ class Conductor:
             event: Mapping[str, Any] = {"event": "interrupted", "reason": "stopped at once"}
             try:
                 event = self._carried_out(one, lease, shown, watch)
+                if event.get("watched"):
+                    self._attempts(one).keep_furthest()  # while nobody else can be at it
             finally:
                 self._told[lease.attempt.item.key] = str(event["event"])
                 self._tell(lease, one, event)

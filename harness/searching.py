@@ -366,7 +366,6 @@ class Search:
             self._end(trial, TRAINED, TrialState.PRUNED, reason)
 
         self.workers.patient(tell)
-        self.store.attempts(point.run.id).keep_furthest()
 
     def _tell_record(self, trial: optuna.Trial, record: RunRecord, point: Point, source: str) -> None:
         """Tells a trial what its run's record says."""

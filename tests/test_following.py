@@ -298,9 +298,14 @@ def step(at):
 @pytest.fixture
 def chief(tmp_path, monkeypatch, clock):
     """What the first worker makes of the events of each attempt; the orders that it gave, and what the queue heard."""
-    attempts = SimpleNamespace(fail=lambda error, traceback: None, failure=None)
+    attempts, kept = SimpleNamespace(fail=lambda error, traceback: None, failure=None), list[str]()
+
+    class Attempts(dict):
+        def keep_furthest(self):
+            kept.append("furthest")
+
     store = SimpleNamespace(
-        ids=list, has=lambda run_id: False, root=tmp_path, attempts=lambda run_id: dict.fromkeys(range(9), attempts)
+        ids=list, has=lambda run_id: False, root=tmp_path, attempts=lambda run_id: Attempts.fromkeys(range(9), attempts)
     )
     workspace = SimpleNamespace(store=store, sharing=SimpleNamespace(retries=1))
     monkeypatch.setattr(conducting, "label", lambda one: "row 1")
@@ -328,6 +333,7 @@ def chief(tmp_path, monkeypatch, clock):
                 failures, status = [str(stopped)], stopped.exit_status
         return seen, queue.told, failures, status
 
+    conduct.kept = kept
     return conduct
 
 
@@ -361,6 +367,12 @@ def test_others_that_never_come_ask_the_scheduler_at_once(chief):
 def test_a_full_disk_costs_no_retry_and_asks_the_scheduler(chief):
     full = {"event": "interrupted", "reason": "a/b: no space left on device", "watched": False, "full": True}
     assert chief([step(13), full]) == ([0], ["preempted"], ["row 1: a/b: no space left on device"], 75)
+
+
+def test_what_a_run_needs_that_is_ended_early_is_kept_before_another_can_go_on_with_it(chief):
+    ended = {"event": "interrupted", "reason": "pruned", "watched": True}
+    told = chief([step(13), ended], [DONE])[1]
+    assert (chief.kept, told) == (["furthest"], ["preempted", "done"])
 
 
 def test_a_loss_behind_which_is_another_workers_failure_is_one(chief):

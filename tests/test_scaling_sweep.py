@@ -373,27 +373,6 @@ def test_a_run_behind_the_median_is_pruned_and_its_steps_counted(here):
     assert steps.iloc[1:].sum() == steps.iloc[0]
 
 
-def test_of_a_pruned_run_one_checkpoint_is_left(here):
-    asked = sweeps.sweep(here, *WIDE)
-    trainer = Trainer(here.store, top1, lambda point, percent: 0.0 if len(trainer.trained) == 6 else percent / 200)
-
-    def carry(point, name, watch):
-        folder = here.store.attempt(point.run.id, 0).checkpoints
-        folder.mkdir(parents=True)
-        for step in (9, 90, 180):
-            for suffix in ("index", "data-00000-of-00001"):
-                (folder / f"ckpt-{step}.{suffix}").touch()
-        (folder / "checkpoint").write_text('model_checkpoint_path: "ckpt-180"\n')
-        return trainer(point, name, watch)
-
-    search = sweeps.search(here, asked, carry, PRUNED, 6)
-    search.run()
-    (pruned,) = (one for one in told(search) if one.state == "pruned" and one.source == "trained")
-    left = {path.name for path in here.store.attempt(pruned.run, 0).checkpoints.iterdir()}
-    assert left == {"checkpoint", "ckpt-180.index", "ckpt-180.data-00000-of-00001"}
-    assert here.store.state(pruned.run).name == "interrupted", "whoever wants the run goes on from there"
-
-
 def test_a_failed_point_is_named_and_tried_once_more(here):
     asked = sweeps.sweep(here)
     fails = {"now": True}
