@@ -28,7 +28,7 @@ from harness.leases import Lease, Queue
 from harness.mirroring import Mirror
 from harness.planning import Plan, Planned
 from harness.records import RecordError
-from harness.storage import StorageError
+from harness.storage import StorageError, UnansweredError
 from harness.studies import Study
 from harness.worker import Event, Job, Watch, Worker
 from harness.workspace import Workspace
@@ -262,7 +262,7 @@ class Conductor:
                     self._attempts(one).keep_furthest()  # while nobody else can be at it
             finally:
                 self._told[lease.attempt.item.key] = str(event["event"])
-                self._tell(lease, one, event)
+                self._tell_if_it_answers(lease, one, event)
         if event.get("every run"):
             raise DevicesError(event["error"])
         outcome = Outcome(event, f"{label(one)}: {event['error']}" if event["event"] == "failed" else "")
@@ -296,7 +296,7 @@ class Conductor:
             lease.progress(**_reached(event))
             self._note_progress(one, event)
             if event["event"] == "lost":
-                event = {**event, "reason": "cancelled" if lease.cancelled else "another worker has it, or had it done"}
+                event = {**event, "reason": _why_lost(lease)}
             if event.get("deserted") and self._orders is not None:
                 event = _as_event(self._orders.late_fault()) or event
             shown.event(one.run.id, event)
@@ -328,6 +328,20 @@ class Conductor:
             self._furthest[one.run.id] = at
             self._losses = 0
 
+    def _tell_if_it_answers(self, lease: Lease, one: Planned, event: Mapping[str, Any]) -> None:
+        """The same; a worker that has to leave does so without, and is found silent.
+
+        Raises:
+          StorageError: the storage does not answer, and the worker would go on.
+        """
+        try:
+            self._tell(lease, one, event)
+        except UnansweredError as error:
+            if not (self._asked or event.get("full")):
+                raise
+            others = f"others take up {label(one)} within {self._queue.lease:g} s of its answer"
+            console_.say(self._console, f"{error}; {others}", style="yellow")
+
     def _tell(self, lease: Lease, one: Planned, event: Mapping[str, Any]) -> None:
         """Tells the queue how an attempt ended."""
         if event["event"] == "done":
@@ -336,8 +350,8 @@ class Conductor:
             with contextlib.suppress(OSError):  # a full disk, perhaps the failure itself
                 self._attempts(one)[lease.attempt.number].fail(event["error"], event["traceback"])
             lease.failed(event["error"], event["traceback"])
-        elif event["event"] == "lost":
-            lease.superseded()  # where it is still open: its record is there
+        elif event["event"] == "lost" and self._is_there(one):
+            lease.superseded()
         else:
             lease.preempted(event.get("reason") or event["error"])
 
@@ -379,7 +393,7 @@ def _reached(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _held(lease: Lease, recorded: Callable[[], bool], interval: float) -> Callable[[bool], bool]:
-    """Whether a lease is held and worth holding: not where the storage cannot say so any more.
+    """Whether a lease is held and worth holding; where the storage cannot say, for as long as nobody can have taken it.
 
     A worker that was paused between its last question and the record wakes up and writes it: the one that took the run
     meanwhile learns of it here, after `interval` seconds at most; a bucket is not to be asked at each step.
@@ -396,9 +410,16 @@ def _held(lease: Lease, recorded: Callable[[], bool], interval: float) -> Callab
             looked = time.monotonic()
             return not recorded()
         except StorageError:
-            return False
+            return lease.fresh  # so that what was trained can be saved
 
     return held
+
+
+def _why_lost(lease: Lease) -> str:
+    try:
+        return "cancelled" if lease.cancelled else "another worker has it, or had it done"
+    except StorageError:
+        return "the storage does not answer"
 
 
 @contextlib.contextmanager

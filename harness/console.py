@@ -121,6 +121,8 @@ def _others(state: _State, event: Mapping[str, Any]) -> _State:
         state.note = f"{event['worker']}{at}"
         return state
     state.stage, state.done, state.note = event.get("state", "done"), 1.0, event.get("error", "")
+    if state.stage == "cancelled":
+        state.note = ""
     if "top1" in event:
         state.note = f"top-1 {100 * event['top1']:.1f} % of {event['videos']} videos, by another worker"
     return state

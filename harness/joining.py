@@ -29,6 +29,11 @@ def bind(workspace: Workspace, queue: Queue) -> None:
     Raises:
       StorageError: the one belongs to another of the other.
     """
+    with queue.alone():
+        _bind(workspace, queue)
+
+
+def _bind(workspace: Workspace, queue: Queue) -> None:
     own = workspace.sharing.storage is None
     name = sharing.FILE if own else storage.shown(workspace.sharing.url(workspace.store.root))
     path = workspace.store.runs / _FILE
@@ -67,16 +72,15 @@ def _number(workspace: Workspace, queue: Queue) -> None:
     """
     # Folders first: each attempt is in the queue before it has one.
     first = workspace.store.next_attempt
-    with queue.alone():
-        listed = queue.attempts()
-        if first <= queue.next_number:
-            return
-        if at_it := _names(one for one in listed if one.state == "running"):
-            raise StorageError(
-                f"{storage.shown(queue.url)}: is older than {workspace.store.runs}, restored perhaps, and "
-                f"{', '.join(at_it)} trains with it: start once that has ended"
-            )
-        queue.number_from(first)
+    listed = queue.attempts()
+    if first <= queue.next_number:
+        return
+    if at_it := _names(one for one in listed if one.state == "running"):
+        raise StorageError(
+            f"{storage.shown(queue.url)}: is older than {workspace.store.runs}, restored perhaps, and "
+            f"{', '.join(at_it)} trains with it: start once that has ended"
+        )
+    queue.number_from(first)
 
 
 def _names(busy: Iterable[Attempt]) -> list[str]:

@@ -30,6 +30,7 @@ LEASE = 120.0  # seconds of silence after which a worker has lost its run
 SHORTEST = 3.0  # of a lease: the storage counts whole seconds
 _BEATS = 4  # in a lease
 _TRIES = 100  # to be alone
+_PATIENCE = 10  # times that another process was alone; it may be paused
 _TEXT = 4000  # characters of a traceback that every listing can bear
 _STATES = {TrialState.WAITING: "waiting", TrialState.RUNNING: "running", TrialState.COMPLETE: "done"}
 
@@ -64,7 +65,7 @@ class Queue:
                 storage=self._storage, study_name=NAME, direction="maximize", load_if_exists=True
             )
         )
-        self._first = 0
+        self._first = self._refused = 0
         self.look_at_numbers()
         self.lease = self._agreed(url, lease)
         self._storage.heartbeat_interval = max(1, round(self.lease / _BEATS))
@@ -145,9 +146,10 @@ class Queue:
         """
         self.find_stale()
         with self._alone() as alone:
+            self._refused = 0 if alone else self._refused + 1
             listed = self.attempts()
             known = recorded()  # after the attempts: what is done has its record by then
-            if alone and self._mended(items, listed, known, retries):
+            if (alone or self._refused > _PATIENCE) and self._mended(items, listed, known, retries):
                 listed = self.attempts()
                 known = recorded()
         self._open = claims.claimable(listed, {one.key: one for one in items}, known)
@@ -312,6 +314,11 @@ class Lease:
             else:
                 self._lost.set()
         return not self._lost.is_set()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it was this worker's so lately that nobody can have taken it since, whatever the storage says now."""
+        return not self._lost.is_set() and time.monotonic() - self._confirmed < self._queue.lease
 
     @property
     def cancelled(self) -> bool:

@@ -68,7 +68,9 @@ def _holds_queue(url: str, kind: str, database: str) -> bool:
     except ImportError:
         return True  # without its driver nothing is made either, and opening it says which is missing
     except SQLAlchemyError as error:
-        raise StorageError(
-            f"{storage.shown(url)}: cannot be looked at ({storage.said(error, url)}); look again once its server "
-            "answers, or name another with --storage URL"
-        ) from None
+        mend = (
+            "remove it once nobody trains with it: the records do not need it"
+            if kind == "sqlite"
+            else "look again once its server answers, or name another with --storage URL"
+        )
+        raise StorageError(f"{storage.shown(url)}: cannot be looked at ({storage.said(error, url)}); {mend}") from None

@@ -31,9 +31,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 EXIT_CODES = (
     "Exit codes: 0 all done; 1 a run failed or a record cannot be used, the others are done; 2 wrong usage, unusable "
-    "input, or a folder that cannot be written; 75 the other workers of multi_worker_mirrored are gone: start this one "
-    "again; 130 stopped by Ctrl-C; 143 stopped by SIGTERM or a preempted TPU. After the last three the same command "
-    "goes on from the last checkpoint."
+    "input, or a folder that cannot be written; 75 for now it cannot go on here (the other workers of "
+    "multi_worker_mirrored are gone, the disk is full, the storage does not answer): start it again; 130 stopped by "
+    "Ctrl-C; 143 stopped by SIGTERM or a preempted TPU. After the last three the same command goes on from the last "
+    "checkpoint."
 )
 INTERRUPTED = 128 + signal.SIGINT
 _GO_ON = "Nothing that was finished is lost; the same command goes on from here."
@@ -51,6 +52,12 @@ class Mistake(click.ClickException):
     exit_code = 2
 
 
+class Temporary(Mistake):
+    """What the same command may find well when it is started again: one line, exit code 75."""
+
+    exit_code = os.EX_TEMPFAIL
+
+
 def one_line_errors(function: Function) -> Function:
     """Turns what a user can get wrong into one line and exit code 2; every such error of ours is a ValueError."""
 
@@ -61,7 +68,8 @@ def one_line_errors(function: Function) -> Function:
         except ValueError as error:
             if not type(error).__module__.startswith("harness."):
                 raise
-            raise Mistake(str(error)) from error
+            kind = Temporary if getattr(error, "temporary", False) else Mistake
+            raise kind(str(error)) from error
         except OSError as error:
             raise Mistake(f"{error.filename or 'file system'}: {error.strerror or error}") from error
         except KeyboardInterrupt:

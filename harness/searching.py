@@ -153,7 +153,7 @@ class Search:
     def _next(self) -> tuple[optuna.Trial, Point] | None:
         """The next trial to train, with its point; None at the sweep's end, once nobody is at a point of it."""
         while True:
-            with self.workers.alone():
+            with self.workers.alone(self.wait):
                 trial = self._chosen()
                 if trial is not None:
                     with self.workers.giving_back(trial):

@@ -50,16 +50,18 @@ class Sharing:
         return self.storage or storage.url_of(file_of(root))
 
     def refuse_for(self, store: Store) -> None:
-        """Refuses to train into a bucket with a storage that other machines cannot see.
+        """Refuses to train into a place that others reach too with a storage that they do not see.
 
         Raises:
           SettingsError: it is so.
         """
-        if store.in_bucket and self.storage is None:
-            raise SettingsError(
-                f"--runs {store.runs}: training into it needs --storage postgresql+psycopg://HOST/DATABASE: without, "
-                "every machine would have a queue of its own, and train every run"
-            )
+        if store.elsewhere is None or self.storage is not None:
+            return
+        here = "" if store.in_bucket else ", or on one machine sqlite:///FILE"
+        raise SettingsError(
+            f"--runs {store.runs}: training into it needs --storage postgresql+psycopg://HOST/DATABASE{here}: without, "
+            "whoever does so from another --results would have a queue of its own, and train every run"
+        )
 
 
 def file_of(root: Path) -> Path:

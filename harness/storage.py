@@ -35,7 +35,10 @@ _WAIT = 60.0  # seconds that a transaction of SQLite waits for another's
 _OPENINGS = 20  # processes that make one database's tables at the same time fail all but one
 # Heartbeats are compared in the session's time zone: it has to be the same everywhere. A paused worker must not hold up
 # the others for longer than the timeouts, and a cut connection is noticed.
-_SESSION = "-c timezone=UTC -c lock_timeout=10s -c statement_timeout=30s -c idle_in_transaction_session_timeout=10s"
+_SESSION = (
+    "-c timezone=UTC -c lock_timeout=10s -c statement_timeout=30s -c idle_in_transaction_session_timeout=10s "
+    "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
 _POSTGRES = {
     "pool_pre_ping": True,
     "pool_size": 2,
@@ -52,6 +55,8 @@ _POSTGRES = {
 _DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 # What SQLite says of a file that no waiting mends.
 _LASTING = ("not a database", "malformed", "readonly")
+_FULL = "disk is full"
+_ALONE = 60  # seconds that one process may keep others out; one that is paused or gone would for ever
 _TRY_LOCK = "select pg_try_advisory_xact_lock(7265730)"
 
 T = TypeVar("T")
@@ -59,6 +64,12 @@ T = TypeVar("T")
 
 class StorageError(ValueError):
     """A storage that cannot be used, in one line; credentials are not repeated."""
+
+
+class UnansweredError(StorageError):
+    """One that does not answer for now, or is full: whoever is started again may find it well."""
+
+    temporary = True
 
 
 def url_of(path: Path) -> str:
@@ -206,8 +217,8 @@ def try_alone(kept: RDBStorage) -> Iterator[bool]:
                 connection = kept.engine.connect()
                 # Let go with the transaction, or when the connection ends.
                 alone = bool(connection.execute(sqlalchemy.text(_TRY_LOCK)).scalar())
-                # The session's limit on idle transactions is for those that hold up others.
-                connection.execute(sqlalchemy.text("set local idle_in_transaction_session_timeout = 0"))
+                # Longer than the session's own, which is for what holds up others' writes.
+                connection.execute(sqlalchemy.text(f"set local idle_in_transaction_session_timeout = '{_ALONE}s'"))
             yield alone
         finally:
             if connection is not None:
@@ -276,7 +287,9 @@ class Patience:
         """What a function returns, once the storage answers.
 
         Raises:
-          StorageError: it does not, for an hour, or some seconds where this process was asked to stop.
+          StorageError: it is damaged, or what it held was deleted.
+          UnansweredError: it does not answer for an hour, or for some seconds while it is full or this process was
+            asked to stop.
         """
         began, told = time.monotonic(), False
         while True:
@@ -287,9 +300,11 @@ class Patience:
             except FAULTS as error:
                 self.trouble = time.monotonic()
                 waited, cause = self.trouble - began, error.__cause__ or error
-                lasting = any(words in str(cause) for words in _LASTING)
-                if lasting or waited > (self.SHORT if self._asked() else self.LONG):
-                    raise StorageError(f"{shown(self._url)}: does not answer ({said(cause, self._url)})") from None
+                line = f"{shown(self._url)}: does not answer ({said(cause, self._url)})"
+                if any(words in str(cause) for words in _LASTING):
+                    raise StorageError(line) from None
+                if waited > (self.SHORT if self._asked() or _FULL in str(cause) else self.LONG):
+                    raise UnansweredError(line) from None
                 if not told and waited > 1.0:
                     self._say(f"{shown(self._url)}: does not answer ({said(cause, self._url)}); waiting for it")
                     told = True

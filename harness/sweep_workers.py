@@ -8,12 +8,13 @@ not rest on this, but on the queue of runs (:mod:`harness.leases`).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import optuna
@@ -27,6 +28,7 @@ from harness.sweep_storage import Tried
 
 _BEATS = 4  # in a lease
 _LOOK = (0.02, 0.1)  # seconds between two looks at whether another worker has chosen its point
+_OFTEN = 10  # such looks
 _CODE = "code"
 
 
@@ -83,14 +85,20 @@ class Workers:
             )
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """While no other worker chooses a point; waits until it has."""
-        while True:
+    def alone(self, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """While no other worker chooses a point; waits until it has.
+
+        Args:
+          wait: is called now and then, and may raise.
+        """
+        for times in itertools.count(1):
             with storage.try_alone(self._kept) as alone:
                 if alone:
                     yield
                     return
             time.sleep(random.uniform(*_LOOK))  # noqa: S311 - to be apart from others, not to be a secret
+            if times % _OFTEN == 0:
+                wait()
 
     def take(self, trial: optuna.Trial) -> optuna.Trial:
         """Makes a running trial this worker's; to be called while it is alone."""

@@ -50,6 +50,7 @@ GRACE = 120.0
 SILENCE = 7200.0
 # How the system says that there is no space: on the disk, for this user, in a file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_SAID_OF_FULL = (*map(os.strerror, sorted(_FULL)), "No usable temporary directory", "disk is full")
 # Of Linux: the signal that a process gets when the one that started it ends.
 _PR_SET_PDEATHSIG = 1
 
@@ -346,7 +347,7 @@ def _is_full(error: BaseException) -> bool:
         chain.append(at)
         at = at.__cause__ or at.__context__
     numbers = {one.errno for one in chain if isinstance(one, OSError)}
-    return bool(numbers & _FULL) or any(os.strerror(number) in str(one) for number in _FULL for one in chain)
+    return bool(numbers & _FULL) or any(words in str(one) for words in _SAID_OF_FULL for one in chain)
 
 
 def _printed(job: Job) -> Path:

@@ -328,11 +328,19 @@ def test_a_bucket_of_runs_needs_a_storage_that_all_see(tmp_path):
     assert found.exit_code == 2
     assert [line for line in found.output.splitlines() if line.startswith("Error")] == [
         f"Error: --runs {bucket(tmp_path)}: training into it needs --storage postgresql+psycopg://HOST/DATABASE: "
-        "without, every machine would have a queue of its own, and train every run"
+        "without, whoever does so from another --results would have a queue of its own, and train every run"
     ]
     planned = CliRunner(env={"HARNESS_STORAGE": ""}).invoke(train.main, [*arguments, "--plan"])
     assert planned.exit_code == 0, planned.output
     assert "of the bucket while it trains" in planned.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_folder_of_runs_needs_a_storage_too(tmp_path):
+    arguments = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "a"), "--steps", "1", "--wandb", "off"]
+    found = CliRunner(env={"HARNESS_STORAGE": ""}).invoke(train.main, arguments)
+    assert found.exit_code == 2
+    assert "or on one machine sqlite:///FILE: without, whoever does so from another --results" in found.output
     assert not (tmp_path / "runs").exists()
 
 

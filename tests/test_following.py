@@ -10,6 +10,7 @@ from harness import conducting, following, sharing
 from harness.conducting import Conductor, Stopped
 from harness.devices import Devices, DevicesError
 from harness.following import Heard, Orders, SilentError
+from harness.storage import UnansweredError
 
 FIRST, SECOND = (Devices("multi_worker_mirrored", None, ("a:1", "b:1"), index) for index in (0, 1))
 HOUR = 3600.0
@@ -250,6 +251,7 @@ class FakeQueue:
 
     def __init__(self):
         self.told, self.due, self.number, self.interval = [], False, -1, 30.0
+        self.lease = 120.0
 
     def reconcile(self, items, recorded, retries):
         name = {"done": "done", "failed": "failed"}.get(self.told[-1], "waiting") if self.told else "waiting"
@@ -316,7 +318,7 @@ def chief(tmp_path, monkeypatch, clock):
     monkeypatch.setattr(sharing, "items", lambda plan, study: [item])
     ignored = SimpleNamespace(begins=lambda one: None, event=lambda run_id, event: None)
 
-    def conduct(*lives, answer=lambda heard: None):
+    def conduct(*lives, answer=lambda heard: None, asked=()):
         queue, heard, seen, left = FakeQueue(), Heard(tmp_path, SECOND), [], list(lives)
         plan = SimpleNamespace(missing=[PLANNED], runs=(PLANNED,))
 
@@ -326,7 +328,7 @@ def chief(tmp_path, monkeypatch, clock):
             yield from left.pop(0)
 
         with given(tmp_path) as orders:
-            conductor = Conductor(workspace, SimpleNamespace(events=events), ignored, queue, [], None, orders)
+            conductor = Conductor(workspace, SimpleNamespace(events=events), ignored, queue, list(asked), None, orders)
             try:
                 failures, status = conductor.carry_out_all(plan, "study", ignored, False), 0
             except Stopped as stopped:
@@ -367,6 +369,37 @@ def test_others_that_never_come_ask_the_scheduler_at_once(chief):
 def test_a_full_disk_costs_no_retry_and_asks_the_scheduler(chief):
     full = {"event": "interrupted", "reason": "a/b: no space left on device", "watched": False, "full": True}
     assert chief([step(13), full]) == ([0], ["preempted"], ["row 1: a/b: no space left on device"], 75)
+
+
+@pytest.mark.parametrize(
+    ("event", "asked", "status"),
+    [
+        ({"event": "interrupted", "reason": "asked to stop", "watched": False}, [15], 143),
+        ({"event": "interrupted", "reason": "a/b: no space left", "watched": False, "full": True}, [], 75),
+        ({"event": "interrupted", "reason": "the TPU is taken", "watched": False}, [], None),
+        ({"event": "lost"}, [15], 143),
+        ({"event": "lost"}, [], None),
+    ],
+)
+def test_who_has_to_leave_does_so_though_the_storage_does_not_answer(chief, monkeypatch, event, asked, status):
+    def silent(*_):
+        raise UnansweredError("the storage does not answer")
+
+    said = []
+    monkeypatch.setattr(FakeLease, "preempted", silent)
+    monkeypatch.setattr(FakeLease, "cancelled", property(silent))
+    monkeypatch.setattr(conducting.console_, "say", lambda _, line, **__: said.append(line))
+    if status is None:
+        with pytest.raises(UnansweredError):
+            chief([step(13), event], asked=asked)
+        return
+    assert chief([step(13), event], asked=asked)[3] == status
+    assert said == ["the storage does not answer; others take up row 1 within 120 s of its answer"]
+
+
+def test_a_lost_run_without_a_record_is_not_said_to_have_one(chief):
+    _, told, _, _ = chief([step(13), {"event": "lost"}], [DONE])
+    assert told == ["preempted", "done"]
 
 
 def test_what_a_run_needs_that_is_ended_early_is_kept_before_another_can_go_on_with_it(chief):

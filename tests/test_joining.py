@@ -219,6 +219,16 @@ def test_of_two_that_begin_at_once_one_waits_for_the_other(study, monkeypatch):
     assert joins(workspace, here, plan(workspace)) == []
 
 
+def test_of_two_folders_that_begin_with_one_storage_at_once_one_waits_for_the_other(made, monkeypatch):
+    first, second = made("first", "shared"), made("second", "shared")
+    monkeypatch.setattr(leases, "_TRIES", 1)
+    with queue_of(first).alone():
+        assert "another process keeps this one from it; is it paused?" in refused(bound, second)
+    assert not (second.store.runs / ".storage").exists()
+    bound(first)
+    assert "keeps the runs of another results folder" in refused(bound, second)
+
+
 def _other_code(workspace, monkeypatch):
     changed = {**sharing.code(), "files": {**sharing.code()["files"], "harness/runner.py": "0" * 12}}
     monkeypatch.setattr(sharing, "code", lambda: changed)

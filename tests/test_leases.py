@@ -10,10 +10,10 @@ import optuna
 import pytest
 import sqlalchemy
 
-from harness import conducting, presence, storage
+from harness import conducting, leases, presence, storage
 from harness.claims import Item
 from harness.leases import LEASE, Queue
-from harness.storage import StorageError
+from harness.storage import StorageError, UnansweredError
 
 ITEM = Item("a", "row 1", "s")
 
@@ -275,3 +275,24 @@ def test_whether_a_run_is_recorded_is_looked_at_before_something_is_written_and_
     assert held(False) and looks == [0.0]
     now[0], there[0] = 31.0, True
     assert not held(False) and looks == [0.0, 31.0]
+
+
+def test_what_is_missing_is_added_even_while_another_process_is_paused_alone(url):
+    paused, queue = Queue(url), Queue(url)
+    with paused.alone():
+        found = [queue.reconcile([ITEM], set, 0)["a"].name for _ in range(leases._PATIENCE + 1)]
+    assert found == ["missing"] * leases._PATIENCE + ["waiting"]
+
+
+def test_a_lease_that_the_storage_cannot_confirm_holds_for_as_long_as_nobody_can_have_taken_it(url, monkeypatch):
+    queue = Queue(url, lease=60)
+    with claimed(queue) as lease:
+        monkeypatch.setattr(queue, "state", silent)
+        held = conducting._held(lease, lambda: False, 60)
+        assert held(True)
+        monkeypatch.setattr(lease, "_confirmed", lease._confirmed - 61)
+        assert not held(True) and not held(False)
+
+
+def silent(*_):
+    raise UnansweredError("a")

@@ -263,6 +263,19 @@ def test_a_silent_workers_point_goes_on_elsewhere_and_its_return_does_no_harm(he
     assert len(others.trained) == 6
 
 
+def test_a_worker_that_waits_for_another_to_choose_can_be_stopped(here):
+    asked = sweeps.sweep(here)
+    first, second = (sweeps.search(here, asked, None, token=name).workers for name in ("first", "second"))
+
+    def stopped():
+        raise KeyboardInterrupt
+
+    with first.alone(), pytest.raises(KeyboardInterrupt), second.alone(stopped):
+        raise AssertionError("two choose at once")
+    with second.alone(stopped):
+        pass
+
+
 def test_other_code_is_refused_while_others_are_at_the_sweep(here, monkeypatch):
     asked, same = sweeps.sweep(here), sharing.code()
     other = {**same, "files": {**same["files"], "harness/runner.py": "0" * 12}}

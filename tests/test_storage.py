@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from harness import storage
-from harness.storage import Patience, StorageError
+from harness import options, storage
+from harness.storage import Patience, StorageError, UnansweredError
 
 SECRET = "s3cr3tpart"
 HOST = "127.0.0.1:1/postgres"
@@ -78,6 +78,23 @@ def test_patience_goes_on_once_it_answers(clock):
     assert patient(lambda: 1 if clock.seconds > 10 else fails("locked")()) == 1
     assert 0 < patient.trouble <= 10
     assert [("answers again" in line) for line in said] == [False, True]
+
+
+def test_a_full_disk_is_not_waited_for_for_an_hour(clock):
+    with pytest.raises(UnansweredError, match="does not answer"):
+        Patience("sqlite:///a")(fails("database or disk is full"))
+    assert Patience.SHORT < clock.seconds < Patience.SHORT + 3
+
+
+@pytest.mark.parametrize(("error", "code"), [(StorageError("a"), 2), (UnansweredError("a"), 75)])
+def test_what_may_be_well_later_asks_the_scheduler(error, code):
+    @options.one_line_errors
+    def command():
+        raise error
+
+    with pytest.raises(options.Mistake) as found:
+        command()
+    assert (found.value.message, found.value.exit_code) == ("a", code)
 
 
 @pytest.mark.parametrize("words", ["file is not a database", "disk image is malformed", "attempt to write a readonly"])
