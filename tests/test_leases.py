@@ -204,10 +204,10 @@ def test_a_token_is_its_process_s_until_it_ends(temporary):
         assert not presence.gone(token)
         assert (temporary / token).is_file()
     assert not presence.gone(token), "it ended as it should, and has said so where it was at something"
+    assert not any(temporary.iterdir())
     with pytest.raises(KeyError), presence.present() as token:
         raise KeyError
     assert presence.gone(token), "it may not have said so"
-    assert not any(temporary.iterdir())
 
 
 def of_another(folder, monkeypatch):
