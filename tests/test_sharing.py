@@ -62,13 +62,13 @@ def test_after_twenty_faults_each_run_is_recorded_once(endured: tuple[Evidence, 
 def copied(endured: tuple[Evidence, Found], tmp_path: Path) -> Evidence:
     """What that study left, to be spoilt."""
     left, _ = endured
-    shutil.copytree(left.results, tmp_path / "results", copy_function=shutil.copy2)
-    return dataclasses.replace(left, results=tmp_path / "results", heard=list(left.heard))
+    shutil.copytree(left.store.root, tmp_path / "results", copy_function=shutil.copy2)
+    return dataclasses.replace(left, store=Store(tmp_path / "results"), heard=list(left.heard))
 
 
 def _recorded(left: Evidence) -> str:
     """A run that another one starts from, and its record is there."""
-    return next(run.parent[:16] for run in left.runs if run.parent and Store(left.results).has(run.parent[:16]))
+    return next(run.parent[:16] for run in left.runs if run.parent and left.store.has(run.parent[:16]))
 
 
 def _event(left: Evidence, run: str, does: str, time_: float, attempt: int = 999) -> dict[str, Any]:
@@ -84,13 +84,13 @@ def _with_trial(left: Evidence, run: str, state: str, cause: str = "", error: st
 
 
 def _removes_a_record(left: Evidence) -> Evidence:
-    (left.results / "runs" / _recorded(left) / "record.json").unlink()
+    (left.store.runs / _recorded(left) / "record.json").unlink()
     return left
 
 
 def _forgets_a_run(left: Evidence) -> Evidence:
     run = _recorded(left)
-    shutil.rmtree(left.results / "runs" / run)
+    shutil.rmtree(left.store.runs / run)
     return dataclasses.replace(left, queue=[one for one in left.queue if one.run != run])
 
 
@@ -103,13 +103,13 @@ def _fails_without_reason(left: Evidence) -> Evidence:
 
 
 def _truncates_predictions(left: Evidence) -> Evidence:
-    path = next((left.results / "runs" / _recorded(left)).glob("attempts/*/predictions-*"))
+    path = next((left.store.runs / _recorded(left)).glob("attempts/*/predictions-*"))
     os.truncate(path, path.stat().st_size // 2)
     return left
 
 
 def _skips_a_step(left: Evidence) -> Evidence:
-    store = Store(left.results)
+    store = left.store
     index = Path(str(store.weights(store.read(_recorded(left)))) + ".index")
     index.write_text(index.read_text().replace('"chain": "', '"chain": "0'))
     return left
@@ -117,7 +117,7 @@ def _skips_a_step(left: Evidence) -> Evidence:
 
 def _records_an_unknown_attempt(left: Evidence) -> Evidence:
     run = _recorded(left)
-    number = Store(left.results).read(run).provenance["attempt"]
+    number = left.store.read(run).provenance["attempt"]
     return dataclasses.replace(left, queue=[one for one in left.queue if (one.run, one.number) != (run, number)])
 
 
@@ -129,7 +129,7 @@ def _goes_on_beside_a_later_attempt(left: Evidence) -> Evidence:
 
 def _trains_on(left: Evidence) -> Evidence:
     run = _recorded(left)
-    written = (left.results / "runs" / run / "record.json").stat().st_mtime
+    written = (left.store.runs / run / "record.json").stat().st_mtime
     steps = [_event(left, run, "step", written + 0.4 * number) for number in range(round(CHECK / 0.4) + 3)]
     return _with_events(left, *steps)
 
