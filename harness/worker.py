@@ -50,6 +50,9 @@ GRACE = 120.0
 SILENCE = 7200.0
 # How the system says that there is no space: on the disk, for this user, in a file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# How others say it, who do not repeat the system: Python's tempfile, and TensorFlow, which keeps what it sends to a
+# bucket on this machine's disk first.
+_SAID_OF_FULL = ("No usable temporary directory", "internal temporary file")
 # Of Linux: the signal that a process gets when the one that started it ends.
 _PR_SET_PDEATHSIG = 1
 
@@ -346,7 +349,8 @@ def _is_full(error: BaseException) -> bool:
         chain.append(at)
         at = at.__cause__ or at.__context__
     numbers = {one.errno for one in chain if isinstance(one, OSError)}
-    return bool(numbers & _FULL) or any(os.strerror(number) in str(one) for number in _FULL for one in chain)
+    words = (*_SAID_OF_FULL, *map(os.strerror, _FULL))
+    return bool(numbers & _FULL) or any(one in str(said) for one in words for said in chain)
 
 
 def _printed(job: Job) -> Path:

@@ -1,7 +1,8 @@
 """What :mod:`harness.addresses` uses of `tf.io.gfile`, for `file:///` addresses and without TensorFlow.
 
 Answers and errors are TensorFlow's, as tests/test_addresses.py asks of both: its kinds of error by their names, its
-hidden files among the others.
+hidden files among the others. Where the disk is full, it says what TensorFlow says of a bucket: what is sent there is
+first written to this machine's disk.
 """
 
 from __future__ import annotations
@@ -25,21 +26,19 @@ class OpError(Exception):
     __module__ = "tensorflow.python.framework.errors_impl"
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # The system's word for what went wrong -> TensorFlow's; all else is "UnknownError".
 _NAMES = {
     errno.ENOENT: "NotFoundError",
     errno.EEXIST: "AlreadyExistsError",
     errno.EACCES: "PermissionDeniedError",
-    errno.ENOSPC: "ResourceExhaustedError",
-    errno.EDQUOT: "ResourceExhaustedError",
-    errno.EFBIG: "OutOfRangeError",
     errno.EISDIR: "FailedPreconditionError",
     errno.ENOTDIR: "FailedPreconditionError",
     errno.ENOTEMPTY: "FailedPreconditionError",
 }
 _KINDS = {
     name: type(name, (OpError,), {"__module__": OpError.__module__})
-    for name in {*_NAMES.values(), "UnknownError", "UnimplementedError"}
+    for name in {*_NAMES.values(), "InternalError", "UnknownError", "UnimplementedError"}
 }
 _MAGIC = re.compile(r"(?<!\\)[*?\[]")
 # What stands for itself, or for any characters of a name.
@@ -51,6 +50,8 @@ def _errors(address: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _FULL:
+            raise _KINDS["InternalError"]("Could not append to the internal temporary file.") from None
         kind = _KINDS[_NAMES.get(error.errno or 0, "UnknownError")]
         raise kind(f"{address}; {error.strerror or error}") from error
 

@@ -68,7 +68,7 @@ ROWS = len(STUDY.rows)
 EXPLAINED = {
     "drawn": rf"^{pretend.DRAWN}",
     "killed": "was killed by signal 9",
-    "full disk": "[Ff]ile too large|disk I/O error|no usable temporary directory",
+    "full disk": "[Ff]ile too large|disk I/O error",
     "damaged checkpoint": "damaged checkpoint$",
 }
 ENDED_BY_ITSELF = (0, 1)  # every run done; some failed for good
