@@ -55,6 +55,19 @@ def test_after_twenty_faults_each_run_is_recorded_once(endured: tuple[Evidence, 
     assert found.told["trials"] > len(left.runs)
 
 
+def test_machines_that_share_but_a_bucket_and_a_database_record_each_run_once(tmp_path: Path) -> None:
+    with postgres.server() as server:
+        left, seen = prove_sharing.endure(4, 2, 10, 1, server, tmp_path, pace=(0.1, 0.6), bucket=True)
+    found = counted(left)
+    assert not found.shown()
+    assert not seen.shown()
+    assert found.told["records"] + len(found.told["runs failed for good"]) >= len(left.runs) >= 10
+    assert left.store.runs == tmp_path / "bucket"
+    machines = sorted(path.name for path in tmp_path.glob("machine-*"))
+    assert machines == ["machine-0", "machine-1"]
+    assert not list(tmp_path.glob("machine-*/results/runs")), "the runs are in the bucket alone"
+
+
 # Planted errors.
 
 
