@@ -50,7 +50,14 @@ GRACE = 120.0
 SILENCE = 7200.0
 # How the system says that there is no space: on the disk, for this user, in a file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_SAID_OF_FULL = (*map(os.strerror, sorted(_FULL)), "No usable temporary directory", "disk is full")
+# How others say it, who do not repeat the system: Python's tempfile, and TensorFlow, which keeps what it sends to a
+# bucket on this machine's disk first.
+_SAID_OF_FULL = (
+    *map(os.strerror, sorted(_FULL)),
+    "No usable temporary directory",
+    "internal temporary file",
+    "disk is full",
+)
 # Of Linux: the signal that a process gets when the one that started it ends.
 _PR_SET_PDEATHSIG = 1
 

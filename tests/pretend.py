@@ -7,7 +7,8 @@ is `python -m harness.additive_study` and `harness.train`, from the command line
 worker's process, :mod:`harness.execution` and the store are the real ones. In the worker's process TensorFlow and the
 Garden are modules that hold nothing, and of :mod:`harness.runner` the functions that would use them are those of this
 module: training sleeps, and leaves small files where checkpoints would be. A folder of `--data` that is not there yet
-is made, with shards that hold nothing.
+is made, with shards that hold nothing. A bucket of `--runs` is a folder's address, file:///tmp/bucket, which in both
+processes :mod:`tests.local_gfile` reaches in TensorFlow's place.
 
 What a training comes to is a chain of hashes, a link for each step, which checkpoints carry on: of every record it can
 be told whether each of its steps was trained, once and in order (:func:`chain`). The environment says more:
@@ -41,13 +42,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import attempts, planning
+from harness import addresses, attempts, files, planning
+from harness.addresses import Address, Folder
 from harness.attempts import Interrupted, LostError, RunError
 from harness.data import manifest as manifests
 from harness.data.manifest import Manifest, Shard, Split
 from harness.devices import Devices
 from harness.experiment import TRAIN_STEPS, Protocol, Run
 from harness.planning import Plan, Planned
+from tests import local_gfile
 
 if TYPE_CHECKING:
     from harness.records import RunRecord
@@ -158,7 +161,7 @@ class _Saver:
     def __init__(self, run: Run, place: Place, hold: Hold, saved: int | None) -> None:
         from harness import runner
 
-        self._run, self._folder, self._saves = run, Path(place.checkpoints), runner._Saves(hold, place)
+        self._run, self._folder, self._saves = run, addresses.of(place.checkpoints), runner._Saves(hold, place)
         self._saved, self._kept, self._trace = saved, list[int](), Trace.of(run, place)
 
     def save(self, step: int, digest: str, interval: int = 1) -> None:
@@ -167,9 +170,7 @@ class _Saver:
             return
         self._saves.before()
         _write(str(self._folder / f"ckpt-{step}"), self._run, step, digest)
-        listed = self._folder / "checkpoint.part"
-        listed.write_text(f'model_checkpoint_path: "ckpt-{step}"\n')
-        listed.replace(self._folder / "checkpoint")
+        files.replace(self._folder / "checkpoint", f'model_checkpoint_path: "ckpt-{step}"\n'.encode())
         self._trace("checkpoint", step)
         self._saved = step
         self._kept.append(step)
@@ -180,14 +181,21 @@ class _Saver:
 
 
 def _write(path: str, run: Run, step: int, digest: str) -> None:
-    folder, content = Path(path + "_temp"), random.Random(digest).randbytes(20_000)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "data").write_bytes(content)
-    (folder / "data").replace(path + ".data-00000-of-00001")
+    folder, content = addresses.of(path + "_temp"), random.Random(digest).randbytes(20_000)
     about = {"run": run.id, "step": step, "chain": digest, "sha256": hashlib.sha256(content).hexdigest()}
-    (folder / "index").write_text(json.dumps(about))
-    (folder / "index").replace(path + ".index")
+    _put(content, addresses.of(path + ".data-00000-of-00001"), folder)
+    _put(json.dumps(about).encode(), addresses.of(path + ".index"), folder)
     folder.rmdir()
+
+
+def _put(content: bytes, path: Folder, beside: Folder) -> None:
+    """Writes a file; before it is whole it stands in another folder, where a kill leaves it."""
+    if isinstance(path, Address):
+        path.written(content, beside)
+        return
+    beside.mkdir(parents=True, exist_ok=True)
+    (beside / path.name).write_bytes(content)
+    Path(str(beside / path.name)).replace(path)
 
 
 def readable(path: str) -> str:
@@ -197,8 +205,9 @@ def readable(path: str) -> str:
       RunError: it is damaged.
     """
     with contextlib.suppress(OSError, ValueError, KeyError):
-        about = json.loads(Path(path + ".index").read_text())
-        if hashlib.sha256(Path(path + ".data-00000-of-00001").read_bytes()).hexdigest() == about["sha256"]:
+        about = json.loads(addresses.of(path + ".index").read_text())
+        content = addresses.of(path + ".data-00000-of-00001").read_bytes()
+        if hashlib.sha256(content).hexdigest() == about["sha256"]:
             return path
     raise RunError(f"{path}: damaged checkpoint")
 
@@ -209,7 +218,7 @@ def _read(run: Run, path: str) -> tuple[int, str]:
     Raises:
       RunError: it is damaged, or another run's.
     """
-    about = json.loads(Path(readable(path) + ".index").read_text())
+    about = json.loads(addresses.of(readable(path) + ".index").read_text())
     if about["run"] != run.id:
         raise RunError(f"{path}: checkpoint of run {about['run']}, expected {run.id}")
     return about["step"], about["chain"]
@@ -233,7 +242,8 @@ def _begun(run: Run, place: Place) -> str:
 
     if run.parent is None:
         return seed_of(run)
-    store = Store(Path(place.checkpoints).parents[4])
+    runs = addresses.of(place.checkpoints).parent.parent.parent.parent
+    store = Store(Path(), runs)
     return seed_of(run, chain_in(str(store.weights(store.read(run.parent[:16])))))
 
 
@@ -256,7 +266,7 @@ def chain(run: Run, parent: str = "") -> str:
 
 def chain_in(path: str) -> str:
     """What weights hold."""
-    return str(json.loads(Path(path + ".index").read_text())["chain"])
+    return str(json.loads(addresses.of(path + ".index").read_text())["chain"])
 
 
 def _made_up(seed: str, videos: int) -> Predictions:
@@ -400,11 +410,15 @@ class _Empty(types.ModuleType):
 
 
 class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds TensorFlow, the Garden, and what of ours does nothing without them: modules that hold nothing."""
+    """Finds modules that hold nothing, TensorFlow's but for the files that it reaches.
 
-    packages = ("tensorflow", "tf_keras", "orbit", "official")
-    modules = ("harness.garden", "harness.seeding", "harness.data.reader", "harness.data.draws", "harness.data.faults",
-               "harness.data.inputs")  # fmt: skip
+    Args:
+      packages: names of packages.
+      modules: names of modules.
+    """
+
+    def __init__(self, packages: Sequence[str], modules: Sequence[str] = ()) -> None:
+        self.packages, self.modules = packages, modules
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
         ours = name in self.modules or name.partition(".")[0] in self.packages
@@ -414,19 +428,28 @@ class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return _Empty(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        pass
+        if module.__name__ == _TENSORFLOW:
+            module.io = _Empty("io")  # type: ignore[attr-defined]
+            module.io.gfile = local_gfile
+
+
+_TENSORFLOW = "tensorflow"
+# TensorFlow, the Garden, and what of ours does nothing without them.
+_PACKAGES = (_TENSORFLOW, "tf_keras", "orbit", "official")
+_MODULES = ("harness.garden", "harness.seeding", "harness.data.reader", "harness.data.draws", "harness.data.faults",
+            "harness.data.inputs")  # fmt: skip
 
 
 def serve(pipe: Connection) -> None:
     """The worker's process: :func:`harness.worker.serve`, with this module in the place of what needs TensorFlow."""
-    sys.meta_path.insert(0, _Absent())
+    sys.meta_path.insert(0, _Absent(_PACKAGES, _MODULES))
     from harness import runner, store, worker
 
     runner.train, runner.evaluate, runner.strategy_for = train, evaluate, strategy_for  # type: ignore[assignment]
     runner.device_versions, runner._readable = device_versions, readable
     write = store.Store.write
 
-    def traced(self: store.Store, record: RunRecord) -> Path:
+    def traced(self: store.Store, record: RunRecord) -> Folder:
         path = write(self, record)
         Trace(record.id, record.provenance["attempt"])("recorded")
         return path
@@ -437,7 +460,7 @@ def serve(pipe: Connection) -> None:
 
 @contextlib.contextmanager
 def pretending() -> Iterator[None]:
-    """While active, commands of this process train with :func:`serve`."""
+    """While active, commands of this process train with :func:`serve`, and reach no bucket but a folder's address."""
     from harness import conducting, workspace
 
     worker, plan, heirs = conducting.Worker, workspace.Workspace.plan, int(os.environ.get("PRETEND_HEIRS", "0"))
@@ -445,11 +468,14 @@ def pretending() -> Iterator[None]:
     def planned(self: Workspace, studies: Sequence[Study], seeds: Sequence[int]) -> Plan:
         return with_parents(self, plan(self, studies, seeds), heirs)
 
+    stand_in = _Absent([_TENSORFLOW])
+    sys.meta_path.insert(0, stand_in)
     conducting.Worker = functools.partial(worker, target=serve)  # type: ignore[misc, assignment]
     workspace.Workspace.plan = planned  # type: ignore[method-assign]
     try:
         yield
     finally:
+        sys.meta_path.remove(stand_in)
         conducting.Worker = worker  # type: ignore[misc]
         workspace.Workspace.plan = plan  # type: ignore[method-assign]
 

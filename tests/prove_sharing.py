@@ -3,12 +3,17 @@
     python -m tests.prove_sharing                        200 faults on PostgreSQL, a quarter of an hour
     python -m tests.prove_sharing --faults 20 --runs 20  in short, as test_sharing does
     python -m tests.prove_sharing --postgres off         on SQLite
+    python -m tests.prove_sharing --bucket               with the runs in a bucket
     python -m tests.prove_sharing --speed                forty runs by one worker and by four; claiming one of 2,000
 
 The workers are the additive study's command, each in a session of its own, with training that sleeps
 (:mod:`tests.pretend`). They join and leave at will: one that was killed, or ended by an error, is started again. Faults
 are drawn from a deck in which each kind is once, so that none is left out. Where the study is done before the last
 fault, it grows by further seeds.
+
+With --bucket each worker is on a machine of its own: it has a results folder and a folder of temporary files that the
+others do not see, and the runs are at an address, file:///, which they all reach as :mod:`tests.pretend` says. No file
+there is ever half written.
 
 What is counted comes from the files, from the storage by Optuna's own interface, and from what each attempt says while
 it works. Not as it must be, and exit code 1, is: a run with neither record nor stated reason; a trial that
@@ -63,7 +68,7 @@ ROWS = len(STUDY.rows)
 EXPLAINED = {
     "drawn": rf"^{pretend.DRAWN}",
     "killed": "was killed by signal 9",
-    "full disk": "[Ff]ile too large|disk I/O error|no usable temporary directory",
+    "full disk": "[Ff]ile too large|disk I/O error",
     "damaged checkpoint": "damaged checkpoint$",
 }
 ENDED_BY_ITSELF = (0, 1)  # every run done; some failed for good
@@ -86,9 +91,16 @@ class Listener:
 
 
 class Command:
-    """One worker: the command that somebody started, with its training process, in a session of their own."""
+    """One worker: the command that somebody started, with its training process, in a session of their own.
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
+    Args:
+      words: what the command is given.
+      environment: name -> value of what it finds there besides.
+      machine: number of the machine that it is on.
+    """
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], machine: int = 0) -> None:
+        self.machine = machine
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.pretend", "additive", *words],
             cwd=ROOT, env={**os.environ, **environment}, start_new_session=True, text=True, errors="replace",
@@ -167,6 +179,7 @@ class Soak:
       seeds: of each row, at first.
       draw: draws the faults.
       pretend_: name -> value of what :mod:`tests.pretend` reads from the environment.
+      bucket: whether the runs are in a bucket, and each worker on a machine of its own.
     """
 
     def __init__(
@@ -177,9 +190,10 @@ class Soak:
         seeds: int,
         draw: random.Random,
         pretend_: Mapping[str, float],
+        bucket: bool = False,
     ) -> None:
-        self.results, self.server, self.seeds, self.draw = folder / "results", server, seeds, draw
-        self._folder, self._count = folder, workers
+        self.server, self.seeds, self.draw = server, seeds, draw
+        self._folder, self._count, self._bucket = folder, workers, folder / "bucket" if bucket else None
         self._environment = {name: str(value) for name, value in pretend_.items()}
         self.listener = Listener(folder / "trace")
         pretend.make_data(folder / "clips")
@@ -213,16 +227,33 @@ class Soak:
 
     # The study and who works at it.
 
-    def words(self) -> list[str]:
-        """What the command is given."""
-        places = {"results": self.results, "plots": self._folder / "plots", "data": self._folder / "clips"}
+    @property
+    def store(self) -> Store:
+        """The records, which of a bucket are on this disk too."""
+        return Store(self._machine(0) / "results", self._bucket)
+
+    def _machine(self, number: int) -> Path:
+        """Folder of what only the workers of a machine see."""
+        return self._folder / f"machine-{number}"
+
+    def words(self, machine: int) -> list[str]:
+        """What the command is given on a machine."""
+        own = self._machine(machine)
+        places = {"results": own / "results", "plots": own / "plots", "data": self._folder / "clips"}
         flags = {**places, "seeds": self.seeds, "lease": LEASE, "retries": RETRIES, "wandb": "off"}
+        flags |= {"runs": f"file://{self._bucket}"} if self._bucket else {}
         return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
     def join(self) -> None:
-        """Starts a worker."""
+        """Starts a worker; where the runs are in a bucket, on a machine that has none."""
+        taken = {one.machine for one in self.commands}
+        machine = next(number for number in itertools.count() if number not in taken) if self._bucket else 0
         own = {"PRETEND_TRACE": str(self.listener.path)} | ({"HARNESS_STORAGE": self.server.url} if self.server else {})
-        self.commands.append(Command(self.words(), self._environment | own))
+        if self._bucket:
+            # Also of the locks by which the workers of one machine know who of them has ended.
+            own["TMPDIR"] = str(self._machine(machine) / "temporary")
+            Path(own["TMPDIR"]).mkdir(parents=True, exist_ok=True)
+        self.commands.append(Command(self.words(machine), self._environment | own, machine))
         self.every.append(self.commands[-1])
 
     def grow(self, seeds: int) -> None:
@@ -375,10 +406,13 @@ class Soak:
 
     def _tear(self) -> bool:
         """Leaves what a kill, or a disk, leaves of a file that was being written."""
-        runs = sorted(path for path in (self.results / "runs").glob("*") if path.is_dir())
+        runs = sorted(path for path in Path(str(self.store.runs)).glob("*") if path.is_dir())
         if not runs:
             return False
         run = self.draw.choice(runs)
+        if self._bucket:
+            self._leave_part(run)
+            return True
         unfinished = [path for path in runs if not (path / "record.json").exists()]
         # Of attempts that went before others: what is still being written is torn by the kills.
         earlier = [path for one in unfinished for path in _by_number(one)[:-1]]
@@ -401,6 +435,14 @@ class Soak:
             what = "unfinished records"
         self.effects[what] += 1
         return True
+
+    def _leave_part(self, run: Path) -> None:
+        """Leaves what a writer into a bucket leaves that was killed: a file under a name that nobody asks for."""
+        folders = [run, *(path / name for path in _by_number(run) for name in ("", "checkpoints"))]
+        folder = self.draw.choice([path for path in folders if path.is_dir()])
+        with contextlib.suppress(FileNotFoundError):  # tidied away just now
+            (folder / f".{self.draw.randbytes(8).hex()}.part").write_bytes(b"half")
+            self.effects["unfinished files"] += 1
 
 
 def _by_number(run: Path) -> list[Path]:
@@ -465,9 +507,9 @@ class Found:
         return {name: of[:5] for name, of in self.wrong.items() if of}
 
 
-def wanted(results: Path, data: Path, seeds: int) -> list[Run]:
+def wanted(store: Store, data: Path, seeds: int) -> list[Run]:
     """The runs of the study, planned anew."""
-    workspace = Workspace(QUICK, data_set(str(data), QUICK, results), Cut(), 1, Store(results), Devices())
+    workspace = Workspace(QUICK, data_set(str(data), QUICK, store.root), Cut(), 1, store, Devices())
     plan = pretend.with_parents(workspace, workspace.plan([STUDY], range(seeds)), HEIRS)
     return [one.run for one in plan.runs]
 
@@ -514,23 +556,23 @@ class Evidence:
 
     Attributes:
       runs: what was wanted.
-      results: the results folder.
+      store: the records.
       queue: the trials.
       heard: what attempts said that they did, in the order of its arrival.
     """
 
     runs: Sequence[Run]
-    results: Path
+    store: Store
     queue: Sequence[Trial]
     heard: Sequence[Mapping[str, Any]]
 
 
 def counted(left: Evidence) -> Found:
     """Counts what came of a study, from its files, its queue and what attempts said."""
-    store, found, of = Store(left.results), Found(), collections.defaultdict(list)
+    store, found, of = left.store, Found(), collections.defaultdict(list)
     for one in left.queue:
         of[one.run].append(one)
-    records = {run.id: store.folder(run.id) / "record.json" for run in left.runs}
+    records = {run.id: Path(str(store.folder(run.id))) / "record.json" for run in left.runs}
     written = {run_id: path.stat().st_mtime for run_id, path in records.items() if path.exists()}
     _count_records(found, left.runs, store, of, written)
     _count_failures(found, left.runs, of, written)
@@ -663,10 +705,12 @@ def endure(
     server: postgres.Server | None,
     folder: Path,
     pace: tuple[float, float] = PACE,
+    bucket: bool = False,
 ) -> tuple[Evidence, Found]:
     """Does so many faults to a study and lets it end: what it left, and what was seen of it besides."""
     began, draw = time.monotonic(), random.Random(seed)
-    soak = Soak(folder, server, workers, -(-runs // ROWS), draw, {"PRETEND_FAILS": FAILS, "PRETEND_HEIRS": HEIRS})
+    how = {"PRETEND_FAILS": FAILS, "PRETEND_HEIRS": HEIRS}
+    soak = Soak(folder, server, workers, -(-runs // ROWS), draw, how, bucket)
     for _ in range(workers):
         soak.join()
     while not any(one["does"] == "attempt" for one in soak.listener.heard):
@@ -689,16 +733,24 @@ def endure(
     seen.wrong["did not end"] = [] if ended else [line for one in soak.commands for line in list(one.said)[-3:]]
     seen.wrong["processes left"] = ["process"] * left
     seen.wrong["crashes"] = [kind for kind in soak.exits if kind.startswith("traceback")]
-    seen.wrong["credentials"] = leaks(soak.results, [line for one in soak.every for line in one.said])
-    url = server.url if server else f"sqlite:///{soak.results / 'queue.db'}"
-    planned = wanted(soak.results, folder / "clips", soak.seeds)
+    seen.wrong["credentials"] = leaks(folder, [line for one in soak.every for line in one.said])
+    url = server.url if server else f"sqlite:///{soak.store.root / 'queue.db'}"
+    planned = wanted(soak.store, folder / "clips", soak.seeds)
     seen.told["runs damaged beyond repair"] = sorted(soak.damaged)
-    return Evidence(planned, soak.results, trials(url), soak.listener.heard), seen
+    return Evidence(planned, soak.store, trials(url), soak.listener.heard), seen
 
 
-def prove(faults: int, workers: int, runs: int, seed: int, server: postgres.Server | None, folder: Path) -> Found:
+def prove(
+    faults: int,
+    workers: int,
+    runs: int,
+    seed: int,
+    server: postgres.Server | None,
+    folder: Path,
+    bucket: bool = False,
+) -> Found:
     """Does so many faults to a study, lets it end, and counts."""
-    evidence, seen = endure(faults, workers, runs, seed, server, folder)
+    evidence, seen = endure(faults, workers, runs, seed, server, folder, bucket=bucket)
     found = counted(evidence)
     unharmed = set(found.told["runs failed for good"]) - set(seen.told["runs damaged beyond repair"])
     seen.wrong["failed for good without damage"] = sorted(unharmed)
@@ -716,7 +768,7 @@ def sleeping(workers: int, runs: int, seconds: float, server: postgres.Server | 
         soak.join()
     assert soak.settle(600), [line for one in soak.commands for line in one.said]
     whole = time.monotonic() - began
-    written = [path.stat().st_mtime for path in (soak.results / "runs").glob("*/record.json")]
+    written = [Path(str(path)).stat().st_mtime for path in soak.store.runs.glob("*/record.json")]
     assert len(written) == runs, f"{len(written)} records of {runs} runs"
     first = min(one["time"] for one in soak.listener.heard)
     return {"seconds": max(written) - first, "with starting and drawing": whole}
@@ -774,8 +826,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=160)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--postgres", choices=("on", "off"), default="on")
+    parser.add_argument("--bucket", action="store_true")
     parser.add_argument("--speed", action="store_true")
     known = parser.parse_args()
+    if known.bucket and known.postgres == "off":
+        parser.error("--bucket: machines that share no disk share a PostgreSQL database; leave --postgres on")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         if known.speed:
@@ -783,7 +838,7 @@ def main() -> None:
             print(json.dumps(claiming(2000, 200)))
             return
         with postgres.server() if known.postgres == "on" else contextlib.nullcontext() as server:
-            found = prove(known.faults, known.workers, known.runs, known.seed, server, folder)
+            found = prove(known.faults, known.workers, known.runs, known.seed, server, folder, known.bucket)
     print(json.dumps(found.summary(), indent=1))
     if found.shown():
         raise SystemExit(1)

@@ -7,10 +7,13 @@ import pytest
 
 from harness import addresses, files
 from harness.addresses import Address
+from tests import local_gfile
 
 
-@pytest.fixture(params=["path", "address"])
-def place(request, tmp_path):
+@pytest.fixture(params=["path", "address", "address without TensorFlow"])
+def place(request, tmp_path, monkeypatch):
+    if request.param.endswith("TensorFlow"):
+        monkeypatch.setattr(addresses, "_gfile", lambda: local_gfile)
     return tmp_path / "a [b]*" if request.param == "path" else addresses.of(f"file://{tmp_path}/a [b]*")
 
 
@@ -98,7 +101,10 @@ def test_lines_are_added_to_what_is_there(place):
     assert (place / "log").read_text() == "a\nend\nb\nend\n"
 
 
-def test_what_fails_leaves_no_half_and_names_the_address(tmp_path):
+@pytest.mark.parametrize("without", [False, True])
+def test_what_fails_leaves_no_half_and_names_the_address(tmp_path, monkeypatch, without):
+    if without:
+        monkeypatch.setattr(addresses, "_gfile", lambda: local_gfile)
     place = addresses.of(f"file://{tmp_path}/a")
     (place / "folder" / "x").write_text("")
     with pytest.raises(OSError, match="irectory") as error:

@@ -55,6 +55,19 @@ def test_after_twenty_faults_each_run_is_recorded_once(endured: tuple[Evidence, 
     assert found.told["trials"] > len(left.runs)
 
 
+def test_machines_that_share_but_a_bucket_and_a_database_record_each_run_once(tmp_path: Path) -> None:
+    with postgres.server() as server:
+        left, seen = prove_sharing.endure(4, 2, 10, 1, server, tmp_path, pace=(0.1, 0.6), bucket=True)
+    found = counted(left)
+    assert not found.shown()
+    assert not seen.shown()
+    assert found.told["records"] + len(found.told["runs failed for good"]) >= len(left.runs) >= 10
+    assert left.store.runs == tmp_path / "bucket"
+    machines = sorted(path.name for path in tmp_path.glob("machine-*"))
+    assert machines == ["machine-0", "machine-1"]
+    assert not list(tmp_path.glob("machine-*/results/runs")), "the runs are in the bucket alone"
+
+
 # Planted errors.
 
 
@@ -62,13 +75,13 @@ def test_after_twenty_faults_each_run_is_recorded_once(endured: tuple[Evidence, 
 def copied(endured: tuple[Evidence, Found], tmp_path: Path) -> Evidence:
     """What that study left, to be spoilt."""
     left, _ = endured
-    shutil.copytree(left.results, tmp_path / "results", copy_function=shutil.copy2)
-    return dataclasses.replace(left, results=tmp_path / "results", heard=list(left.heard))
+    shutil.copytree(left.store.root, tmp_path / "results", copy_function=shutil.copy2)
+    return dataclasses.replace(left, store=Store(tmp_path / "results"), heard=list(left.heard))
 
 
 def _recorded(left: Evidence) -> str:
     """A run that another one starts from, and its record is there."""
-    return next(run.parent[:16] for run in left.runs if run.parent and Store(left.results).has(run.parent[:16]))
+    return next(run.parent[:16] for run in left.runs if run.parent and left.store.has(run.parent[:16]))
 
 
 def _event(left: Evidence, run: str, does: str, time_: float, attempt: int = 999) -> dict[str, Any]:
@@ -84,13 +97,13 @@ def _with_trial(left: Evidence, run: str, state: str, cause: str = "", error: st
 
 
 def _removes_a_record(left: Evidence) -> Evidence:
-    (left.results / "runs" / _recorded(left) / "record.json").unlink()
+    (left.store.runs / _recorded(left) / "record.json").unlink()
     return left
 
 
 def _forgets_a_run(left: Evidence) -> Evidence:
     run = _recorded(left)
-    shutil.rmtree(left.results / "runs" / run)
+    shutil.rmtree(left.store.runs / run)
     return dataclasses.replace(left, queue=[one for one in left.queue if one.run != run])
 
 
@@ -103,13 +116,13 @@ def _fails_without_reason(left: Evidence) -> Evidence:
 
 
 def _truncates_predictions(left: Evidence) -> Evidence:
-    path = next((left.results / "runs" / _recorded(left)).glob("attempts/*/predictions-*"))
+    path = next((left.store.runs / _recorded(left)).glob("attempts/*/predictions-*"))
     os.truncate(path, path.stat().st_size // 2)
     return left
 
 
 def _skips_a_step(left: Evidence) -> Evidence:
-    store = Store(left.results)
+    store = left.store
     index = Path(str(store.weights(store.read(_recorded(left)))) + ".index")
     index.write_text(index.read_text().replace('"chain": "', '"chain": "0'))
     return left
@@ -117,7 +130,7 @@ def _skips_a_step(left: Evidence) -> Evidence:
 
 def _records_an_unknown_attempt(left: Evidence) -> Evidence:
     run = _recorded(left)
-    number = Store(left.results).read(run).provenance["attempt"]
+    number = left.store.read(run).provenance["attempt"]
     return dataclasses.replace(left, queue=[one for one in left.queue if (one.run, one.number) != (run, number)])
 
 
@@ -129,7 +142,7 @@ def _goes_on_beside_a_later_attempt(left: Evidence) -> Evidence:
 
 def _trains_on(left: Evidence) -> Evidence:
     run = _recorded(left)
-    written = (left.results / "runs" / run / "record.json").stat().st_mtime
+    written = (left.store.runs / run / "record.json").stat().st_mtime
     steps = [_event(left, run, "step", written + 0.4 * number) for number in range(round(CHECK / 0.4) + 3)]
     return _with_events(left, *steps)
 

@@ -53,7 +53,18 @@ def with_cause(error, cause):
             "interrupted",
             "the checkpoint",
         ),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "interrupted",
+            "file system: no usable temporary directory found in ['/tmp']",
+        ),
+        (
+            OSError(errno.EIO, "Could not append to the internal temporary file.", "gs://lab/a"),
+            "interrupted",
+            "gs://lab/a: could not append to the internal temporary file.",
+        ),
         (with_cause(RunError("other"), OSError(errno.EIO, "no")), "failed", "other"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a/b"), "failed", "a/b: no such file or directory"),
         (OSError(errno.EACCES, os.strerror(errno.EACCES), "a/b"), "failed", "a/b: permission denied"),
     ],
 )
