@@ -232,13 +232,8 @@ class Conductor:
 
     def _recorded_keys(self, items: Sequence[Item]) -> set[str]:
         """Keys of what is recorded."""
-        store = self._workspace.store
-        found = set(store.ids())
-        for run_id, _, protocol in (item.key.partition(" ") for item in items):
-            if protocol and run_id in found:
-                with contextlib.suppress(RecordError):  # named where it is evaluated
-                    found |= {f"{run_id} {protocol}"} if protocol in store.read(run_id).evaluations else set()
-        return found
+        evaluations = {item.key for item in items if " " in item.key}
+        return {*self._workspace.store.ids(), *filter(self._is_there, evaluations)}
 
     def _recorded(self, one: Planned) -> dict[str, Any]:
         """What the record of a run says, as a worker says it of one that it has done."""
@@ -252,7 +247,7 @@ class Conductor:
     def _attempt(self, lease: Lease, one: Planned, shown: View, watch: Watch | None) -> Outcome:
         """Carries out what was claimed, and tells the queue how it ended."""
         with lease:
-            if self._is_there(one):
+            if self._is_there(lease.attempt.item.key):
                 lease.superseded()
                 return Outcome(self._recorded(one))
             event: Mapping[str, Any] = {"event": "interrupted", "reason": "stopped at once"}
@@ -305,17 +300,18 @@ class Conductor:
             self._orders.withdraw()
         return event
 
-    def _is_there(self, one: Planned) -> bool:
-        """Whether what was wanted of a run is recorded."""
-        if not one.done:
-            return self._workspace.store.has(one.run.id)
+    def _is_there(self, key: str) -> bool:
+        """Whether what was wanted of a run, by the key of :func:`harness.sharing.key`, is recorded."""
+        run_id, _, protocol = key.partition(" ")
+        if not protocol:
+            return self._workspace.store.has(run_id)
         with contextlib.suppress(RecordError):  # named where it is evaluated
-            return one.run.protocol.name in self._workspace.store.read(one.run.id).evaluations
+            return protocol in self._workspace.store.read(run_id).evaluations
         return False
 
     def _is_recorded(self, one: Planned) -> bool:
         """Whether a run that is to be trained has its record by now."""
-        return not one.done and self._workspace.store.has(one.run.id)
+        return not one.done and self._is_there(one.run.id)
 
     def _fault(self) -> Event | None:
         """The failure of another of the workers that train together, as an event."""
@@ -350,7 +346,7 @@ class Conductor:
             with contextlib.suppress(OSError):  # a full disk, perhaps the failure itself
                 self._attempts(one)[lease.attempt.number].fail(event["error"], event["traceback"])
             lease.failed(event["error"], event["traceback"])
-        elif event["event"] == "lost" and self._is_there(one):
+        elif event["event"] == "lost" and self._is_there(lease.attempt.item.key):
             lease.superseded()
         else:
             lease.preempted(event.get("reason") or event["error"])

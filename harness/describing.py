@@ -143,7 +143,7 @@ def cost(workspace: Workspace, plan: Plan) -> str:
 
 def _free(store: Store) -> int | None:
     """Bytes free where checkpoints are or will be; None in a bucket, which has no limit."""
-    folder = store.elsewhere or store.root
+    folder = store.place
     if not isinstance(folder, Path):
         return None
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
@@ -158,10 +158,9 @@ def refuse_small_disk(workspace: Workspace, plan: Plan) -> None:
     """
     free = _free(workspace.store)
     if free is not None and (need := plan.disk(_held(workspace, plan))) > free:
-        where = workspace.store.elsewhere or workspace.store.root
         raise SettingsError(
-            f"{where}: checkpoints need {_gigabytes(need)} at most, {_gigabytes(free)} are free: free some, "
-            "choose another --results, or keep fewer with --keep-checkpoints"
+            f"{workspace.store.place}: checkpoints need {_gigabytes(need)} at most, {_gigabytes(free)} are free: free "
+            "some, choose another --results, or keep fewer with --keep-checkpoints"
         )
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness import files, sharing, storage
-from harness.addresses import Folder
 from harness.claims import Attempt
 from harness.leases import Queue
 from harness.planning import Plan
@@ -48,13 +47,15 @@ def _bind(workspace: Workspace, queue: Queue) -> None:
             theirs = _read(workspace) or theirs
     if theirs is None:
         raise StorageError(
-            f"{name}: keeps the runs of another results folder than {_where(workspace)}: all workers of a study "
+            f"{name}: keeps the runs of another results folder than {workspace.store.place}: all workers of a study "
             "have to see one; use another database, or, if that folder is gone, optuna delete-study --study-name runs"
         )
     if noted == theirs["id"]:
         return _number(workspace, queue)
     if noted is not None and not own:
-        raise StorageError(f"{name}: keeps the runs of another results folder than {_where(workspace)}; use another")
+        raise StorageError(
+            f"{name}: keeps the runs of another results folder than {workspace.store.place}; use another"
+        )
     if theirs["storage"] != name:
         raise StorageError(
             f"{workspace.store.runs}: its runs are kept by {theirs['storage']}, not {name}: say the same --storage, or "
@@ -104,10 +105,6 @@ def _read(workspace: Workspace) -> dict[str, str] | None:
         return None
     except (ValueError, KeyError, TypeError):
         raise StorageError(f"{path}: damaged; remove it once nobody trains into the folder") from None
-
-
-def _where(workspace: Workspace) -> Folder:
-    return workspace.store.elsewhere or workspace.store.root
 
 
 def join(workspace: Workspace, queue: Queue, plan: Plan, name: str) -> list[str]:

@@ -31,7 +31,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 EXIT_CODES = (
     "Exit codes: 0 all done; 1 a run failed or a record cannot be used, the others are done; 2 wrong usage, unusable "
-    "input, or a folder that cannot be written; 75 for now it cannot go on here (the other workers of "
+    "input, or a folder that cannot be written; 75 it cannot go on here at present (the other workers of "
     "multi_worker_mirrored are gone, the disk is full, the storage does not answer): start it again; 130 stopped by "
     "Ctrl-C; 143 stopped by SIGTERM or a preempted TPU. After the last three the same command goes on from the last "
     "checkpoint."

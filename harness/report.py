@@ -110,7 +110,7 @@ def _trainings(
     from harness import workspace as workspaces
     from harness.experiment import SettingsError
 
-    where = store.elsewhere or store.root
+    where = store.place
     if not where.is_dir():
         options.refuse_others(_WITHOUT_RECORDS, f"{where}: no such folder")
     if profile is not None:

@@ -67,7 +67,7 @@ class StorageError(ValueError):
 
 
 class UnansweredError(StorageError):
-    """One that does not answer for now, or is full: whoever is started again may find it well."""
+    """One that does not answer at present, or is full: whoever is started again may find it well."""
 
     temporary = True
 

@@ -61,6 +61,11 @@ class Store:
         return self.elsewhere or self.root / "runs"
 
     @property
+    def place(self) -> Folder:
+        """What a user names to say where the runs are: the results folder, or where else they are."""
+        return self.elsewhere or self.root
+
+    @property
     def in_bucket(self) -> bool:
         """Whether the runs are in a bucket, and so for all machines to reach."""
         return isinstance(self.elsewhere, Address)

@@ -78,6 +78,7 @@ def answers(own):
     read = own.read(RUN)
     said["read"] = read, own.checked(RUN), own.find("0123"), own.protocols(RUN), own.excerpt(RUN), own.excerpts()
     said["there"] = own.ids(), own.has(RUN), own.next_attempt, str(own.state(RUN)), own.unreadable(), own.recorded("")
+    said["place"] = own.place.is_dir()
     said["files"] = [
         below(path)
         for path in (own.folder(RUN), own.weights(read), own.weights_file(read), own.predictions_file(read, "1x1@32"))
@@ -111,6 +112,7 @@ def test_a_bucket_answers_as_a_folder_does(tmp_path, remote):
 
 def test_runs_may_be_in_another_folder(tmp_path):
     own = Store(tmp_path / "results", tmp_path / "elsewhere")
+    assert (own.place, Store(tmp_path / "results").place) == (tmp_path / "elsewhere", tmp_path / "results")
     own.write(by(0))
     assert own.ids() == Store(tmp_path / "other", tmp_path / "elsewhere").ids() == [RUN]
     assert not (tmp_path / "results").exists()
