@@ -229,7 +229,7 @@ def _blocks(table: dict[int, tuple[int, int, int, int]]) -> dict[str, dict[int, 
 
 PAPER = Profile(
     name="paper",
-    caption="The paper's recipe, from scratch; choices that the paper leaves open stand in ablations/profiles.py.",
+    caption="The paper's recipe; choices that the paper leaves open stand in ablations/profiles.py.",
     settings=_under("task.train_data", _TRAIN_DATA)
     | _under("task.validation_data", _VALIDATION_DATA)
     | _under("task.model", _MODEL)
@@ -250,10 +250,20 @@ PAPER = Profile(
     | _under("runtime", _RUNTIME_BOOKKEEPING),
     units={
         "epochs": 1,
+        "stage_epochs": 1,
+        "steps": 1,
+        "clips": 1,
+        "learning_rate": 1,
+        "trust": 1,
+        "width": 1,
+        "hidden_layers": 1,
+        "least_area": 1,
+        "distortion": 1,
         "pixels": 1,
         "evaluation_pixels": {224: 256, 256: 288, 288: 320},  # P; 320 is ?
         "policy_layers": 1,
         "policy_magnitude": 1,
+        "linear_frames": {64: 32},
         "frames": {32: 16, 48: 24, 64: 32, "32x2": 32, "48x2": 48},  # Table 1: the network sees half of the clip
         "depth": {depth: depth for depth in _PAPER_BLOCKS},
         **_blocks(_PAPER_BLOCKS),
@@ -263,6 +273,13 @@ PAPER = Profile(
     crops=3,  # P
     evaluation_batch=1,  # 30 views
     validation_batch=2,
+    # Of tens of millions of videos an epoch lasts days: no more than so many steps are lost when a machine is.
+    longest={
+        "trainer.steps_per_loop": 100,
+        "trainer.summary_interval": 100,
+        "trainer.checkpoint_interval": 2_000,
+        "trainer.validation_interval": 10_000,
+    },
     replicas=128,  # ?, P names 128 TPUv3 cores for pre-training: 8 clips to a group of batch normalization
     embedded=False,
 )
@@ -305,15 +322,35 @@ QUICK = dataclasses.replace(
     },
     units={
         "epochs": 1 / 25,  # the baseline's 200 become 8, 350 become 14
+        "stage_epochs": {4: 14, 0.1: 0.2, 800: 32, 100: 24, 5: 0.2},
+        "steps": {10_000: 128, 250: 4},
+        "clips": {1024: _QUICK_BATCH, 2048: 2 * _QUICK_BATCH},
+        # So short a pre-training, and fine-tuning, need the rate of a training from scratch.
+        "learning_rate": {1.6: 0.0125, 0.05: 0.0125, 0.64: 0.025, 64.0: 4.0},
+        "trust": {0.001: 0.3},  # for the rate that became so much smaller
+        "width": {2048: 128},
+        "hidden_layers": {3: 1},
+        # Clips cut smaller, or distorted more, are not told apart within seconds of training.
+        "least_area": {0.3: 0.6},
+        "distortion": {1.0: 0.25},
         "pixels": 1 / 8,
         "evaluation_pixels": {224: 32, 256: 36, 288: 40},
         # A training of seconds never recovers from the paper's strength: one layer at half of its magnitude.
         "policy_layers": 1 / 2,
         "policy_magnitude": 1 / 2,
+        "linear_frames": {64: 8},  # no more than to pre-train: they would take most of the time
         "frames": {32: 8, 48: 12, 64: 16, "32x2": 16, "48x2": 20},  # 24, every second one, are more than a video has
         # The stand-ins' own numbers of layers, so that they are never taken for the paper's.
         "depth": {depth: 3 * sum(blocks) + 2 for depth, blocks in _QUICK_BLOCKS.items()},
         **_blocks(_QUICK_BLOCKS),
+    },
+    stages={
+        "pretrain": "Pre-training and fine-tuning have the rate of a training from scratch.",
+        "cvrl": (
+            "Of CVRL, clips are cut no smaller than 0.6 of a frame and distorted at a quarter of its strength, the "
+            "projection has one hidden layer of 128, and LARS a trust coefficient of 0.3."
+        ),
+        "linear": "Linear evaluation sees clips as long as the pre-training's.",
     },
     evaluation_batch=16,
     validation_batch=48,

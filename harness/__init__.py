@@ -3,19 +3,20 @@
 One line runs through it, and data only ever move to the right along it; each module stands at one place and imports
 only what stands to its left:
 
-    toggles, studies, designs -> experiment, counting, slices, devices -> garden, data, task, runner -> attempts,
-    records, store -> estimates, power -> comparison, verdicts, aggregate, credit -> tables, figures, layouts -> the
-    commands
+    toggles, stages, studies, designs -> experiment, counting, slices, devices -> garden, data, transfer, task, runner
+    -> attempts, records, store -> estimates, power -> comparison, verdicts, aggregate, credit -> tables, figures,
+    layouts -> the commands
 
 A toggle becomes settings (`experiment`; `dotted` names their fields), settings become a run (`garden`, `runner`), a run
 becomes a record (`execution`, `records`, `store`), records become a frame, a frame a number with an interval
 (`estimates`), numbers a difference (`comparison`), a row's step (`aggregate`) or a toggle's credit under a design
 (`credit`), and those a cell in a table (`tables`, drawn by `rendering`) or a point in a figure (`figures`,
 `credit_figure`, `paper_figures`, `curve_figure`, on the ground of `drawing`); `paper_tables` and `architecture` are the
-paper's other tables, and a study's layout (`layouts`) says which of them it becomes. The commands only wire (`running`
-holds what they share): `planning` says what is missing, `conducting` has a `worker` process carry it out, `console`
-shows it, `mirroring` tells a tracker (`tracking`: W&B) of it, `gathering` reads what was measured and `outputs` writes
-what is drawn. TensorFlow is loaded in the worker alone.
+paper's other tables, and a study's layout (`layouts`) says which of them it becomes. A run may start from another's
+weights (`transfer`; `fitting` refuses those of another network): a row's stages are such runs, one after the other. The
+commands only wire (`running` holds what they share): `planning` says what is missing, `conducting` has a `worker`
+process carry it out, `console` shows it, `mirroring` tells a tracker (`tracking`: W&B) of it, `gathering` reads what
+was measured and `outputs` writes what is drawn. TensorFlow is loaded in the worker alone.
 
 Several processes, or machines, carry out one plan: each run is claimed in a queue (`leases`: attempts, their heartbeats
 and their ends; `claims` says what they come to) in Optuna's `storage`; `sharing` says what workers have in common,
@@ -23,8 +24,9 @@ and their ends; `claims` says what they come to) in Optuna's `storage`; `sharing
 (`addresses`), where `once` finds who else wrote a record. `overview` is what can be seen of
 it (`looking` opens it, `overview_table` draws it; the commands `status`, `cancel`, `retry`).
 
-`reporting` makes a report of everything that was recorded, in `report_pages`, and `explaining` follows one number back
-to its runs. Of thousands of records a report keeps `excerpts` and which videos they have right (`hits`), which several
+`reporting` makes a report of everything that was recorded, in `report_pages`: `recovering` tells from the records which
+trainings there were, each a `workspace`, as a command's flags make one; `explaining` follows one number back to its
+runs. Of thousands of records a report keeps `excerpts` and which videos they have right (`hits`), which several
 processes read (`forking`); how long that takes is measured on `synthetic` records (`report_speed`).
 
 A scaling sweep goes the same line: `sweeping` has its space and limits, `searching` asks Optuna and tells it what came
@@ -35,7 +37,11 @@ Data come in by `data.sources` (which videos there are, read from `data.lists`),
 `data.shards` (one shard), `data.preparing` (all of them, and the `data.manifest`), written to `data.places` and held
 against the manifest by `data.checking`; or they are drawn (`data.embedded`) or made elsewhere (`data.indexing`). Clips
 are read by `data.reader`: `data.decoding` makes frames, `data.augment` is RandAugment over a clip, `data.draws` fixes
-every draw, `data.inputs` does on the accelerator what can wait for it; `data.speed` times it (`benchmark`).
+every draw, `data.inputs` does on the accelerator what can wait for it; `data.speed` times it (`benchmark`). To be
+contrasted, `data.two_clips` of each video are read, and `data.distortions` are what becomes of them.
+
+What a run learns (`objectives`) is one of `tasks`: classes (`task`), or which clips belong together (`contrastive`).
+`lineage` says what a record tells of its stage, and of the run that it started from.
 
 What a run would need of a TPU is found out without one: `tpu.programs` says what a core would execute, `tpu.lowering`
 traces it, `tpu.compiler` is Google's compiler (`tpu.estimating` stands in where it is not installed), `tpu.proving`

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from ablations.datasets import DATASETS
+from ablations.datasets import DATASETS, GENERATED, WVT
 from harness import comparison, estimates, verdicts
 from harness.comparison import MixedError
 from harness.estimates import Difference
+from harness.experiment import DataFacts
 from harness.studies import Row, Study
 from harness.tpu import costing
 from harness.tpu.costing import RowCosts, RunCost
@@ -41,6 +42,8 @@ class Evidence:
       classes: fingerprint of a data set -> names of its classes; empty where they are not known.
       margin: a step up to so many percentage points counts as none; NaN for no such test.
       unusable: ids of runs whose record or predictions are damaged.
+      origins: id of a run -> what it started from, in words; only of those that started from another.
+      pre_trained: id of a run -> the data set that it, or one that it started from, pre-trained on; only of those.
       costs: topology of a slice -> id of a run -> what it takes there; empty where nothing was compiled for one.
     """
 
@@ -52,6 +55,8 @@ class Evidence:
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     margin: float = math.nan
     unusable: frozenset[str] = frozenset()
+    origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    pre_trained: Mapping[str, DataFacts] = dataclasses.field(default_factory=dict)
     costs: Mapping[str, Mapping[str, RunCost]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -91,7 +96,8 @@ class Summary:
         :data:`harness.verdicts.FINDINGS`, "not run", or empty where there is none to give), "verdict_low",
         "verdict_high" (points: the 95 % interval of ours less the paper's that it rests on).
       population: what the rows' intervals speak of: "videos" or "seeds"; empty while nothing is finished.
-      comparable: whether our numbers answer to the paper's: its profile, uncut, on 400 classes.
+      comparable: whether our numbers answer to the paper's: its profile, uncut, on its data sets or what is left of
+        them, and pre-trained on a set like its own.
       margin: a step up to so many percentage points counts as none; NaN for no such test.
       flips: a line for each step and class, the classes that changed most first; columns "row", "follows" (numbers),
         "class" (name), "right", "wrong" (videos that flipped, mean over seeds), "net".
@@ -120,24 +126,36 @@ def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.Da
       published: the published numbers, indexed by row; None where there are none.
 
     Raises:
-      MixedError: runs of several profiles or data sets, rows on different videos, or one seed counted twice.
+      MixedError: runs of several profiles, rows of one data set of the paper's on several or on different videos, or
+        one seed counted twice.
     """
     usable = evidence.usable
     runs = runs_of(wanted, usable)
-    refuse_mixed({f"row {number}": own for number, own in wanted.items()}, runs, evidence)
+    parts = _parts(study, wanted)
+    for own in parts.values():
+        refuse_mixed({f"row {number}": seeds for number, seeds in own.items()}, runs_of(own, usable), evidence)
     lines = [_line(row, wanted[row.number], usable, published, evidence.protocols) for row in study.rows]
     pairs = {row.number: _pair(row, wanted, evidence) for row in study.rows}
-    classes = _classes(runs, evidence)
+    classes = {
+        number: names
+        for own in parts.values()
+        for names in [_classes(runs_of(own, usable), evidence)]
+        for number in own
+    }
     rows = pd.DataFrame(lines).set_index("number").join(_steps(pairs, _planned_steps(study), evidence, classes))
     population = " and ".join(sorted({population for population in rows["population"] if population}))
-    comparable = evidence.profile == "paper" and _on_the_papers_terms(study, runs)
+    terms = [_on_the_papers_terms(name, found) for name, own in parts.items() if len(found := runs_of(own, usable))]
+    sets = _pre_trained_on(rows, evidence)
+    comparable = evidence.profile == "paper" and bool(terms) and all(terms) and all(map(_like_the_papers, sets))
     rows = rows.join(_verdicts(rows, usable, comparable))
-    remarks = [evidence.caption, *_remarks(rows, runs, evidence, population, _planned_steps(study))]
+    remarks = [evidence.caption, *_stand_ins(study, runs), *_origins(rows, evidence)]
+    remarks += _pre_training(sets) if evidence.profile == "paper" else []
+    remarks += _remarks(rows, runs, evidence, population, _planned_steps(study))
     return Summary(
         study=study,
         profile=evidence.profile,
         caption=" ".join(remarks if len(runs) else [f"Nothing of it was run under the {evidence.profile} profile."]),
-        reference="paper" if comparable else f"paper, {study.dataset}",
+        reference="paper" if comparable else f"paper, {' and '.join(study.datasets)}",
         rows=rows,
         population=population,
         comparable=comparable,
@@ -145,6 +163,58 @@ def summarise(study: Study, wanted: Wanted, evidence: Evidence, published: pd.Da
         flips=_flips(pairs, classes),
         costs=costing.of_rows(wanted, evidence.costs),
     )
+
+
+def _parts(study: Study, wanted: Wanted) -> dict[str, dict[int, Mapping[int, str]]]:
+    """Data set that the paper asks rows on -> their runs: only such rows are on the same videos."""
+    found: dict[str, dict[int, Mapping[int, str]]] = {}
+    for row in study.rows:
+        found.setdefault(study.dataset_of(row), {})[row.number] = wanted[row.number]
+    return found
+
+
+def _stand_ins(study: Study, runs: pd.DataFrame) -> list[str]:
+    """A sentence where one generated set was trained on for several of the paper's."""
+    used = sorted(set(runs["dataset"]) & set(GENERATED)) if len(study.datasets) > 1 else []
+    return [f"{name} stands in for {' and for '.join(study.datasets)}." for name in used]
+
+
+def _origins(rows: pd.DataFrame, evidence: Evidence) -> list[str]:
+    """A sentence for each way in which rows came about that did not start from their seed."""
+    found: dict[str, list[int]] = {}
+    for number, ids in rows["run_ids"].items():
+        for said in dict.fromkeys(evidence.origins[run_id] for run_id in ids if run_id in evidence.origins):
+            found.setdefault(said, []).append(int(str(number)))
+    return [f"Row {', '.join(map(str, own))}: {said}." for said, own in found.items()]
+
+
+def _pre_trained_on(rows: pd.DataFrame, evidence: Evidence) -> dict[DataFacts, list[int]]:
+    """Data set that rows pre-trained on -> their numbers."""
+    found: dict[DataFacts, list[int]] = {}
+    for number, ids in rows["run_ids"].items():
+        for data in dict.fromkeys(evidence.pre_trained[run_id] for run_id in ids if run_id in evidence.pre_trained):
+            found.setdefault(data, []).append(int(str(number)))
+    return found
+
+
+def _like_the_papers(data: DataFacts) -> bool:
+    """Whether a set to pre-train on may stand for the paper's: nobody else has that, so by its size and classes."""
+    return data.classes == WVT.classes and WVT.train_videos * _LEFT <= data.train_videos <= WVT.train_videos
+
+
+def _pre_training(sets: Mapping[DataFacts, Sequence[int]]) -> list[str]:
+    """A sentence for each set that rows pre-trained on: why they have no verdict, or what theirs rests on."""
+    said = []
+    for data, numbers in sets.items():
+        pre_trained = f"{', '.join(map(str, numbers))} pre-trained on {data.name}"
+        if _like_the_papers(data):
+            said.append(f"Row {pre_trained}, which is like the paper's {WVT.name}, a private set, in its size alone.")
+        else:
+            said.append(
+                f"No verdict: row {pre_trained}, {data.train_videos:,} videos of {data.classes} classes; the paper's "
+                f"{WVT.name}, a private set, has {WVT.train_videos:,} of {WVT.classes}."
+            )
+    return said
 
 
 def _line(
@@ -173,7 +243,7 @@ def _line(
         "seeds_wanted": len(wanted),
         "videos": 0 if first is None else int(first["videos"]),
         "paper_top1": _printed(paper, "top1"),
-        "paper_step": _printed(paper, "delta"),
+        "paper_step": _printed(paper, "gain" if paper is not None and "gain" in paper.index else "delta"),
         "paper_gflops": _printed(paper, "gflops"),
         "run_ids": tuple(wanted.values()),
         "protocol": (protocol := next((protocols[run_id] for run_id in wanted.values() if run_id in protocols), "")),
@@ -275,7 +345,7 @@ def _classes(runs: pd.DataFrame, evidence: Evidence) -> tuple[str, ...]:
 
 
 def _steps(
-    pairs: Mapping[int, Pair | None], planned: int, evidence: Evidence, classes: tuple[str, ...]
+    pairs: Mapping[int, Pair | None], planned: int, evidence: Evidence, classes: Mapping[int, tuple[str, ...]]
 ) -> pd.DataFrame:
     """The step of each row that follows another, indexed by its number; the columns of a summary that are a step's."""
     differences = {number: comparison.compare(*pair, evidence.tolerance) for number, pair in pairs.items() if pair}
@@ -283,15 +353,15 @@ def _steps(
     found.index = pd.Index(pairs, name="number")
     found = found.rename(columns={"value": "step", "low": "step_low", "high": "step_high",
                                   "population": "step_population"})  # fmt: skip
-    details = [_details(pairs[number], differences.get(number), planned, classes) for number in pairs]
+    details = [_details(pairs[number], differences.get(number), planned, classes[number]) for number in pairs]
     found = found.join(pd.DataFrame(details, index=found.index))
     found.loc[~found["finding"].isin(["unsettled"]), "settle"] = ""
     return found
 
 
-def _flips(pairs: Mapping[int, Pair | None], classes: tuple[str, ...]) -> pd.DataFrame:
+def _flips(pairs: Mapping[int, Pair | None], classes: Mapping[int, tuple[str, ...]]) -> pd.DataFrame:
     tables = [
-        comparison.flipped_by_class(*pair, classes)
+        comparison.flipped_by_class(*pair, classes[number])
         .reset_index()
         .assign(row=number, follows=int(pair[0].name.removeprefix("row ")))
         for number, pair in pairs.items()
@@ -326,13 +396,13 @@ def _details(pair: Pair | None, difference: Difference | None, planned: int, nam
     }
 
 
-def _on_the_papers_terms(study: Study, runs: pd.DataFrame) -> bool:
-    """Whether the runs are the paper's training on the paper's data set, as far as their records can tell.
+def _on_the_papers_terms(dataset: str, runs: pd.DataFrame) -> bool:
+    """Whether the runs are the paper's training on this data set of the paper's, as far as their records can tell.
 
     A data set is taken for the paper's by its number of classes and by sizes that the paper's can have shrunk to, since
     videos vanish from the web; its name is the user's.
     """
-    paper = DATASETS.get(study.dataset)
+    paper = DATASETS.get(dataset)
     if paper is None or runs.empty or any(runs["cut"]):
         return False
     whole = all(runs["videos"] == runs["videos_in_split"])

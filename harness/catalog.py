@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import ablations
+from ablations.datasets import DATASETS, GENERATED
 from ablations.toggles import TOGGLES
 from harness.studies import Study
 from harness.toggles import Toggle, ToggleError, suggest
@@ -34,16 +35,23 @@ def toggles(files: Sequence[Path] = ()) -> dict[str, Toggle]:
 
 
 def studies() -> dict[str, Study]:
-    """Name -> study, of the modules of `ablations/` that hold one."""
+    """Name -> study, of the modules of `ablations/` that hold one.
+
+    Raises:
+      ToggleError: the rows or data sets of one make no study.
+    """
     modules = [importlib.import_module(f"ablations.{one.name}") for one in pkgutil.iter_modules(ablations.__path__)]
-    return {module.STUDY.name: module.STUDY for module in modules if isinstance(getattr(module, "STUDY", None), Study)}
+    held = {module.__name__: getattr(module, "STUDY", None) for module in modules}
+    found = [_checked(one, name) for name, one in held.items() if isinstance(one, Study)]
+    return {one.name: one for one in found}
 
 
 def study(name: str) -> Study:
     """A study by its name, or of a Python file of the user's by its path.
 
     Raises:
-      ToggleError: there is none of that name; or the file cannot be read or run, or does not define STUDY.
+      ToggleError: there is none of that name; or the file cannot be read or run, does not define STUDY, or one whose
+        rows or data sets make no study.
     """
     known = studies()
     if name in known:
@@ -56,11 +64,31 @@ def study(name: str) -> Study:
         raise ToggleError(f"{file}: defines no STUDY (see ablations/table3.py for how it looks)")
     if known.get(found.name, found) != found:
         raise ToggleError(f"{file}: the name {found.name!r} is taken by {known[found.name].title!r}")
+    return _checked(found, str(file))
+
+
+def _checked(study_: Study, where: str) -> Study:
+    """A study that holds together; `where` says where it stands."""
     try:
-        found.check()
+        _refuse_unknown_data(study_)
+        study_.check()
     except ToggleError as error:
-        raise ToggleError(f"{file}: {error}") from error
-    return found
+        raise ToggleError(f"{where}: {error}") from error
+    return study_
+
+
+def _refuse_unknown_data(study_: Study) -> None:
+    """Refuses names of data sets that there are not: on generated clips, which stand in for every set, they would pass.
+
+    Raises:
+      ToggleError: naming the row, where it is a row's own.
+    """
+    own = {f"{study_.name}, row {row.number}": row.dataset for row in study_.rows if row.dataset is not None}
+    for whose, name in {study_.name: study_.dataset, **own}.items():
+        if name not in DATASETS:
+            raise ToggleError(f"{whose}: dataset {name!r}: {suggest(name, DATASETS)}")
+    if study_.stand_in not in GENERATED:
+        raise ToggleError(f"{study_.name}: stand_in {study_.stand_in!r}: {suggest(study_.stand_in, GENERATED)}")
 
 
 def named(names: Sequence[str]) -> list[Study]:

@@ -564,7 +564,8 @@ def _job(workspace: Workspace, planned: Planned, attempt: int) -> Job:
         results=workspace.store.root,
         runs=workspace.store.elsewhere,
         devices=workspace.devices,
-        parent=workspace.parents_weights,
+        # Of a run that is trained already the weights are its own.
+        parent=None if planned.done else workspace.parents_weights(planned.run),
         garden=workspace.garden,
     )
 

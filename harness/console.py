@@ -72,13 +72,13 @@ class Board:
         if "total" in event:
             state.done = event["done"] / max(1, event["total"])
         if kind in ("train", "validation"):
-            state.note = f"step {event['step']}, {kind} loss {event['loss']:.2f}, top-1 {100 * event['top1']:.1f} %"
+            state.note = f"step {event['step']}, {kind} loss {event['loss']:.2f}{_accuracy(event)}"
         if kind == "attempt":
             state.note = f"from step {event['step']}" if event["step"] else ""
         if kind == "interrupted":
             state.note = event["reason"]
         if kind == "done":
-            state.note = "its results are the chief's to write"
+            state.note = "its results are the chief's to write" if state.planned.run.evaluated else "not evaluated"
         if "top1" in event and kind == "done":
             state.note = f"top-1 {100 * event['top1']:.1f} % of {event['videos']} videos"
         if kind == "failed":
@@ -110,6 +110,12 @@ class Board:
             spent = time.monotonic() - state.began if state.began else 0.0
             left += max(state.planned.work / self.rate - spent, 0.0)
         return left
+
+
+def _accuracy(event: Mapping[str, Any]) -> str:
+    """The accuracy that a point of a training curve has."""
+    named = {"top1": "top-1", "contrast_acc": "contrastive accuracy"}
+    return "".join(f", {name} {100 * event[key]:.1f} %" for key, name in named.items() if key in event)
 
 
 def _others(state: _State, event: Mapping[str, Any]) -> _State:
@@ -153,7 +159,8 @@ def label(planned: Planned) -> str:
     more = f" and {len(planned.rows) - 2} more" if len(planned.rows) > 2 else ""
     numbers = ", ".join(planned.rows[:2]) + more
     numbers = f"row {numbers}" if planned.rows[0].isdigit() else numbers
-    return f"{numbers}: {changes(planned.run)}"
+    stage = planned.run.cell.stage
+    return f"{numbers}{f' ({stage.label})' if stage else ''}: {changes(planned.run)}"
 
 
 def changes(run: Run) -> str:

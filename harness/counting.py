@@ -2,7 +2,8 @@
 
 Counted are convolutions and dense layers, squeeze-and-excitation and self-gating included, for one view; parameters are
 all weights, the moving statistics of batch normalization included (only so do they match the paper's). The structure is
-that of the Garden's `official/vision/modeling/backbones/resnet_3d.py`; tests hold the count against the built model.
+that of the Garden's `official/vision/modeling/backbones/resnet_3d.py`, and for contrastive pre-training that of
+`official/projects/video_ssl/modeling/video_ssl_model.py`; tests hold the count against the built model.
 """
 
 from __future__ import annotations
@@ -75,15 +76,42 @@ def count(settings: Mapping[str, Any], frames: int | None = None, size: int | No
     _stem(net, settings)
     for stage in range(4):
         _stage(net, settings, stage)
-    net.pooled_dense(net.channels, settings["task.train_data.num_classes"])
+    _HEADS[settings["task.model.model_type"]](net, settings)
     return Cost(net.params, net.multiply_adds)
 
 
+def views(settings: Mapping[str, Any]) -> int:
+    """Clips of a video in a training batch: two where they are contrasted with each other."""
+    return 2 if settings.get("task.train_data.is_ssl") else 1
+
+
+def passes(settings: Mapping[str, Any]) -> int:
+    """Forward passes' worth of multiply-adds of a clip in a train step: two products more backward, unless frozen."""
+    return 1 if settings["task.freeze_backbone"] else 3
+
+
 def training(settings: Mapping[str, Any]) -> int:
-    """Multiply-adds of a whole training: three times the forward pass (forward, and two products backward) a clip."""
+    """Multiply-adds of a whole training."""
     frames, size = settings["task.train_data.feature_shape[0]"], settings["task.train_data.feature_shape[1]"]
-    clips = settings["trainer.train_steps"] * settings["task.train_data.global_batch_size"]
-    return int(3 * clips * count(settings, frames, size).multiply_adds)
+    videos = settings["trainer.train_steps"] * settings["task.train_data.global_batch_size"]
+    return int(passes(settings) * videos * views(settings) * count(settings, frames, size).multiply_adds)
+
+
+def _classifier(net: _Counter, settings: Mapping[str, Any]) -> None:
+    net.pooled_dense(net.channels, settings["task.train_data.num_classes"])
+
+
+def _projection(net: _Counter, settings: Mapping[str, Any]) -> None:
+    """Hidden layers, each with batch normalization, and the embedding; without any it is a classifier."""
+    width, hidden = net.channels, settings["task.model.hidden_dim"]
+    for _ in range(settings["task.model.hidden_layer_num"]):
+        net.pooled_dense(width, hidden)
+        net.params += 4 * hidden
+        width = hidden
+    net.pooled_dense(width, settings["task.model.projection_dim"])
+
+
+_HEADS = {"video_classification": _classifier, "video_ssl_model": _projection}
 
 
 def _stem(net: _Counter, settings: Mapping[str, Any]) -> None:

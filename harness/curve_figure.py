@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -33,6 +34,7 @@ _READ = (
     "and label smoothing where they are on. Hollow markers: validation, its loss the cross entropy alone. The reported "
     "accuracy is that of all views after the last step, and no point here."
 )
+_LAST = "Of a chain of stages the last alone is drawn, which the label ends with; what it started from is not."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,12 @@ class CurvePoints:
     curves: tuple[Curve, ...]
 
 
-def curve_points(title: str, caption: str, runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> CurvePoints:
+def curve_points(
+    title: str,
+    caption: str,
+    runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]],
+    stages: Mapping[str, str] = MappingProxyType({}),
+) -> CurvePoints:
     """The lines of a figure of training curves.
 
     Args:
@@ -80,18 +87,25 @@ def curve_points(title: str, caption: str, runs: Sequence[tuple[str, Iterable[Ma
       runs: label and points of each run, as :attr:`harness.records.RunRecord.curve` holds them: "split" ("train" or
         "validation"), "step", and where they were measured "loss" (nats) and "top1" (a fraction). The first
         :data:`MOST` of those that have a point are shown.
+      stages: label of each run that is the last of a chain -> what that stage is called.
     """
+    runs = [(_of_stage(label, stages), points) for label, points in runs]
     found = [(label, curves) for label, points in runs if (curves := _curves(label, list(points)))]
     shown, others = found[:MOST], [label for label, _ in found[MOST:]]
     without = [label for label, _ in runs if label not in dict(found)]
     said = [f"Not shown, to keep the lines apart: {', '.join(others)}."] if others else []
     said += [f"No curve yet: {', '.join(without)}."] if without else []
+    said += [_LAST] if stages else []
     return CurvePoints(
         title=title,
         caption=" ".join([caption, _READ, *said]),
         labels=tuple(label for label, _ in shown),
         curves=tuple(curve for _, curves in shown for curve in curves),
     )
+
+
+def _of_stage(label: str, stages: Mapping[str, str]) -> str:
+    return f"{label}: {stages[label]}" if label in stages else label
 
 
 def _curves(label: str, points: Sequence[Mapping[str, Any]]) -> list[Curve]:
@@ -110,9 +124,14 @@ def _curve(label: str, split: str, metric: str, points: Sequence[Mapping[str, An
     return Curve(label, split, metric, steps, tuple(known[step] for step in steps))
 
 
-def curves(title: str, caption: str, runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> Figure:
+def curves(
+    title: str,
+    caption: str,
+    runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]],
+    stages: Mapping[str, str] = MappingProxyType({}),
+) -> Figure:
     """The figure of training curves, of the lines of :func:`curve_points`: loss on the left, top-1 on the right."""
-    points = curve_points(title, caption, runs)
+    points = curve_points(title, caption, runs, stages)
     with style():
         figure = framed(points.title, points.caption)
         key = _key(points.labels)

@@ -11,11 +11,12 @@ from pathlib import Path
 from rich.console import Console
 
 from harness import console as console_
-from harness import estimates, forecasting, sharing
+from harness import counting, estimates, forecasting, lineage, sharing
 from harness.claims import Attempt
 from harness.console import duration, label
-from harness.experiment import SettingsError
+from harness.experiment import Run, SettingsError
 from harness.planning import Plan, Planned
+from harness.records import RunRecord
 from harness.store import Store
 from harness.tpu import costing
 from harness.tpu.costing import RunCost
@@ -26,9 +27,7 @@ def describe_results(store: Store, run_id: str, console: Console) -> None:
     """Prints a finished run's numbers under each of its protocols, and where they are."""
     say = functools.partial(console_.say, console)
     record = store.read(run_id)
-    changes = [f"{key}={value}" for key, value in {**record.toggles, **record.scale, "seed": record.seed}.items()]
-    by = f", trained by the {record.provenance['trained_by']}" if "trained_by" in record.provenance else ""
-    say(f"Run {record.id}: {' '.join(changes)}, profile {record.profile}{by}")
+    say(f"Run {record.id}: {_what(record, store)}")
     for evaluation in record.evaluations.values():
         top1 = estimates.accuracy(round(evaluation.top1 * evaluation.videos), evaluation.videos)
         say(
@@ -38,6 +37,19 @@ def describe_results(store: Store, run_id: str, console: Console) -> None:
     say(f"  {store.folder(run_id)}")
 
 
+def _what(record: RunRecord, store: Store) -> str:
+    """What a recorded run is: its toggles and axes, its stage, what it started from, and who trained it."""
+    changes = [f"{key}={value}" for key, value in {**record.toggles, **record.scale, "seed": record.seed}.items()]
+    stage = lineage.stage(record)
+    start = f"starts from {lineage.start(record.parent, store)}" if stage or record.parent else ""
+    by = f"trained by the {record.provenance['trained_by']}" if "trained_by" in record.provenance else ""
+    return ", ".join(part for part in (" ".join(changes), stage, start, f"profile {record.profile}", by) if part)
+
+
+# What a batch is counted in, by the clips that it has of a video.
+_UNITS = {1: "clips", 2: "pairs of clips"}
+
+
 def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
     """Prints what a plan would run and what it costs."""
     say = functools.partial(console_.say, console)
@@ -45,32 +57,49 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
     for study in plan.studies:
         rows = f": {len(study.rows)} rows" if len(study.rows) > 1 else ""
         say(f"{f'{study.name}: ' if several else ''}{study.title}{rows}, profile {workspace.profile.name}.")
-    for data in {workspace.data_of(one.run).facts.name: workspace.data_of(one.run) for one in plan.runs}.values():
-        facts = data.facts
+    # By all that is known of them: two sets may have one name.
+    sets = {one.run.data: workspace.data_of(one.run) for one in plan.runs}
+    for facts, data in sets.items():
         say(
             f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos of "
-            f"{facts.classes} classes{'' if data.ready else ' (not there yet)'}."
+            f"{facts.classes} classes{'' if data.ready else f' ({data.missing})'}."
         )
     if str(workspace.cut):
         say(f"Cut: {workspace.cut}. This is not the profile's own training, and the table will say so.")
     known, busy = _compiled_for(workspace, plan), _running(workspace)
+    missing, idle = {one.run.id for one in plan.missing}, _not_needed(plan)
     for one in plan.runs:
         settings = one.run.settings
+        state = "not needed" if one.run.id in idle else _state(one, busy)
         say(
-            f"  {_state(one, busy):24}{one.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
-            f"{settings['task.train_data.global_batch_size']} clips  {one.params / 1e6:6.2f} M params  "
-            f"{one.multiply_adds / 1e9:8.3f} G multiply-adds a view  {label(one)}{_on_slices(one, known)}"
+            f"  {state:24}{one.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
+            f"{settings['task.train_data.global_batch_size']} {_UNITS[counting.views(settings)]}  "
+            f"{one.params / 1e6:6.2f} M params  {one.multiply_adds / 1e9:8.3f} G multiply-adds a view  "
+            f"{label(one)}{_on_slices(one, known)}{_started_elsewhere(one.run, plan, workspace)}"
         )
         if one.fault or one.state.name == "failed":
             say(f"    {one.fault or one.state.error}")
-    done = len(plan.runs) - len(plan.missing) - len(plan.faulty)
+    done = len(plan.runs) - len(missing) - len(plan.faulty) - len(idle)
+    unneeded = f", not needed {len(idle)}" if idle else ""
     say(
-        f"Wanted {plan.count} runs, saved {plan.shared} that rows share, done {done}, to do {len(plan.missing)}; "
-        f"evaluation {' and '.join(sorted({str(one.run.protocol) for one in plan.runs}))}."
+        f"Wanted {plan.count} runs, saved {plan.shared} that rows share, done {done}{unneeded}, to do {len(missing)}; "
+        f"evaluation {' and '.join(sorted({str(one.run.protocol) for one in plan.runs if one.run.evaluated}))}."
     )
     say(f"Cost of what is to do: {cost(workspace, plan)}")
     for topology, costs in known.items():
         say(f"On TPU {topology}, by its preflight: {_whole(plan, costs)}.")
+
+
+def _not_needed(plan: Plan) -> set[str]:
+    """Ids of runs that others would have started from, which are done without."""
+    missing = {one.run.id for one in plan.missing}
+    return {one.run.id for one in plan.runs if not (one.done or one.fault) and one.run.id not in missing}
+
+
+def _started_elsewhere(run: Run, plan: Plan, workspace: Workspace) -> str:
+    """What a run starts from that is no part of the plan, for the end of its line."""
+    listed = run.parent is None or any(one.run.identity == run.parent for one in plan.runs)
+    return "" if listed else f", starts from {lineage.start(run.parent, workspace.store)}"
 
 
 def _compiled_for(workspace: Workspace, plan: Plan) -> Mapping[str, Mapping[str, RunCost]]:

@@ -58,12 +58,12 @@ def main(
     clips, crops = options.views_of(views)
     store = Store(results, runs)
     record = store.find(run)
-    first = next(iter(record.evaluations.values()))
+    first = record.first_evaluation
     wanted = Protocol(clips, crops, first.size)
     console = Console()
     if wanted.name not in record.evaluations:
         profile = workspace.profile(record.profile)
-        found = workspace.data_set(data, profile, results)
+        found = workspace.data_set(data or workspace.generated_name(record.data), profile, results)
         if found.facts.fingerprint != record.data["fingerprint"]:
             raise SettingsError(
                 f"run {record.id} was trained on {record.data['name']} ({record.data['fingerprint'][:8]}), "

@@ -23,7 +23,7 @@ class Excerpt:
       profile: name of the profile.
       seed: the seed.
       replicas: over how many the batch was split.
-      data, cut, cost, provenance: as of the record.
+      data, cut, parent, cost, provenance: as of the record.
       evaluations: protocol name -> evaluation.
     """
 
@@ -35,6 +35,7 @@ class Excerpt:
     replicas: int
     data: Mapping[str, Any]
     cut: Mapping[str, Any]
+    parent: str | None
     cost: Mapping[str, Any]
     provenance: Mapping[str, Any]
     evaluations: Mapping[str, Evaluation]
@@ -73,7 +74,7 @@ class Excerpting:
         return self._kinds[text]
 
 
-_COPIED = ("profile", "seed", "replicas", "data", "cut", "cost", "provenance", "evaluations")
+_COPIED = ("profile", "seed", "replicas", "data", "cut", "parent", "cost", "provenance", "evaluations")
 
 
 def kind(run: Run) -> str:
@@ -96,16 +97,19 @@ def by_kind(found: Iterable[Excerpt]) -> dict[str, dict[int, str]]:
 
 
 def seeded(run: Run, seed: int, identity: str | None = None) -> Run:
-    """A run with another seed, which is all that it changes.
+    """A run with another seed, which is all that it changes; of a chain, every stage has it.
 
     Args:
       run: the run.
       seed: the other seed.
       identity: of the run with it, where a record says it.
     """
+    start = None if run.start is None else seeded(run.start, seed)
     return dataclasses.replace(
         run,
         cell=dataclasses.replace(run.cell, seed=seed),
         settings={**run.settings, SEED: seed, VALIDATION_SEED: seed},
         recorded=identity,
+        start=start,
+        parent=run.parent if start is None else start.identity,
     )

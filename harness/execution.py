@@ -62,6 +62,8 @@ def execute(
 ) -> RunRecord | None:
     """Trains a run, or goes on where an earlier attempt left it, evaluates what that left and writes its record.
 
+    A run that is not to be evaluated, as a stage that others start from, is recorded once it is trained.
+
     Args:
       run: the run.
       manifest: of the data set.
@@ -87,7 +89,8 @@ def execute(
     if not place.devices.chief:
         if runner.trained(run, place) is None:
             runner.train(run, manifest, place, report, stop, hold)
-        runner.evaluate(run, run.protocol, manifest, place, report, stop, hold)
+        if run.evaluated:
+            runner.evaluate(run, run.protocol, manifest, place, report, stop, hold)
         return None
     began = _now()
     provenance = {**_provenance(began), **_slice(place), "attempt": attempt.number}
@@ -99,9 +102,11 @@ def execute(
         if weights is None:
             device = runner.train(run, manifest, place, logged, stop, kept)
             weights = runner.weights(place.checkpoints, run.settings[TRAIN_STEPS])
-        evaluation = evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, kept)
+        evaluation = (
+            evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, kept) if run.evaluated else None
+        )
     # Where a kill came after the last step, the machine that evaluated is the only one known.
-    provenance["device"] = device or evaluation.provenance["device"]
+    provenance["device"] = device or (evaluation.provenance["device"] if evaluation else "not known")
     provenance["weights"] = store.name_of(run.id, weights)
     record = _record(run, store.attempts(run.id).history(weights), evaluation, provenance, began)
     written(record, store, attempt, hold)
@@ -135,7 +140,7 @@ def _leave(run_id: str, store: Store, attempt: Attempt) -> None:
 
 
 def _record(
-    run: Run, history: History, evaluation: Evaluation, provenance: dict[str, Any], began: datetime.datetime
+    run: Run, history: History, evaluation: Evaluation | None, provenance: dict[str, Any], began: datetime.datetime
 ) -> RunRecord:
     ended = _now()
     about = {

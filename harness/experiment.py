@@ -49,6 +49,8 @@ class Profile:
       validation_batch: videos per batch and replica of the validation while training.
       replicas: over how many replicas the batch is split on a TPU, unless the user says otherwise.
       embedded: whether the embedded data set is trained on when no other is given.
+      stages: key of a stage -> what the profile makes of it, a sentence for the captions of rows that had it.
+      longest: field of the bookkeeping -> steps that its interval is no longer than, however large the data set is.
       measured_rate: multiply-adds per second of trainings on two CPU cores, to plan with before anything was measured
         here; None where nobody trains it on those.
     """
@@ -66,6 +68,8 @@ class Profile:
     replicas: int
     embedded: bool
     measured_rate: float | None = None
+    longest: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    stages: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +157,8 @@ class Run:
       scale: key -> value of every scaling axis.
       parent: identity of the run whose checkpoint it starts from.
       recorded: the identity in its record, where it comes from one.
+      start: the run whose checkpoint it starts from, where it is the next stage of a chain; None otherwise.
+      evaluated: whether its result is a number; a run that is not is over once it is trained.
     """
 
     cell: Cell
@@ -167,10 +173,20 @@ class Run:
     cut: Cut = Cut()
     parent: str | None = None
     recorded: str | None = None
+    start: Run | None = None
+    evaluated: bool = True
+
+    @property
+    def chain(self) -> tuple[Run, ...]:
+        """The runs that lead to it, each starting from the one before, and itself."""
+        return (*(self.start.chain if self.start else ()), self)
 
     @property
     def clips_per_group(self) -> int:
-        """Clips over which batch normalization takes its statistics: they are not synchronised between replicas."""
+        """Clips, or pairs of them, of a replica: over these batch normalization takes its statistics.
+
+        Unless it is synchronised between replicas, as for CVRL; what a replica draws depends on their number there too.
+        """
         return int(self.settings[TRAIN_BATCH]) // self.replicas
 
     @property
@@ -233,9 +249,17 @@ def complete(
     data: DataFacts,
     cut: Cut = Cut(),
     replicas: int | None = None,
-    parent: str | None = None,
+    parent: str | Run | None = None,
 ) -> Run:
     """The complete settings of a cell under a profile, on a data set.
+
+    Args:
+      cell: the cell.
+      profile: the profile.
+      data: the data set of its stage.
+      cut: departures from the profile.
+      replicas: over how many replicas the batch is split; None for the profile's own.
+      parent: the run that it starts from, or the identity of one; None where it starts from its seed.
 
     Raises:
       ToggleError: toggles that conflict or name no field of the settings.
@@ -245,9 +269,12 @@ def complete(
     changes = compose((*cell.scale(profile.axes), *cell.applied))
     _refuse_unknown_fields(cell, profile)
     settings = {**profile.settings, **changes, **_data_settings(data, cell.seed)}
-    if cut.batch is not None:
-        settings[TRAIN_BATCH] = cut.batch
-    convert = functools.partial(_convert, units=profile.units, steps=_Steps(data.train_videos, settings[TRAIN_BATCH]))
+    if cell.stage is not None:
+        settings = cell.stage.on(settings)
+        cell = dataclasses.replace(cell, applied=cell.stage.act(cell.applied))
+    units = {**profile.units, "classes": data.classes}
+    settings[TRAIN_BATCH] = cut.batch or _convert(settings[TRAIN_BATCH], units)
+    convert = functools.partial(_convert, units=units, steps=_Steps(data.train_videos, settings[TRAIN_BATCH]))
     settings = {field: convert(value) for field, value in settings.items()}
     if cut.steps is not None:
         settings[TRAIN_STEPS] = settings[DECAY_STEPS] = cut.steps
@@ -264,7 +291,9 @@ def complete(
         replicas=replicas,
         scale=applied_as_data(cell.scale(profile.axes)),
         cut=cut,
-        parent=parent,
+        parent=parent.identity if isinstance(parent, Run) else parent,
+        start=parent if isinstance(parent, Run) else None,
+        evaluated=cell.stage is None or cell.stage.evaluated,
     )
     check(run)
     return run
@@ -303,12 +332,26 @@ class _Steps:
         return max(1, math.ceil(round(epochs * self.examples / self.batch, 6)))
 
 
-def _convert(value: Any, units: Mapping[str, Any], steps: _Steps) -> Any:
+# Units of so many epochs, which become steps: of a training from scratch, and of a stage of a chain, whose epochs a
+# profile may shorten otherwise.
+_EPOCHS = ("epochs", "stage_epochs")
+
+
+def _convert(value: Any, units: Mapping[str, Any], steps: _Steps | None = None) -> Any:
     """The paper's amounts as the profile's: recursively, through nested mappings."""
     if isinstance(value, Mapping):
         return {key: _convert(item, units, steps) for key, item in value.items()}
     if not isinstance(value, In):
         return value
+    amount = _amount(value, units)
+    if value.unit not in _EPOCHS:
+        return amount
+    if steps is None:
+        raise SettingsError(f"{value}: the batch, by which epochs are counted, cannot be given in epochs")
+    return steps.of(amount)
+
+
+def _amount(value: In, units: Mapping[str, Any]) -> Any:
     scale = units.get(value.unit)
     if scale is None:
         raise SettingsError(f"unit {value.unit!r}: expected one of {', '.join(units)}")
@@ -317,9 +360,8 @@ def _convert(value: Any, units: Mapping[str, Any], steps: _Steps) -> Any:
             raise SettingsError(f"{value.amount} {value.unit}: the profile knows {', '.join(map(str, scale))}")
         return scale[value.amount]
     amount = value.amount * scale
-    if value.unit == "epochs":
-        return steps.of(amount)
-    return int(amount) if float(amount).is_integer() else amount
+    # A length in whole pixels or layers stays a whole number; a rate, given as a float, a float.
+    return int(amount) if isinstance(value.amount, int) and float(amount).is_integer() else amount
 
 
 def _bookkeeping(
@@ -327,7 +369,9 @@ def _bookkeeping(
 ) -> dict[str, Any]:
     """The bookkeeping with its intervals in steps, none longer than the run, and what the data set fills in."""
     filled = {
-        field: min(convert(value), train_steps) if isinstance(value, In) else value
+        field: min(convert(value), profile.longest.get(field, train_steps), train_steps)
+        if isinstance(value, In)
+        else value
         for field, value in profile.bookkeeping.items()
     }
     batch = min(profile.validation_batch, -(-videos // replicas))
@@ -366,6 +410,9 @@ def check(run: Run) -> None:
     for field, only in _ONLY.items():
         if settings[field] != only:
             raise SettingsError(f"{field}={settings[field]}: the reader knows {only} only")
+    for field, only in _ONLY_CONTRASTED.items() if settings.get("task.train_data.is_ssl") else ():
+        if settings[field] != only:
+            raise SettingsError(f"{field}={settings[field]}: two clips of a video are read with {only} only")
     size, smallest = settings["task.validation_data.feature_shape[1]"], settings["task.validation_data.min_image_size"]
     if size > smallest:
         raise SettingsError(f"an evaluation crop of {size} from frames of {smallest} pixels would be padded with zeros")
@@ -390,6 +437,14 @@ _ONLY = {
         "is_training": split == "train",
         "drop_remainder": split == "train",
     }.items()
+}
+
+# What is not done to two clips of a video, by the Garden's reader or ours.
+_ONLY_CONTRASTED = {
+    "task.train_data.aug_type": None,
+    "task.train_data.aug_random_rotation": False,
+    "task.train_data.mixup_and_cutmix": None,
+    "task.train_data.random_stride_range": 0,
 }
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness import comparison, counting, estimates, published, verdicts
+from harness import comparison, counting, estimates, lineage, published, verdicts
 from harness.aggregate import Summary
+from harness.experiment import difference
 from harness.records import RunRecord
 from harness.store import Store
 from harness.studies import Row
@@ -169,12 +170,23 @@ def _runs(own: _Read, before: _Read | None, store: Store) -> list[str]:
         lines.append(f"{len(own.records)} of {own.wanted} runs are finished")
     if before is not None and own.records and before.records:
         first, other = (next(iter(one.records.values())) for one in (own, before))
-        lines.append(f"Settings that differ from row {before.number}:")
-        lines += [
-            f"  {field}: {other.settings.get(field)!r} -> {first.settings.get(field)!r}"
-            for field in sorted({*first.settings, *other.settings})
-            if first.settings.get(field) != other.settings.get(field) and not field.endswith("_data.seed")
-        ]
+        lines += [f"Settings that differ from row {before.number}:", *(_differences(other, first, store) or ["  none"])]
+    return lines
+
+
+def _differences(before: RunRecord, after: RunRecord, store: Store) -> list[str]:
+    """What decides the result of one run and not, or otherwise, that of another; seeds aside."""
+    lines = [
+        f"  {field}: {old!r} -> {new!r}"
+        for field, (old, new) in difference(before.settings, after.settings).items()
+        if not field.endswith("_data.seed")
+    ]
+    if before.parent != after.parent:
+        old, new = (lineage.start(one.parent, store) for one in (before, after))
+        lines.append(f"  starts from: {old} -> {new}")
+    if before.data != after.data:
+        old, new = (f"{one.data['name']} ({one.data['fingerprint'][:8]})" for one in (before, after))
+        lines.append(f"  data: {old} -> {new}")
     return lines
 
 
@@ -189,9 +201,25 @@ def _run(record: RunRecord, protocol: str, store: Store) -> list[str]:
         f"  commit {made.get('commit')}{changed}, tf-models-official {made.get('tf_models_official')}, "
         f"TensorFlow {made.get('tensorflow')}, ended {made.get('ended')} on {made.get('device')}",
         f"  data {record.data['name']}, fingerprint {record.data['fingerprint']}",
+        *_started_from(record, store),
         f"  checkpoint {kept / evaluation.checkpoint}{'' if there else ', not there any more'}",
         f"  predictions {store.predictions_file(record, protocol)}, whose SHA-256 holds: "
         f"{evaluation.predictions_sha256}",
+    ]
+
+
+def _started_from(record: RunRecord, store: Store) -> list[str]:
+    """The runs whose weights it started from, the last first, as far as their records are there."""
+    if record.parent is None:
+        return []
+    if not store.has(record.parent[:16]):
+        return [f"  started from run {record.parent[:16]}, whose record is not there any more"]
+    before = store.read(record.parent[:16])
+    data = before.data
+    return [
+        f"  started from run {before.id}: {before.cost['train_steps']} steps on {data['name']}, fingerprint "
+        f"{data['fingerprint']}",
+        *_started_from(before, store),
     ]
 
 

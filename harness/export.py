@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -38,7 +39,10 @@ _OPEN = {"what", "output", "gpus", "results", "runs", "data", "strategy", "tpu",
 @options.folders
 @options.one_line_errors
 def main(what: str, output: Path | None, seed: int, gpus: int | None, **flags: Any) -> None:
-    """Writes Garden YAML that `official/vision/train.py` trains to the same configuration, and prints the command.
+    """Writes Garden YAML that the Garden's own trainer trains to the same configuration, and prints the command.
+
+    The trainer is `official/vision/train.py`; of self-supervised pre-training and of the linear evaluation after it,
+    `official/projects/video_ssl/train.py`.
 
     RUN is the id of a recorded run, or the start of it; ROW is a row of the additive study: row1 to row10.
     """
@@ -61,7 +65,7 @@ def main(what: str, output: Path | None, seed: int, gpus: int | None, **flags: A
     )
     folder = output or workspace.store.root / "export" / run.id
     command = exporting.write(run, target, changes, folder)
-    _say(folder, command, manifest, workspace)
+    _say(folder, command, run, manifest, workspace)
 
 
 def _of_row(number: int, workspace: Workspace, seed: int) -> tuple[Run, dict[str, Any]]:
@@ -75,19 +79,24 @@ def _of_row(number: int, workspace: Workspace, seed: int) -> tuple[Run, dict[str
 def _recorded(what: str, flags: dict[str, Any]) -> tuple[Run, dict[str, Any], Workspace]:
     """A recorded run, its toggles and axes, and a workspace with its data set."""
     from harness import records
+    from harness import workspace as workspaces
     from harness.experiment import Protocol, SettingsError
     from harness.store import Store
 
     record = Store(flags["results"], flags["runs"]).find(what)
-    workspace = options.workspace(**{**flags, "profile_name": record.profile}, purpose="plan")
+    own = {"profile_name": record.profile, "data": flags["data"] or workspaces.generated_name(record.data)}
+    workspace = options.workspace(**{**flags, **own}, purpose="plan")
     named, made = workspace.data.facts, record.data
     if workspace.data.folder and named.fingerprint != made["fingerprint"]:
         raise SettingsError(
             f"run {record.id} was trained on {made['name']} ({made['fingerprint'][:8]}), "
             f"the data named are {named.name} ({named.fingerprint[:8]})"
         )
-    first = next(iter(record.evaluations.values()))
-    run = records.run_of(record, Protocol(first.clips, first.crops, first.size), workspace.profile.evaluation_batch)
+    profile, size = workspace.profile, record.settings["task.validation_data.feature_shape[1]"]
+    # A stage that others start from was not evaluated.
+    first = next(iter(record.evaluations.values()), Protocol(profile.clips, profile.crops, size))
+    run = records.run_of(record, Protocol(first.clips, first.crops, first.size), profile.evaluation_batch)
+    run = dataclasses.replace(run, evaluated=bool(record.evaluations))
     return run, {**record.toggles, **record.scale}, workspace
 
 
@@ -105,8 +114,8 @@ def _manifest(data: DataSet) -> Manifest | None:
     return embedded.ensure(data.spec, data.folder.parent)
 
 
-def _say(folder: Path, command: list[str], manifest: Manifest | None, workspace: Workspace) -> None:
-    from harness import exporting
+def _say(folder: Path, command: list[str], run: Run, manifest: Manifest | None, workspace: Workspace) -> None:
+    from harness import exporting, objectives
     from harness.devices import MULTI_WORKER
 
     click.echo(f"Wrote {', '.join(sorted(str(path) for path in folder.glob('*') if path.is_file()))}.")
@@ -114,6 +123,8 @@ def _say(folder: Path, command: list[str], manifest: Manifest | None, workspace:
         click.echo(f"Put the folder of {workspace.data.facts.name} in place of {exporting.ELSEWHERE} in it.")
     where = "; on every worker, with TF_CONFIG set" if workspace.devices.strategy == MULTI_WORKER else ""
     click.echo(f"To train it with the Model Garden alone{where}:\n  {exporting.typed(command)}")
+    if objectives.of(run.settings) is not None:
+        return  # import_garden takes in the Garden's video classification alone
     taken = ["python", "-m", "harness.import_garden", str(folder / "model"), "--results", str(workspace.store.root)]
     if workspace.store.elsewhere is not None:
         taken += ["--runs", str(workspace.store.elsewhere)]

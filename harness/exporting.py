@@ -13,13 +13,34 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from harness import dotted, files, garden_folder
+from harness import dotted, files, garden_folder, objectives
 from harness.data.manifest import Manifest
 from harness.devices import MULTI_WORKER, Devices
 from harness.experiment import Run, SettingsError
 
-# The Garden's experiment without choices of its own; its `train.py` wants one to start from.
-EXPERIMENT = "video_classification"
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """The Garden's own trainer of a task.
+
+    Attributes:
+      experiment: an experiment of the Garden's of the same task, which its trainer wants to start from; all of it is
+        overridden.
+      module: the trainer.
+      mode: in which it trains.
+    """
+
+    experiment: str
+    module: str
+    mode: str
+
+
+# By what is learned. The Garden's trainer of CVRL validates only at the crop that is trained at.
+TRAINERS: Mapping[str | None, Trainer] = {
+    None: Trainer("video_classification", "official.vision.train", "train_and_eval"),
+    objectives.CVRL: Trainer("video_ssl_pretrain_kinetics400", "official.projects.video_ssl.train", "train"),
+    objectives.LINEAR: Trainer("video_ssl_linear_eval_kinetics400", "official.projects.video_ssl.train", "train"),
+}
 CONFIG = "experiment.yaml"
 TRAINER = "train.py"
 # Stands for the folder of a data set that is not at hand.
@@ -133,14 +154,33 @@ def _header(run: Run, target: Target, changes: Mapping[str, Any]) -> list[str]:
 
 def _departures(run: Run) -> list[str]:
     """What the Garden's own trainer does differently under the same configuration, as a list in lines."""
+    return [*_ALWAYS, *(_evaluated(run) if run.evaluated else []), *_OF_OBJECTIVE.get(objectives.of(run.settings), ())]
+
+
+_ALWAYS = (
+    "- The seed fixes the order of shards and clips and nothing else: initialisation, augmentation, dropout and",
+    "  stochastic depth are drawn anew each time, so two trainings differ.",
+    "- Epochs run into one another: shards are repeated before clips are shuffled, so a clip can come twice before",
+    "  another comes once. A training that is resumed begins the order again.",
+)
+_OF_OBJECTIVE: Mapping[str | None, tuple[str, ...]] = {
+    objectives.CVRL: (
+        "- Crops and distortions are those written into its reader: areas of 0.3 to 1, distortions at full strength.",
+        "- Negatives come from all replicas on a TPU only; elsewhere several replicas fail. Gradients are summed over",
+        "  the replicas, not averaged, which layers that LARS does not adapt feel.",
+    ),
+    objectives.LINEAR: (
+        "- It validates only where crops have the size that is trained at: so it trains, and evaluates apart.",
+    ),
+}
+
+
+def _evaluated(run: Run) -> list[str]:
+    """Of the evaluation."""
     videos = run.bookkeeping["task.validation_data.num_examples"]
     batch = run.bookkeeping["task.validation_data.global_batch_size"]
     clips, crops = (run.settings[f"task.validation_data.num_test_{name}"] for name in ("clips", "crops"))
     return [
-        "- The seed fixes the order of shards and clips and nothing else: initialisation, augmentation, dropout and",
-        "  stochastic depth are drawn anew each time, so two trainings differ.",
-        "- Epochs run into one another: shards are repeated before clips are shuffled, so a clip can come twice before",
-        "  another comes once. A training that is resumed begins the order again.",
         f"- Validation is {clips} x {crops} views in batches of {batch}, the last one smaller, not {run.protocol};",
         "  its loss is the mean over batches, label smoothing and weight decay included.",
         *(
@@ -149,6 +189,10 @@ def _departures(run: Run) -> list[str]:
             else []
         ),
     ]
+
+
+def _trained_by(run: Run) -> Trainer:
+    return TRAINERS[objectives.of(run.settings)]
 
 
 def trainer_of(run: Run) -> str | None:
@@ -167,23 +211,23 @@ from official.vision.modeling.backbones import resnet_3d
 resnet_3d.RESNET_SPECS[{depth}] = [
 {registered}
 ]
-runpy.run_module("official.vision.train", run_name="__main__", alter_sys=True)
+runpy.run_module("{_trained_by(run).module}", run_name="__main__", alter_sys=True)
 '''
 
 
 def write(run: Run, target: Target, changes: Mapping[str, Any], folder: Path) -> list[str]:
     """Writes the YAML and, where it is needed, the trainer into a folder; the command that trains, in words."""
     files.replace(folder / CONFIG, yaml_of(run, target, changes).encode())
-    trainer = trainer_of(run)
+    trainer, own = trainer_of(run), _trained_by(run)
     (folder / TRAINER).unlink(missing_ok=True)
     if trainer:
         files.replace(folder / TRAINER, trainer.encode())
     return [
         "python",
-        *([str(folder / TRAINER)] if trainer else ["-m", "official.vision.train"]),
-        f"--experiment={EXPERIMENT}",
+        *([str(folder / TRAINER)] if trainer else ["-m", own.module]),
+        f"--experiment={own.experiment}",
         f"--config_file={folder / CONFIG}",
-        "--mode=train_and_eval",
+        f"--mode={own.mode}",
         f"--model_dir={folder / 'model'}",
         # The Garden puts this flag in place of what the YAML says, given or not.
         *([f"--tpu={target.devices.tpu}"] if target.devices.tpu else []),

@@ -40,11 +40,11 @@ def measured(place: Workspace, slice_: Slice) -> Measured:
     for short in place.store.excerpts():
         here = short.provenance.get("topology") == slice_.topology and short.replicas == slice_.cores
         # What was cut short is compiling for the most part, and of several attempts others may have been elsewhere.
-        whole = not short.cut.get("steps") and short.provenance.get("attempts", 1) == 1
+        whole = not short.cut.get("steps") and short.provenance.get("attempts", 1) == 1 and short.evaluations
         if short.profile != place.profile.name or not (here and whole):
             continue
         record = place.store.read(short.id)
-        first = next(iter(record.evaluations.values()))
+        first = record.first_evaluation
         protocol = Protocol(first.clips, first.crops, first.size)
         with contextlib.suppress(RecordError):  # of another version of the Garden, whose steps may be others
             run = records.run_of(record, protocol, place.profile.evaluation_batch)

@@ -10,11 +10,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from official.core import config_definitions
+from official.projects.video_ssl.configs import video_ssl
 from official.vision.configs import video_classification
 from official.vision.modeling.backbones import resnet_3d
 
+from harness import objectives
 from harness.dotted import nested
 from harness.experiment import SettingsError
+
+# The Garden's configuration of a task, by the field of ours that says what is learned.
+_TASKS = {
+    None: video_classification.VideoClassificationTask,
+    objectives.CVRL: video_ssl.VideoSSLPretrainTask,
+    objectives.LINEAR: video_ssl.VideoSSLEvalTask,
+}
 
 
 def build(settings: Mapping[str, Any], bookkeeping: Mapping[str, Any]) -> config_definitions.ExperimentConfig:
@@ -28,7 +37,7 @@ def build(settings: Mapping[str, Any], bookkeeping: Mapping[str, Any]) -> config
         {field: value for field, value in {**settings, **bookkeeping}.items() if not field.startswith("network.")}
     )
     config = config_definitions.ExperimentConfig(
-        task=video_classification.VideoClassificationTask(),
+        task=_TASKS[objectives.of(settings)](),
         trainer=config_definitions.TrainerConfig(),
         runtime=config_definitions.RuntimeConfig(),
     )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness import aggregate, catalog, forecasting, published, slices, store
 from harness.aggregate import Evidence, Summary
-from harness.data.embedded import EmbeddedSpec
 from harness.designs import Design, Question
-from harness.experiment import SettingsError
+from harness.experiment import Profile, Run, SettingsError
 from harness.planning import Plan
 from harness.slices import Slice
+from harness.stages import PRE_TRAINING
+from harness.store import Store
 from harness.studies import Study
 from harness.tpu import costing
 from harness.tpu.costing import RunCost
@@ -42,13 +43,42 @@ def evidence(workspace: Workspace, plan: Plan, margin: float = math.nan) -> Evid
         records=store.frame(found),
         outcomes=outcomes,
         profile=workspace.profile.name,
-        caption=workspace.profile.caption,
+        caption=" ".join([workspace.profile.caption, *_of_stages(workspace.profile, usable)]),
         protocols=plan.protocols,
-        classes={data.facts.fingerprint: data.classes for data in (workspace.data, *workspace.further)},
+        classes={run.data.fingerprint: workspace.data_of(run).classes for run in _one_of_each_set(usable)},
         margin=margin,
         unusable=frozenset(one.run.id for one in plan.faulty if one.done),
+        origins={run.id: _origin(run, workspace.store) for run in usable if run.start is not None},
+        pre_trained={run.id: link.data for run in usable for link in run.chain if _pre_trains(link)},
         costs=costs(workspace, plan),
     )
+
+
+def _origin(run: Run, records: Store) -> str:
+    """How a run of a chain came about: "pre-training on 512 videos of embedded-other (8b1f52e3), then ..."."""
+    said = []
+    for before, link in zip((None, *run.chain), run.chain, strict=False):
+        label = link.cell.stage.label if link.cell.stage else "training"
+        same = before is not None and before.data == link.data
+        on = "" if same else f" on {link.data.train_videos:,} videos of {link.data.name} ({link.data.fingerprint[:8]})"
+        said.append(f"{label}{on}{'' if records.has(link.id) else ' (which has no record any more)'}")
+    return ", then ".join(said)
+
+
+def _of_stages(profile: Profile, runs: Iterable[Run]) -> list[str]:
+    """What a profile makes of the stages that runs had, a sentence each."""
+    had = dict.fromkeys(link.cell.stage.key for run in runs for link in run.chain if link.cell.stage)
+    return [profile.stages[key] for key in had if key in profile.stages]
+
+
+def _pre_trains(run: Run) -> bool:
+    """Whether it is trained on the set to pre-train on."""
+    return run.cell.stage is not None and run.cell.stage.dataset == PRE_TRAINING
+
+
+def _one_of_each_set(runs: Sequence[Run]) -> Iterable[Run]:
+    """A run on each data set."""
+    return {run.data: run for run in runs}.values()
 
 
 def costs(workspace: Workspace, plan: Plan) -> dict[str, dict[str, RunCost]]:
@@ -117,7 +147,7 @@ def stem(workspace: Workspace, study: Study, seeds: int, asked: Sequence[str] = 
     parts += asked
     facts, profile = workspace.assigned([study])[study.name].facts, workspace.profile
     # Of prepared data sets there may be several of one name; nothing is named after one that is only planned with.
-    usual = facts.name == EmbeddedSpec().name if profile.embedded else not facts.fingerprint
+    usual = facts.name == study.stand_in if profile.embedded else not facts.fingerprint
     if not usual:
         parts.append(f"on-{re.sub(r'[^A-Za-z0-9.-]+', '-', facts.name)}-{facts.fingerprint[:8]}")
     if workspace.replicas not in (1, profile.replicas):

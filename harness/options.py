@@ -7,7 +7,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -22,10 +22,9 @@ from harness.sharing import GRACE, RETRIES, Sharing
 
 if TYPE_CHECKING:
     from harness.designs import Design, Question
-    from harness.experiment import Profile
     from harness.studies import Study
     from harness.toggles import Applied, Toggle
-    from harness.workspace import DataSet, Workspace
+    from harness.workspace import Workspace
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -155,6 +154,20 @@ data_sets = click.option(
          "each takes the one with as many classes as its own.",
 )  # fmt: skip
 
+
+def _once(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> str | None:
+    """Refuses a flag given twice, of which click would take the last."""
+    if len(value) > 1:
+        raise click.BadParameter(f"given {len(value)} times: expected one", param=parameter)
+    return value[0] if value else None
+
+
+pre_training = click.option(
+    "--pretrain-data", "pretrain_data", metavar="DIR", multiple=True, callback=_once,
+    help="Folder of the prepared data set that studies pre-train on which ask for it (table5).  [default: generated "
+         "clips of other motion, where the others are generated too]",
+)  # fmt: skip
+
 _how_to_train = _decorated(
     devices,
     click.option("--replicas", type=click.IntRange(min=1), metavar="N",
@@ -176,7 +189,7 @@ _how_to_train = _decorated(
 )  # fmt: skip
 
 training = _decorated(_profile, _data_set, _how_to_train)
-training_on_several = _decorated(_profile, data_sets, _how_to_train)
+training_on_several = _decorated(_profile, data_sets, pre_training, _how_to_train)
 
 
 wandb = click.option(
@@ -259,6 +272,24 @@ def refuse_others(known: Container[str], reason: str) -> None:
             raise SettingsError(f"{parameter.opts[0]}: {reason}")
 
 
+def refuse_idle_pre_training(studies: Sequence[Study], given: str | None) -> None:
+    """Refuses --pretrain-data where no study pre-trains on a data set of its own.
+
+    Args:
+      studies: the studies.
+      given: what the flag says.
+
+    Raises:
+      SettingsError: naming the studies.
+    """
+    from harness.stages import PRE_TRAINING
+
+    sets = {stage.dataset for study in studies for row in study.rows for stage in row.stages}
+    if given is not None and PRE_TRAINING not in sets:
+        names = " and ".join(study.name for study in studies)
+        raise SettingsError(f"--pretrain-data {given}: {names} would not look at it: no row pre-trains on other data")
+
+
 def views_of(text: str) -> tuple[int, int]:
     """Clips and crops of --views.
 
@@ -336,16 +367,9 @@ def designs_of(
     return designs_.build(names, asked) if names else ()
 
 
-def _data_sets(
-    data: str | tuple[str, ...] | None, profile: Profile, results: Path, planning_only: bool
-) -> tuple[DataSet, ...]:
-    """The data sets that --data names; the paper's own where none is named and nothing will be trained."""
-    from harness import workspace as workspaces
-
-    chosen = data if isinstance(data, tuple) else () if data is None else (data,)
-    if not chosen and planning_only and not profile.embedded:
-        return workspaces.papers()
-    return tuple(workspaces.data_set(one, profile, results) for one in chosen or (None,))
+def _named(data: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The data sets that --data names."""
+    return data if isinstance(data, tuple) else () if data is None else (data,)
 
 
 def workspace(
@@ -371,6 +395,7 @@ def workspace(
     purpose: Literal["train", "plan", "draw"] = "train",
     parent: str | None = None,
     runs: Folder | None = None,
+    pretrain_data: str | None = None,
 ) -> Workspace:
     """The workspace that the shared flags describe.
 
@@ -382,6 +407,7 @@ def workspace(
       SettingsError, ManifestError: flags or data that cannot be used.
       RecordError: there is no such parent.
     """
+    from harness import recovering
     from harness import workspace as workspaces
     from harness.store import Store
 
@@ -392,17 +418,18 @@ def workspace(
         if isinstance(data, tuple):
             raise TypeError("to draw, one data set is chosen at a time")
         given = {"replicas": replicas, "batch": batch, "steps": steps}
-        return workspaces.recorded(store, profile, data, given, validation_videos)
+        return recovering.recorded(store, profile, data, given, validation_videos)
     devices = devices_.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
     if purpose == "train" and devices.strategy == "one_device" and (replicas or 1) > 1:
         raise SettingsError(f"--replicas {replicas}: one_device gives one; choose another --strategy")
-    first, *further = _data_sets(data, profile, results, planning_only=purpose == "plan")
+    first, *further = workspaces.data_sets(_named(data), profile, results, planning_only=purpose == "plan")
     # Where not even the data are at hand, what is asked for is what the paper's own training would be.
     only_planned = purpose == "plan" and not data and not profile.embedded and strategy is None
     return workspaces.Workspace(
         profile=profile,
         data=first,
         further=tuple(further),
+        pre_training=workspaces.to_pre_train_on(pretrain_data, profile, results, planning_only=purpose == "plan"),
         cut=Cut(steps, batch, validation_videos),
         replicas=replicas or (profile.replicas if devices.tpu or only_planned else devices.workers),
         store=store,

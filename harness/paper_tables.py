@@ -53,7 +53,7 @@ def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], su
     return Table(
         name=name,
         title=title(summary, printed.removesuffix(".")),
-        caption=" ".join([provenance(source), *_unknown(published), own_caption(summary, trained), *_costs(summary)]),
+        caption=" ".join([*_said_of(source, published), own_caption(summary, trained), *_costs(summary)]),
         columns=(*_published_columns(published), *own),
         data=data,
     )
@@ -290,7 +290,7 @@ def _own_params(line: Line) -> str:
 def _paper_top1(line: Line) -> str:
     if math.isnan(line["paper_top1"]):
         return NOTHING
-    step = line.get("paper_delta", math.nan)
+    step = line.get("paper_gain", line.get("paper_delta", math.nan))
     return f"{line['paper_top1']:.1f}" + ("" if math.isnan(step) else f" ({tables.signed(step)})")
 
 
@@ -335,6 +335,14 @@ def title(summary: Summary | None, published: str) -> str:
 def provenance(source: Mapping[str, Any]) -> str:
     """The sentence that says where published numbers come from, of what :func:`harness.published.source` gives."""
     return f"As published ({source['table']}): {source['dataset']}; {source['protocol']}."
+
+
+def _said_of(source: Mapping[str, Any], published: pd.DataFrame) -> Iterator[str]:
+    """What stands in the caption of published numbers."""
+    yield provenance(source)
+    yield from _unknown(published)
+    if "said" in source:
+        yield source["said"]
 
 
 def _unknown(published: pd.DataFrame) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 from harness import counting, excerpts, slices
 from harness.attempts import State
@@ -21,9 +21,10 @@ class Planned:
 
     Attributes:
       run: the run.
-      rows: names of the rows that want it: "3", and where there are several studies "reverse 3".
+      rows: names of the rows that want it, or a run that starts from it: "3", and where there are several studies
+        "reverse 3".
       done: whether its record exists.
-      evaluated: whether its record holds the wanted protocol.
+      evaluated: whether its record holds the wanted protocol, or there is none to hold.
       state: where it stands.
       fault: why it cannot be carried out, or its record not be used: one line; empty where it can.
     """
@@ -68,7 +69,7 @@ class Planned:
         videos = protocol.videos or self.run.data.validation_videos
         views = protocol.clips * protocol.crops * videos * self.multiply_adds
         training = 0 if self.done else counting.training(self.run.settings)
-        return training + (0 if self.evaluated else views)
+        return training + (views if self.run.evaluated and not self.evaluated else 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +78,8 @@ class Plan:
 
     Attributes:
       studies: the studies, each with a name of its own.
-      runs: the distinct runs, in the order of the studies and their rows.
-      wanted: name of a study -> row number -> seed -> id of the run.
+      runs: the distinct runs, in the order of the studies and their rows; each after the one that it starts from.
+      wanted: name of a study -> row number -> seed -> id of the run; of a chain, its last.
     """
 
     studies: tuple[Study, ...]
@@ -114,22 +115,30 @@ class Plan:
         chosen = study.only(numbers)
         wanted = {study.name: {row.number: self.wanted[study.name][row.number] for row in chosen.rows}}
         ids = set(_ids(wanted))
+        ids = {link.id for one in self.runs if one.run.id in ids for link in one.run.chain}
         return Plan((chosen,), tuple(one for one in self.runs if one.run.id in ids), wanted)
 
     @property
     def count(self) -> int:
-        """How many runs the rows want, each counted as often as it is wanted."""
-        return len(_ids(self.wanted))
+        """How many runs the rows want, with those that they start from, each counted as often as it is wanted."""
+        return sum(self.times.values())
 
     @property
     def times(self) -> Mapping[str, int]:
-        """Id of a run -> how often rows want it."""
-        return collections.Counter(_ids(self.wanted))
+        """Id of a run -> how often rows want it, or one that starts from it."""
+        chains = {one.run.id: one.run.chain for one in self.runs}
+        return collections.Counter(link.id for run_id in _ids(self.wanted) for link in chains[run_id])
 
     @property
     def missing(self) -> tuple[Planned, ...]:
         """Runs that are still to be trained or evaluated."""
-        return tuple(one for one in self.runs if not (one.fault or (one.done and one.evaluated)))
+        open_ = [one for one in self.runs if not (one.fault or (one.done and one.evaluated))]
+        asked = set(_ids(self.wanted))
+        asked |= {one.run.id for one in open_ if one.run.evaluated}
+        # A stage that is only started from is needed while something is to start from it.
+        done = {one.run.id for one in self.runs if one.done}
+        needed = asked | {run_id for one in open_ if one.run.id in asked for run_id in _awaited(one.run, done)}
+        return tuple(one for one in open_ if one.run.id in needed)
 
     @property
     def faulty(self) -> tuple[Planned, ...]:
@@ -163,6 +172,13 @@ class Plan:
     def tpu_v3_core_hours(self) -> float:
         """Lower bound for what is missing."""
         return tpu_v3_core_hours(sum(one.work for one in self.missing))
+
+
+def _awaited(run: Run, done: Container[str]) -> Iterator[str]:
+    """Ids of the runs that have to be trained before a run can start."""
+    while run.id not in done and (start := run.start) is not None and start.id not in done:
+        yield start.id
+        run = start
 
 
 def _ids(wanted: Mapping[str, Mapping[int, Mapping[int, str]]]) -> list[str]:
@@ -208,11 +224,15 @@ def plan(
         for row in study.rows:
             own = _with_seeds(study, row, seeds if row.seeds is None else row.seeds, complete, recorded)
             wanted[study.name][row.number] = {seed: run.id for seed, run in own.items()}
-            for run in own.values():
-                runs.setdefault(run.id, run)
+            for run in (link for one in own.values() for link in one.chain):
+                if run.id not in runs or run.evaluated:  # one row may start from what another shows
+                    runs[run.id] = run
                 names.setdefault(run.id, []).append(_name(study, row, alone=len(studies) == 1))
-    planned = tuple(_planned(run, tuple(names[run_id]), known(run)) for run_id, run in runs.items())
-    return Plan(tuple(studies), planned, wanted)
+    # Every run after the one that it starts from, so that its fault is known.
+    planned: dict[str, Planned] = {}
+    for run_id, run in runs.items():
+        planned[run_id] = _planned(run, tuple(names[run_id]), known(run), planned)
+    return Plan(tuple(studies), tuple(planned.values()), wanted)
 
 
 def _with_seeds(
@@ -228,7 +248,8 @@ def _with_seeds(
     first = complete(study, row.cell(seeds[0]))
     if len(seeds) == 1:
         return {seeds[0]: first}
-    identities = recorded(excerpts.kind(first))
+    # Runs of a chain differ in more than their seed: in the run that they start from.
+    identities = recorded(excerpts.kind(first)) if first.start is None else {}
     return {seed: excerpts.seeded(first, seed, identities.get(seed)) for seed in seeds}
 
 
@@ -236,9 +257,12 @@ def _name(study: Study, row: Row, alone: bool) -> str:
     return str(row.number) if alone else f"{study.name} {row.number}"
 
 
-def _planned(run: Run, rows: tuple[str, ...], known: Known) -> Planned:
-    evaluated = run.protocol.name in (known.protocols or frozenset())
-    return Planned(run, rows, known.protocols is not None, evaluated, known.state, known.fault)
+def _planned(run: Run, rows: tuple[str, ...], known: Known, before: Mapping[str, Planned]) -> Planned:
+    evaluated = not run.evaluated or run.protocol.name in (known.protocols or frozenset())
+    done, fault = known.protocols is not None, known.fault
+    if run.start is not None and not done and not fault and (lost := before[run.start.id].fault):
+        fault = f"starts from run {run.start.id[:8]}: {lost}"
+    return Planned(run, rows, done, evaluated, known.state, fault)
 
 
 def tpu_v3_core_hours(multiply_adds: float) -> float:

@@ -154,14 +154,18 @@ def refuse_too_large(place: Workspace, to_train: Iterable[Planned], console: Con
     if not runs or not wanted(place):
         return
     slice_ = slice_of(place)
-    pairs = [programs.of_run(one.run, slice_.cores) for one in runs]
-    largest = [max(kind, key=lambda program: program.multiply_adds) for kind in zip(*pairs, strict=True)]
+    executed = [programs.executed(one.run, slice_.cores) for one in runs]
+    largest = [
+        max(of_kind, key=lambda program: program.multiply_adds)
+        for kind in ("train", "evaluation")
+        if (of_kind := [program for some in executed for program in some if program.kind == kind])
+    ]
     failures = compile_missing(largest, slice_, place.store.root, None, console, live)
     for program in largest:
         if program.key in failures:
             raise SettingsError(f"{_named(program)}: {failures[program.key]}; {_NEVERTHELESS}")
-    for one, pair in zip(runs, pairs, strict=True):
-        for program in pair:
+    for one, own in zip(runs, executed, strict=True):
+        for program in own:
             _refuse(one, program, slice_, place.store.root, console)
 
 
@@ -206,4 +210,4 @@ def _advice(program: Program, slice_: Slice, results: Path) -> str:
     best = proving.fitting(Task(program, slice_, results))
     if best is None or program.kind != "train":
         return ""
-    return f"--batch {best.clips * slice_.cores} would ({best.clips} clips a core); "
+    return f"--batch {best.clips * slice_.cores} would ({best.clips} {program.unit}s a core); "

@@ -33,6 +33,7 @@ input; 130, 143 stopped, what was compiled is kept.
 @click.option("--profile", "profile_name", default="paper", show_default=True, metavar="NAME",
               help="paper: the paper's recipe. quick: small networks on generated clips.")  # fmt: skip
 @options.data_sets
+@options.pre_training
 @click.option("--rows", metavar="LIST", help="Of one study, only these rows, such as 1,3,5-8.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
               help="Each row is trained with so many seeds.")  # fmt: skip
@@ -50,6 +51,7 @@ def main(
     batch: int | None,
     profile_name: str,
     data: tuple[str, ...],
+    pretrain_data: str | None,
     rows: str | None,
     seeds: int,
     price: float | None,
@@ -71,10 +73,11 @@ def main(
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the processes that compile, too
     studies = catalog.named(names)
+    options.refuse_idle_pre_training(studies, pretrain_data)
     asked = preflighting.Asked(
         studies=tuple(studies), topology=topology, batch=batch, profile=profile_name, data=data, rows=rows, seeds=seeds,
         price=price, jobs=jobs, cached=cached, results=results,
-        runs=runs,
+        runs=runs, pretrain_data=pretrain_data,
     )  # fmt: skip
     if not preflighting.show(asked, as_json):
         raise SystemExit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from harness import forecasting, input_speed, precompiling, slices, terminal, wo
 from harness.addresses import Folder
 from harness.console import say
 from harness.devices import Devices
-from harness.experiment import Cut, Profile, SettingsError
+from harness.experiment import Cut, SettingsError
 from harness.input_speed import InputSpeed
 from harness.planning import Plan
 from harness.rendering import Table
@@ -27,7 +27,7 @@ from harness.tpu import forecasts, programs, proving, showing
 from harness.tpu.forecasts import Forecast
 from harness.tpu.proving import Task
 from harness.tpu.results import Result
-from harness.workspace import DataSet, Workspace
+from harness.workspace import Workspace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Asked:
       cached: whether nothing is compiled.
       results: the results folder.
       runs: folder or bucket of the runs, None for the results folder's own.
+      pretrain_data: as --pretrain-data names it.
     """
 
     studies: tuple[Study, ...]
@@ -61,6 +62,7 @@ class Asked:
     cached: bool
     results: Path
     runs: Folder | None
+    pretrain_data: str | None = None
 
 
 def show(asked: Asked, as_json: bool) -> bool:
@@ -94,23 +96,18 @@ def show(asked: Asked, as_json: bool) -> bool:
 def _workspace(asked: Asked, slice_: Slice) -> Workspace:
     """Where the runs would be trained: on as many replicas as the slice has cores."""
     profile = workspace.profile(asked.profile)
-    first, *further = _data_sets(asked.data, profile, asked.results)
+    first, *further = workspace.data_sets(asked.data, profile, asked.results, planning_only=True)
     return Workspace(
         profile=profile,
         data=first,
         further=tuple(further),
+        pre_training=workspace.to_pre_train_on(asked.pretrain_data, profile, asked.results, planning_only=True),
         cut=Cut(batch=asked.batch),
         replicas=slice_.cores,
         store=Store(asked.results, asked.runs),
         devices=Devices(),
         repeat_short=True,
     )
-
-
-def _data_sets(chosen: Sequence[str], profile: Profile, results: Path) -> tuple[DataSet, ...]:
-    if not chosen and not profile.embedded:
-        return workspace.papers()
-    return tuple(workspace.data_set(one, profile, results) for one in chosen or (None,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +127,10 @@ class _Drawn:
     ) -> _Drawn:
         results = place.store.root
         found = forecasting.forecast(plan, place, slice_)
-        every = [program for one in found for program in (one.train, one.evaluation)]
-        compiled = [result for one in found for result in (one.train_result, one.evaluation_result)]
         fitting = {
             program.key: proving.fitting(Task(program, slice_, results))
-            for program, result in zip(every, compiled, strict=True)
+            for one in found
+            for program, result in one.programs
             if result is not None and not result.fits and proving.searched(Task(program, slice_, results))
         }
         return cls(plan, slice_, found, fitting, failures, speed)
@@ -173,7 +169,7 @@ def _reasons(drawn: _Drawn) -> list[str]:
     names = showing.letters(drawn.found)
     lines = {key: f"{names[key]}: {why}" for key, why in drawn.failures.items()}
     for one in drawn.found:
-        for program, result in ((one.train, one.train_result), (one.evaluation, one.evaluation_result)):
+        for program, result in one.programs:
             if result is not None and result.reason:
                 lines[program.key] = f"{names[program.key]}: {result.reason}"
     return list(lines.values())

@@ -32,7 +32,7 @@ def source(name: str) -> Mapping[str, Any]:
 
     Returns:
       The texts `title` (the paper), `table` (table and sections), `dataset`, `protocol` and `caption` (the paper's),
-      and `notes`, a list of sentences on what was derived, how, and what is unknown.
+      `notes`, a list of sentences on what was derived, how, and what is unknown, and of some `said`, for the caption.
 
     Raises:
       ValueError: if the name is unknown.
@@ -54,6 +54,7 @@ def load(name: str) -> pd.DataFrame:
       depends on the table:
         top1, top5: accuracy in percent, 0 to 100, higher is better.
         delta: difference of top1 to the row above, in percentage points, as printed.
+        gain: difference of top1 to the same model trained from scratch, in percentage points, as printed.
         gflops: the paper's "FLOPs (B)" of one view, in 1e9, above 0; the paper does not say which operations count.
         clips, crops: views per video in time and in space, 1 or more; a video is seen clips x crops times.
         params_m: parameters in millions, above 0.

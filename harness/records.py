@@ -80,7 +80,7 @@ class RunRecord:
       parent: identity of the run it started from, None where it started from its seed.
       cost: "params", "multiply_adds" (one evaluation view), "train_steps", "train_seconds".
       curve: points of the training curve.
-      evaluations: protocol name -> evaluation.
+      evaluations: protocol name -> evaluation; none of a stage that is only started from.
       provenance: commit, versions, device; number of attempts and the steps at which they resumed; start and duration
         of the last attempt.
     """
@@ -107,6 +107,17 @@ class RunRecord:
         return self.identity[:16]
 
     @property
+    def first_evaluation(self) -> Evaluation:
+        """The evaluation that it was recorded with.
+
+        Raises:
+          RecordError: it has none, as a stage that is only started from.
+        """
+        for evaluation in self.evaluations.values():
+            return evaluation
+        raise RecordError(f"run {self.id}: was never evaluated, other runs start from it")
+
+    @property
     def replicas(self) -> int:
         """Over how many replicas the batch was split."""
         return int(self.settings[TRAIN_BATCH]) // int(self.identity_content["clips_per_group"])
@@ -116,10 +127,10 @@ def of_run(
     run: Run,
     cost: Mapping[str, Any],
     curve: tuple[Mapping[str, Any], ...],
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     provenance: Mapping[str, Any],
 ) -> RunRecord:
-    """The record of a run that was trained and evaluated."""
+    """The record of a run that was trained and evaluated, or only trained."""
     return RunRecord(
         identity=run.identity,
         profile=run.profile,
@@ -135,7 +146,7 @@ def of_run(
         parent=run.parent,
         cost=cost,
         curve=curve,
-        evaluations={evaluation.protocol: evaluation},
+        evaluations={evaluation.protocol: evaluation} if evaluation else {},
         provenance=provenance,
     )
 

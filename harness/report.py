@@ -107,6 +107,7 @@ def _trainings(
     Raises:
       SettingsError: flags that fit no record, or a folder that was named and is not there.
     """
+    from harness import recovering
     from harness import workspace as workspaces
     from harness.experiment import SettingsError
 
@@ -116,7 +117,7 @@ def _trainings(
     if profile is not None:
         workspaces.profile(profile)
     cut = {name: value for name, value in given.items() if name != "validation_videos"}
-    found = workspaces.trainings(store, profile, data, cut)
+    found = recovering.trainings(store, profile, data, cut)
     videos = given["validation_videos"]
     found = {flags: one for flags, one in found.items() if videos in (None, one.cut.validation_videos)}
     asked = {"profile": profile, "data": data, **given}

@@ -50,12 +50,12 @@ def measure(folder: Path, runs: int) -> dict[str, Any]:
 
 def parts(folder: str) -> dict[str, float]:
     """Seconds of reading, tables and figures of a report on a results folder, without what is loaded for it."""
-    from harness import report_pages, reporting
+    from harness import recovering, report_pages, reporting
     from harness.store import Snapshot
 
     began = time.perf_counter()
     store = Snapshot(Path(folder))
-    trainings = workspace.trainings(store, None, None, {})
+    trainings = recovering.trainings(store, None, None, {})
     drawn = reporting.report(list(catalog.studies().values()), trainings, store, margin=0.5, whole=True)
     read = time.perf_counter()
     tables = figures = 0.0

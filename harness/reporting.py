@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ablations import profiles
-from ablations.datasets import DATASETS
+from ablations.datasets import DATASETS, GENERATED
 from harness import (
     architecture,
     curve_figure,
@@ -22,6 +24,7 @@ from harness import (
     layouts,
     paper_tables,
     published,
+    recovering,
     tables,
 )
 from harness import workspace as workspaces
@@ -33,7 +36,7 @@ from harness.report_pages import Section
 from harness.store import Store
 from harness.studies import Cell, Study
 from harness.toggles import suggest
-from harness.workspace import Workspace
+from harness.workspace import DataSet, Workspace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,10 @@ class Part:
 def papers_own(store: Store) -> Workspace:
     """The paper's training on the paper's data sets, which a study is shown under while nothing of it was run."""
     first, *further = workspaces.papers()
-    return Workspace(profiles.PAPER, first, Cut(), profiles.PAPER.replicas, store, Devices(), further=tuple(further))
+    return Workspace(
+        profiles.PAPER, first, Cut(), profiles.PAPER.replicas, store, Devices(), further=tuple(further),
+        pre_training=workspaces.papers_pre_training(),
+    )  # fmt: skip
 
 
 def architectures() -> Section:
@@ -92,7 +98,7 @@ class Chosen:
       study: the study.
       workspace: the training.
       seeds: of its runs.
-      note: what is to be said of other seeds; empty where there are none.
+      note: what is to be said of runs that are left out; empty where there are none.
       run_ids: of the finished runs.
       flags: what tells the training from others that the study was run under; empty where there are none.
     """
@@ -115,16 +121,52 @@ def chosen(study: Study, trainings: Mapping[str, Workspace], store: Store) -> li
       trainings: flags that tell a training from others -> its workspace.
       store: the records.
     """
-    found = {flags: chosen_of(study, workspace) for flags, workspace in trainings.items() if fits(study, workspace)}
-    found = {flags: one for flags, one in found.items() if one.seeds}
+    every = {flags: chosen_of(study, workspace) for flags, workspace in fitting(study, trainings).items()}
+    found = {flags: one for flags, one in every.items() if one.seeds}
     if len(found) > 1:
         return [dataclasses.replace(one, flags=flags) for flags, one in found.items()]
-    return [*found.values()] or [Chosen(study, papers_own(store), (0,), "")]
+    notes = " ".join(dict.fromkeys(one.note for one in every.values() if one.note))
+    return [*found.values()] or [Chosen(study, papers_own(store), (0,), notes)]
+
+
+def fitting(study: Study, trainings: Mapping[str, Workspace]) -> dict[str, Workspace]:
+    """The trainings that may be a study's; of a study on several data sets of the paper's, those on each as one."""
+    own = {flags: workspace for flags, workspace in trainings.items() if fits(study, workspace)}
+    if any(map(recovering.pre_trains, study.rows)):
+        own = recovering.by_pre_training(study, own)
+    if len(study.datasets) == 1:
+        return own
+    stand_ins = {flags: one for flags, one in own.items() if one.data.facts.name in GENERATED}
+    alike: dict[Any, dict[str, Workspace]] = {}
+    for flags, one in own.items():
+        if flags not in stand_ins:
+            alike.setdefault((one.profile.name, one.replicas, one.cut), {})[flags] = one
+    return stand_ins | {flags: one for group in alike.values() for flags, one in _together(study, group)}
+
+
+def _together(study: Study, group: Mapping[str, Workspace]) -> Iterator[tuple[str, Workspace]]:
+    """Trainings that differ in their data alone as one, for a study on several; a missing set is the paper's."""
+    known = [DATASETS[name] for name in study.datasets]
+    found = [[flags for flags, one in group.items() if one.data.facts.classes == facts.classes] for facts in known]
+    for choice in itertools.product(*(flags or [""] for flags in found)):
+        there = {flags: group[flags] for flags in choice if flags}
+        sets = [
+            there[flags].data if flags else DataSet(facts, None, None, ready=False)
+            for flags, facts in zip(choice, known, strict=True)
+        ]
+        named = {one.pre_training.facts: one.pre_training for one in there.values() if one.pre_training}
+        used = [one for facts, one in named.items() if facts.fingerprint] or [*named.values()]
+        if there and len(used) == 1:
+            first = next(iter(there.values()))
+            merged = dataclasses.replace(first, data=sets[0], further=tuple(sets[1:]), pre_training=used[0])
+            yield " and ".join(there), merged
 
 
 def fits(study: Study, workspace: Workspace) -> bool:
-    """Whether a training's data set may be the study's: it is not another of the paper's."""
-    others = {facts.classes for name, facts in DATASETS.items() if name != study.dataset}
+    """Whether a training's data set may be the study's: it is not another of the paper's, or another stand-in."""
+    if workspace.data.facts.name in GENERATED:
+        return workspace.data.facts.name == study.stand_in
+    others = {facts.classes for name, facts in DATASETS.items() if name not in study.datasets}
     return workspace.data.facts.classes not in others
 
 
@@ -140,20 +182,25 @@ def chosen_of(study: Study, workspace: Workspace) -> Chosen:
     shared = (set.intersection(*begun) if begun else every) or every
     left = sorted(every - shared)
     some = ", ".join(map(str, left[:5])) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
-    note = f"Seeds that not every row has are left out: {some}." if left else ""
+    notes = [f"Seeds that not every row has are left out: {some}."] if left else []
+    note = " ".join([*notes, *_without_start(study, workspace).values()])
     run_ids = tuple(run_id for own in found.values() for run_id in own.values())
     return Chosen(study, workspace, tuple(sorted(shared)), note, run_ids)
 
 
 def _begun(study: Study, workspace: Workspace) -> dict[int, dict[int, str]]:
     """Number of a row -> seed -> id of its runs that have a record, told by all that decides a result."""
-    data, store = workspace.assigned([study])[study.name], workspace.store
+    given, store = workspace.given([study]), workspace.store
     kinds, unreadable = excerpts.by_kind(store.excerpts()), set(store.unreadable())
     seeds = {seed for own in kinds.values() for seed in own} if unreadable else set[int]()
     found = {}
     for row in study.rows:
-        run = workspace.complete(row.cell(0), data)
-        own = {seed: identity[:16] for seed, identity in kinds.get(excerpts.kind(run), {}).items()}
+        run = workspace.complete(row.cell(0), given(study, study.dataset_of(row)))
+        if run.start is None:
+            own = {seed: identity[:16] for seed, identity in kinds.get(excerpts.kind(run), {}).items()}
+        else:  # whose seeds differ in the runs that they start from, too
+            chains = {one.seed: excerpts.seeded(run, one.seed).id for one in store.excerpts() if one.parent}
+            own = {seed: run_id for seed, run_id in chains.items() if store.has(run_id)}
         protocol = run.protocol.name
         own = {seed: run_id for seed, run_id in own.items() if protocol in store.excerpt(run_id).evaluations}
         # A record that cannot be read says nothing of itself, but its folder has the name of its run.
@@ -161,6 +208,20 @@ def _begun(study: Study, workspace: Workspace) -> dict[int, dict[int, str]]:
         own |= {seed: run_id for seed, run_id in ids.items() if run_id in unreadable}
         found[row.number] = {seed: own[seed] for seed in own if row.seeds is None or seed in row.seeds}
     return found
+
+
+def _without_start(study: Study, workspace: Workspace) -> dict[int, str]:
+    """Number of a row -> a sentence on runs that may be its own, were it known what they started from."""
+    given, said = workspace.given([study]), {}
+    for row in filter(recovering.pre_trains, study.rows):
+        run = workspace.complete(row.cell(0), given(study, study.dataset_of(row)))
+        lost = recovering.without_start(run, workspace.store)
+        if lost:
+            said[row.number] = (
+                f"Row {row.number}: run {', '.join(one.id[:8] for one in lost)} started from a run that has no record "
+                "any more; what that was trained on cannot be known, and it is left out."
+            )
+    return said
 
 
 def draw(one: Chosen, margin: float) -> Section:
@@ -209,17 +270,20 @@ def _title(numbers: Summary, flags: str) -> str:
 
 def _curves(numbers: Summary, plan: Plan, workspace: Workspace) -> Figure | None:
     """The training curves of a study's first seed; None where nothing is finished."""
-    found, usable = [], {one.run.id for one in plan.runs if one.done and not one.fault}
+    found, stages, usable = [], {}, {one.run.id for one in plan.runs if one.done and not one.fault}
     for row in numbers.study.rows:
         run_id = next(iter(plan.wanted[numbers.study.name][row.number].values()), "")
         if run_id in usable:
-            found.append((f"{row.number}: {tables.change(row, numbers.study)}", workspace.store.read(run_id).curve))
+            label = f"{row.number}: {tables.change(row, numbers.study)}"
+            found.append((label, workspace.store.read(run_id).curve))
+            if len(row.stages) > 1:
+                stages[label] = row.stages[-1].label
     if not found:
         return None
     caption = (
         "Training curves of the first seed. While it trains, a network is validated on one centre view of each video."
     )
-    return curve_figure.curves(f"{numbers.study.title} ({numbers.profile} profile)", caption, found)
+    return curve_figure.curves(f"{numbers.study.title} ({numbers.profile} profile)", caption, found, stages)
 
 
 def not_studied(name: str) -> Section:
@@ -280,12 +344,13 @@ def explained(
     if of.study not in known:
         raise explaining.ExplainError(f"{text}: unknown study {of.study!r}: {suggest(of.study, known)}")
     study = known[of.study]
-    fitting = {flags: workspace for flags, workspace in trainings.items() if fits(study, workspace)}
-    run = {flags: one for flags, workspace in fitting.items() if (one := chosen_of(study, workspace)).seeds}
+    found = fitting(study, trainings)
+    run = {flags: one for flags, workspace in found.items() if (one := chosen_of(study, workspace)).seeds}
     if not run and of.column.startswith("paper_"):
         run = {"": Chosen(study, papers_own(Store(Path())), (0,), "")}
+    lost = {number: said for one in found.values() for number, said in _without_start(study, one).items()}
     if not run:
-        raise explaining.ExplainError(f"{text}: nothing of {study.name} was run")
+        raise explaining.ExplainError("; ".join([f"{text}: nothing of {study.name} was run", *lost.values()]))
     if len(run) > 1:
         raise explaining.ExplainError(f"{text}: was run under several trainings, say which: {'; '.join(run)}")
     (one,) = run.values()
@@ -294,4 +359,5 @@ def explained(
     plan = workspace.plan([study], one.seeds)
     numbers = gathering.summary(study, plan, gathering.evidence(workspace, plan, margin))
     store = Store(workspace.store.root, workspace.store.elsewhere)
-    return explaining.explain(numbers, plan.wanted[study.name], store, of)
+    said = explaining.explain(numbers, plan.wanted[study.name], store, of)
+    return dataclasses.replace(said, lines=(*said.lines, *([lost[of.row]] if of.row in lost else [])))

@@ -21,7 +21,7 @@ from official.common import distribute_utils
 from official.core import base_trainer, config_definitions, train_lib, train_utils
 from official.modeling import optimization
 
-from harness import addresses, attempts, checkpoints, garden, seeding
+from harness import addresses, attempts, checkpoints, garden, seeding, tasks
 from harness.attempts import Interrupted, RunError
 from harness.data import reader
 from harness.data.manifest import Manifest
@@ -211,18 +211,20 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
     start = found[1] if found else 0
     if found:
         _readable(found[0])
+    elif place.parent:
+        _readable(place.parent)
     with seeding.of_run(run):
         _refuse_other_replicas(strategy, run, place)
         config = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
         stopper = _Stopper(stop, hold, place.devices)
         task = _task(config, run, manifest, place, start, stopper.during_validation)
-        curve = _Curve(config.trainer.train_steps, report)
+        curve = _Curve(config.trainer.train_steps, task.measured, report)
         finite = _Finite(config.trainer.loss_upper_bound, start)
         _refuse_another_run(strategy, f"{run.id} from step {start}")
         runner = _Runner(
             strategy,
             task,
-            "train_and_eval",
+            "train_and_eval" if task.validates else "train",
             config,
             place.written,
             save_summary=False,
@@ -238,15 +240,20 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
         with strategy.scope(), _faults_named(task, True, lambda: finite.last):
             # Made here: within the train step, which reads it, replicas on several devices could not make it.
             _ = runner.trainer.optimizer.iterations
-            runner.controller.train_and_evaluate(
-                config.trainer.train_steps, config.trainer.validation_steps, config.trainer.validation_interval
-            )
+            _train(runner.controller, config.trainer, task.validates)
         with strategy.scope(), _faults_named(task, True, lambda: finite.last):
             hold(True)
             _write_weights(runner.trainer, weights(place.written, config.trainer.train_steps))
             if place.devices.workers > 1:
                 _anyone(False)  # the others wait here until the chief has written what all of them evaluate
         return _device(strategy, place)
+
+
+def _train(controller: orbit.Controller, trainer: config_definitions.TrainerConfig, validates: bool) -> None:
+    if validates:
+        controller.train_and_evaluate(trainer.train_steps, trainer.validation_steps, trainer.validation_interval)
+    else:
+        controller.train(trainer.train_steps)
 
 
 def shrink(run: Run, checkpoint: str, place: Place) -> str:
@@ -267,7 +274,8 @@ def shrink(run: Run, checkpoint: str, place: Place) -> str:
     strategy = strategy_for(place.devices)
     with seeding.of_run(run), strategy.scope():
         config = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
-        trainer = _evaluator(config, VideoTask(config.task, None, reader.Source((), (), 1)), evaluate=False)
+        task = tasks.of(run.settings)(config.task, None, reader.Source((), (), 1))
+        trainer = _evaluator(config, task, evaluate=False)
         trainer.checkpoint.restore(_readable(checkpoint)).assert_existing_objects_matched().expect_partial()
         path = weights(place.checkpoints, config.trainer.train_steps)
         _write_weights(trainer, path)
@@ -374,7 +382,8 @@ def _task(
     train, validation = (
         reader.Source.of(place.data, manifest.splits[split], classes, frame) for split in ("train", "validation")
     )
-    return VideoTask(config.task, None if start_step is None else train, validation, start_step or 0, evaluated)
+    source = None if start_step is None else train
+    return tasks.of(run.settings)(config.task, source, validation, start_step or 0, evaluated)
 
 
 def _device(strategy: tf.distribute.Strategy, place: Place) -> str:
@@ -584,20 +593,15 @@ class _Curve:
     Seconds count from here on, so they hold tracing the graph, validating and saving, but not building the network.
     """
 
-    def __init__(self, steps: int, report: Report) -> None:
+    def __init__(self, steps: int, measured: Mapping[str, str], report: Report) -> None:
         self.step: tf.Variable | None = None
-        self._steps, self._report = steps, report
+        self._steps, self._measured, self._report = steps, measured, report
         self._began = time.monotonic()
 
     def trained(self, output: Mapping[str, Any]) -> None:
         """After each inner loop of training."""
-        self._add(
-            "train",
-            loss=output["training_loss"],
-            top1=output["top_1_accuracy"],
-            top5=output["top_5_accuracy"],
-            learning_rate=output["learning_rate"],
-        )
+        measured = {name: output[metric] for name, metric in self._measured.items()}
+        self._add("train", loss=output["training_loss"], **measured, learning_rate=output["learning_rate"])
 
     def validated(self, output: Mapping[str, Any]) -> None:
         """After each validation."""

@@ -6,15 +6,36 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from harness import stages as stages_
+from harness.stages import Stage
 from harness.toggles import Applied, Toggle, ToggleError, compose
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What one run trains: toggles and scaling axes at their values, and a seed."""
+    """What one run trains: toggles and scaling axes at their values, and a seed; of a chain, its last stage.
+
+    Attributes:
+      applied: the toggles and axes.
+      seed: the seed, of every stage.
+      stages: the stages of the chain that ends with it; empty where it is trained from its seed, as the profile says.
+      dataset: name of the data set that the paper asks it on; None for that of its study.
+    """
 
     applied: tuple[Applied, ...]
     seed: int = 0
+    stages: tuple[Stage, ...] = ()
+    dataset: str | None = None
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage that it trains."""
+        return self.stages[-1] if self.stages else None
+
+    @property
+    def before(self) -> Cell | None:
+        """The cell that it starts from; None where it starts from its seed."""
+        return dataclasses.replace(self, stages=self.stages[:-1]) if len(self.stages) > 1 else None
 
     @property
     def toggles(self) -> tuple[Applied, ...]:
@@ -27,7 +48,8 @@ class Cell:
         return tuple(own.get(axis.key, axis.at()) for axis in axes)
 
     def __str__(self) -> str:
-        return " ".join([*(one.short for one in self.applied), f"seed={self.seed}"])
+        stage = [f"({self.stage.label})"] if self.stage else []
+        return " ".join([*(one.short for one in self.applied), *stage, f"seed={self.seed}"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +63,8 @@ class Row:
       published: number of the paper's row that this one answers to, None where there is none.
       follows: number of the row that the step is counted from, None where no step is shown.
       seeds: the seeds it is trained with, None for those of its study.
+      stages: the stages that it is trained in, one from the other; empty for one training from its seed.
+      dataset: name of the data set that the paper asks it on, None for that of its study.
     """
 
     number: int
@@ -49,6 +73,8 @@ class Row:
     published: int | None = None
     follows: int | None = None
     seeds: tuple[int, ...] | None = None
+    stages: tuple[Stage, ...] = ()
+    dataset: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.number, bool) or not isinstance(self.number, int) or self.number < 1:
@@ -60,10 +86,30 @@ class Row:
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             raise ToggleError(f"row {self.number}: seeds {self.seeds}: expected each once, and one at least")
         compose(self.applied)
+        object.__setattr__(self, "stages", self._checked_stages())
+        stages_.refuse_idle(self.applied, self.stages)
+
+    def _checked_stages(self) -> tuple[Stage, ...]:
+        """The stages, which end with one that gives the row its number."""
+        if isinstance(self.stages, Stage):
+            raise ToggleError(
+                f"row {self.number}: stages is {self.stages.key} alone: expected a sequence of them, such as "
+                "(PRETRAIN, FINETUNE)"
+            )
+        found = tuple(self.stages)
+        for stage in found:
+            if not isinstance(stage, Stage):
+                raise ToggleError(f"row {self.number}: {stage!r} is no stage: expected such as FINETUNE")
+        if found and not found[-1].evaluated:
+            raise ToggleError(
+                f"row {self.number}: ends with {found[-1].label} ({stages_.named(found)}), which is not evaluated: "
+                "expected a last stage that is, such as FINETUNE"
+            )
+        return found
 
     def cell(self, seed: int) -> Cell:
         """The row trained with one seed."""
-        return Cell(self.applied, seed)
+        return Cell(self.applied, seed, self.stages, self.dataset)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +125,8 @@ class Study:
       dataset: name of the data set that the paper asks it on, one of `ablations/datasets.py`.
       layout: how it is drawn, one of :data:`harness.layouts.LAYOUTS`.
       crops_differ: whether its rows may be evaluated at crops of different sizes, as a study of the resolution asks.
+      stand_in: name of the generated set that stands in for its data sets where none is at hand, one of `GENERATED` in
+        `ablations/datasets.py`.
     """
 
     name: str
@@ -89,6 +137,7 @@ class Study:
     dataset: str = "Kinetics-400"
     layout: str = "additive"
     crops_differ: bool = False
+    stand_in: str = "embedded"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", tuple(self.rows))
@@ -102,7 +151,7 @@ class Study:
         """Refuses rows that make no study; a part of a study, as :meth:`only` gives it, need not pass.
 
         Raises:
-          ToggleError: no row, a number twice, a row that follows none of the others or itself.
+          ToggleError: no row, a number twice, a row that follows none of the others or itself, or one on other data.
         """
         numbers = [row.number for row in self.rows]
         if not numbers:
@@ -114,6 +163,21 @@ class Study:
                 raise ToggleError(
                     f"{self.name}: row {row.number} follows row {row.follows}: expected another row of it"
                 )
+        sets = {row.number: self.dataset_of(row) for row in self.rows}
+        for row in self.rows:
+            if row.follows is not None and sets[row.follows] != sets[row.number]:
+                raise ToggleError(
+                    f"{self.name}: row {row.number} follows row {row.follows}: expected a row on {sets[row.number]} too"
+                )
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets that the paper asks it on, each once."""
+        return tuple(dict.fromkeys(map(self.dataset_of, self.rows))) or (self.dataset,)
+
+    def dataset_of(self, row: Row) -> str:
+        """Name of the data set that the paper asks a row on."""
+        return row.dataset or self.dataset
 
     @property
     def base(self) -> tuple[Applied, ...]:

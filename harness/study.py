@@ -17,8 +17,10 @@ Examples:
   python -m harness.study table3                            Table 3, quick profile
   python -m harness.study table3 table4 figure1 figure2 --plan
   python -m harness.study figure2 --seeds 3
+  python -m harness.study table5 --seeds 3                  pre-trained and fine-tuned, against from scratch
   python -m harness.study mine/stems.py                     a study of your own, a file like ablations/table3.py
   python -m harness.study table3 table4 --profile paper --data /data/k400 --data /data/k600 --tpu local
+  python -m harness.study table5 --profile paper --data /data/k400 --data /data/k600 --pretrain-data /data/web
 """
 
 
@@ -49,15 +51,15 @@ def main(
 
     NAME is a study of ablations/, such as table3, or the path of a file of yours. Several are one plan: a run that two
     of them share is trained once. Rows whose record exists are not trained again; an interrupted one goes on from its
-    last checkpoint.
+    last checkpoint. What a row is pre-trained with is a run of its own, and shared likewise.
     """
     from rich.console import Console
 
-    from harness import catalog, describing
+    from harness import catalog, describing, fitting
 
     if list_only:
         for name, study in catalog.studies().items():
-            click.echo(f"{name:10}{study.title} ({len(study.rows)} rows, {study.dataset})")
+            click.echo(f"{name:10}{study.title} ({len(study.rows)} rows, {' and '.join(study.datasets)})")
         return
     if not names:
         raise click.UsageError("name a study, such as table3; --list names them all")
@@ -67,10 +69,12 @@ def main(
 
         for study in studies:
             layouts.check(study)
+    options.refuse_idle_pre_training(studies, flags["pretrain_data"])  # type: ignore[arg-type]
     console = Console()
     workspace = options.workspace(**flags, purpose="plan" if plan_only else "train")  # type: ignore[arg-type]
     plan = workspace.plan(studies, range(seeds))
     plan.refuse_mixed_protocols()
+    fitting.refuse_misfits(plan, workspace.store)
     describing.describe(workspace, plan, console)
     if plan_only:
         return

@@ -68,7 +68,8 @@ def _write(store: Store, run: Run, cost: Cost, generator: np.random.Generator) -
     )
     costs = {"params": cost.params, "multiply_adds": cost.multiply_adds, "train_steps": 1, "train_seconds": 1.0}
     curve = tuple({"split": "train", "step": step, "seconds": 1.0, "loss": 1.0, "top1": 0.5} for step in range(1, 25))
-    record = records.of_run(run, costs, curve, evaluation, {"commit": "synthetic"})
+    found = evaluation if run.evaluated else None
+    record = records.of_run(run, costs, curve, found, {"commit": "synthetic"})
     (store.folder(run.id) / RECORD).write_text(json.dumps(records.to_json(record)))
     return run.id
 

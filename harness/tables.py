@@ -303,9 +303,9 @@ def model(row: Row) -> str:
 
 
 def change(row: Row, study: Study) -> str:
-    """What the row does to the one that it follows: "+ LS", "− LS", "48 frames"; its model where it follows none.
+    """What the row does to the one that it follows: "+ LS", "− LS", "48 frames", "+ pre-training".
 
-    A change from a row that is not part of the study begins with "…".
+    A row that follows none has its model instead; a change from a row that is not part of the study begins with "…".
     """
     last = f"+ {row.applied[-1].label}" if row.applied else ""
     if row.follows is None:
@@ -315,7 +315,10 @@ def change(row: Row, study: Study) -> str:
         return f"… {last}"
     own, before = ({one.toggle.key: one for one in of.applied} for of in (row, followed))
     added = [_added(one, one.toggle.key in before) for key, one in own.items() if one != before.get(key)]
-    return " ".join([*added, *(f"− {one.label}" for key, one in before.items() if key not in own)]) or NOTHING
+    added += [f"+ {stage.label}" for stage in row.stages if stage not in followed.stages]
+    removed = [one.label for key, one in before.items() if key not in own]
+    removed += [stage.label for stage in followed.stages if stage not in row.stages]
+    return " ".join([*added, *(f"− {label}" for label in removed)]) or NOTHING
 
 
 def _added(one: Applied, known: bool) -> str:

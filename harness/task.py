@@ -7,7 +7,8 @@ batches.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import tf_keras
 from official.vision.configs import video_classification as exp_cfg
 from official.vision.tasks import video_classification
 
+from harness import transfer
 from harness.data import draws, faults, reader
 from harness.data.inputs import for_network
 
@@ -52,6 +54,50 @@ class Predictions:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class Replicas:
+    """The replicas that take a train step together.
+
+    Attributes:
+      count: how many there are.
+      number: which of them this is, from 0.
+      summed: a tensor -> its sum over all of them.
+    """
+
+    count: int
+    number: Any
+    summed: Callable[[tf.Tensor], tf.Tensor]
+
+    @classmethod
+    def of_strategy(cls) -> Replicas:
+        """Those of the strategy under which it is called, in a step of a replica."""
+        context = tf.distribute.get_replica_context()
+        number = context.replica_id_in_sync_group
+        return cls(
+            context.num_replicas_in_sync, number, lambda value: context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+        )
+
+    def gathered(self, value: tf.Tensor) -> tf.Tensor:
+        """[n, ...] of each -> [count x n, ...] of all, in the order of their numbers; gradients find their way back."""
+        if self.count == 1:
+            return value
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def everywhere(own: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            return self._placed(own), lambda gradient: self._own(gradient, own)
+
+        return everywhere(value)
+
+    def _placed(self, own: tf.Tensor) -> tf.Tensor:
+        here = tf.one_hot(self.number, self.count, dtype=own.dtype)
+        spread = tf.reshape(here, [self.count, *[1] * own.shape.rank]) * own
+        return tf.reshape(self.summed(spread), [-1, *own.shape[1:]])
+
+    def _own(self, gradient: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+        """What all replicas' losses say of this one's value."""
+        return tf.reshape(self.summed(gradient), [self.count, -1, *own.shape[1:]])[self.number]
+
+
 class VideoTask(video_classification.VideoClassificationTask):
     """The Garden's task on a prepared data set.
 
@@ -61,7 +107,16 @@ class VideoTask(video_classification.VideoClassificationTask):
       validation: shards of the validation split.
       start_step: the optimizer step at which training data begin.
       evaluated: called with the number of videos evaluated so far.
+      replicas: called in a train step of a replica, tells it the others; by default those of the strategy. A compiler
+        for devices that are not there gives theirs.
+
+    Attributes:
+      measured: what the training curve shows -> the metric's name in a train step.
+      validates: whether it can be validated while it trains.
     """
+
+    measured: Mapping[str, str] = types.MappingProxyType({"top1": "top_1_accuracy", "top5": "top_5_accuracy"})
+    validates = True
 
     def __init__(
         self,
@@ -70,10 +125,11 @@ class VideoTask(video_classification.VideoClassificationTask):
         validation: reader.Source,
         start_step: int = 0,
         evaluated: Callable[[int], None] | None = None,
+        replicas: Callable[[], Replicas] = Replicas.of_strategy,
     ) -> None:
         super().__init__(params)
         self._train, self._validation, self._start_step = train, validation, start_step
-        self._evaluated = evaluated
+        self._evaluated, self._replicas = evaluated, replicas
         self.predictions: Predictions | None = None
 
     def build_inputs(
@@ -98,6 +154,15 @@ class VideoTask(video_classification.VideoClassificationTask):
             return faults.explain(error, self.task_config.train_data, self._train, at)
         return faults.explain(error, self.task_config.validation_data, self._validation, at)
 
+    def initialize(self, model: tf_keras.Model) -> None:
+        """Starts from another run's weights, where the configuration names them; see :mod:`harness.transfer`.
+
+        Raises:
+          RunError: they do not fit.
+        """
+        if self.task_config.init_checkpoint:
+            transfer.take(model, self.task_config.init_checkpoint, self.task_config.init_checkpoint_modules)
+
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
         """The Garden's streaming metrics in training; none in evaluation, where predictions are collected instead."""
         return super().build_metrics(training) if training else []
@@ -107,17 +172,20 @@ class VideoTask(video_classification.VideoClassificationTask):
 
         So a resumed run draws what it would have drawn, and replicas draw the same wherever they are.
         """
-        context = tf.distribute.get_replica_context()
-        number = context.replica_id_in_sync_group
-        known = tf.get_static_value(number)  # on a TPU it is known only there
-        replica = tf.cast(number, tf.int64) if known is None else int(known)
-        place = optimizer.iterations * context.num_replicas_in_sync + replica
+        replicas = self._replicas()
+        known = tf.get_static_value(replicas.number)  # on a TPU it is known only there
+        number = tf.cast(replicas.number, tf.int64) if known is None else int(known)
+        place = optimizer.iterations * replicas.count + number
         # Below zero, since the clips' own draws use seeds from zero up.
         seed = tf.stack([tf.constant(-1 - int(self.task_config.train_data.seed), tf.int64), place])
         features, labels = inputs
-        features = for_network(features, self.task_config.train_data)
+        features = self.for_network(features)
         with draws.fixed_by(seed):
             return super().train_step((features, labels), model, optimizer, metrics)
+
+    def for_network(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What a train step was sent -> what the network takes."""
+        return for_network(features, self.task_config.train_data)
 
     def validation_step(self, inputs: Any, model: tf_keras.Model, metrics: Any = None) -> dict[str, tf.Tensor]:
         """Predictions for one batch, gathered from all replicas.

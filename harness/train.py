@@ -51,7 +51,7 @@ def main(
     """
     from rich.console import Console
 
-    from harness import catalog, conducting, describing, experiment, mirroring
+    from harness import catalog, conducting, describing, experiment, fitting, mirroring
     from harness.studies import Cell, Row, Study
 
     known = catalog.toggles(toggle_files)
@@ -69,6 +69,7 @@ def main(
     )
     study = Study("train", "One run", tuple(one.toggle for one in applied), (Row(1, "", applied),))
     plan = workspace.plan([study], [seed])
+    fitting.refuse_misfits(plan, workspace.store)
     describing.describe(workspace, plan, console)
     if plan_only:
         baseline = workspace.complete(Cell((), seed))

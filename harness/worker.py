@@ -398,7 +398,9 @@ def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
             record = execution.execute(run, *how)
     if record is None:
         return {"event": "done"}
-    evaluation = record.evaluations[run.protocol.name]
+    evaluation = record.evaluations.get(run.protocol.name)
+    if evaluation is None:
+        return {"event": "done"}
     return {"event": "done", "top1": evaluation.top1, "top5": evaluation.top5, "videos": evaluation.videos}
 
 

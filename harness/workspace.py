@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.datasets import DATASETS
+from ablations.datasets import DATASETS, GENERATED, OTHER_MOTION, WVT
 from ablations.profiles import PROFILES
 from harness import experiment, planning
 from harness.data import embedded
@@ -20,8 +20,9 @@ from harness.devices import Devices
 from harness.experiment import Cut, DataFacts, Profile, Run, SettingsError
 from harness.garden_folder import GardenFolder
 from harness.planning import Known
-from harness.records import Evaluation, RecordError, RunRecord
+from harness.records import RecordError, RunRecord
 from harness.sharing import Sharing
+from harness.stages import PRE_TRAINING
 from harness.store import Store
 from harness.studies import Cell, Study
 from harness.toggles import suggest
@@ -41,6 +42,7 @@ class DataSet:
       ready: whether the shards are there.
       shortest: split -> frames of its shortest video; empty where it is not known.
       classes: names of the classes, in the order of their numbers; empty where they are not known.
+      missing: what a plan says of it while its shards are not there.
     """
 
     facts: DataFacts
@@ -49,6 +51,7 @@ class DataSet:
     ready: bool
     shortest: Mapping[str, int] = dataclasses.field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    missing: str = "not there yet"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Workspace:
       profile: the profile.
       data: the data set.
       further: more data sets, for studies that the paper asks on others.
+      pre_training: the data set that chains pre-train on; None where none was named.
       cut: departures from the profile.
       replicas: over how many replicas a batch is split.
       store: the records.
@@ -82,49 +86,90 @@ class Workspace:
     repeat_short: bool = False
     garden: GardenFolder | None = None
     further: tuple[DataSet, ...] = ()
+    pre_training: DataSet | None = None
     preflight: bool = True
     sharing: Sharing = _ALONE
 
     def assigned(self, studies: Sequence[Study]) -> dict[str, DataSet]:
-        """Name of a study -> the data set it is trained on: the one with as many classes as the paper's.
-
-        Where the paper asks all of the studies on one data set and one is given, it is that one, whatever it is.
+        """Name of a study -> the data set it is trained on, where a row names no other: see :meth:`given`.
 
         Raises:
           SettingsError: a study whose data set is not among those given, or two of one number of classes.
         """
-        if len({study.dataset for study in studies}) == 1 and not self.further:
-            return {study.name: self.data for study in studies}
-        return {study.name: self._assigned(study) for study in studies}
+        given = self.given(studies)
+        return {study.name: given(study, study.datasets[0]) for study in studies}
 
-    def _assigned(self, study: Study) -> DataSet:
-        if self.data.spec is not None:  # the generated clips stand in for every data set
-            return self.data
-        wanted = DATASETS.get(study.dataset)
-        if wanted is None:
-            raise SettingsError(f"{study.name}: dataset {study.dataset!r}: {suggest(study.dataset, DATASETS)}")
+    def given(self, studies: Sequence[Study]) -> Callable[[Study, str], DataSet]:
+        """What tells the data set for a study and one of the paper's: the one with as many classes as the paper's.
+
+        Where the paper asks all of the studies on one data set and one is given, it is that one, whatever it is.
+        """
+        usual = self.data.facts.name == EMBEDDED
+        alone = len({name for study in studies for name in study.datasets}) == 1 and not self.further
+
+        def of(study: Study, name: str) -> DataSet:
+            if self.data.facts.name in GENERATED:  # generated clips stand in for every data set
+                return self._generated(study.stand_in) if usual and self.data.spec else self.data
+            return self.data if alone else self._with_as_many_classes(study, name)
+
+        return of
+
+    def _with_as_many_classes(self, study: Study, name: str) -> DataSet:
+        wanted = DATASETS[name]
         fits = [one for one in (self.data, *self.further) if one.facts.classes == wanted.classes]
         if len(fits) == 1:
             return fits[0]
         given = ", ".join(f"{one.facts.name} ({one.facts.classes} classes)" for one in (self.data, *self.further))
         raise SettingsError(
-            f"{study.name}: is asked on {study.dataset}, {wanted.classes} classes; {'several' if fits else 'none'} of "
+            f"{study.name}: is asked on {name}, {wanted.classes} classes; {'several' if fits else 'none'} of "
             f"--data has as many: {given}"
+        )
+
+    def _generated(self, name: str) -> DataSet:
+        """The generated set of a name; drawn, or its fingerprint counted, once it is asked for."""
+        return self.data if name == self.data.facts.name else generated(GENERATED[name], self.store.root / "data")
+
+    @property
+    def _pre_training_set(self) -> DataSet:
+        """The data set that chains pre-train on: the one named, or the quick profile's own.
+
+        Raises:
+          SettingsError: none was named, and the profile has none of its own.
+        """
+        if self.pre_training is not None:
+            return self.pre_training
+        if self.data.spec is not None:
+            return self._generated(OTHER_MOTION.name)
+        raise SettingsError(
+            f"{self.data.facts.name}: a chain that pre-trains needs --pretrain-data DIR, the data set to pre-train on"
         )
 
     def data_of(self, run: Run) -> DataSet:
         """The data set that a run of a plan of this workspace is trained on."""
-        return next((one for one in (self.data, *self.further) if one.facts == run.data), self.data)
+        sets = [self.data, *self.further, *([self.pre_training] if self.pre_training else [])]
+        if run.data.name in GENERATED and self.data.spec is not None:
+            sets.append(self._generated(run.data.name))
+        return next((one for one in sets if one.facts == run.data), self.data)
 
-    @property
-    def parents_weights(self) -> str | None:
-        """Path of the weights that training starts from, None where it starts from the seed."""
-        return str(self.store.weights(self.store.read(self.parent[:16]))) if self.parent else None
+    def parents_weights(self, run: Run) -> str | None:
+        """Path of the weights that a run starts from, None where it starts from its seed.
+
+        Raises:
+          RecordError: the run that left them has no record, or a damaged one.
+        """
+        if run.parent is None:
+            return None
+        record = self.store.read(run.parent[:16])
+        if record.identity != run.parent:
+            raise RecordError(f"run {run.id}: starts from {run.parent}, not from {record.identity}")
+        return str(self.store.weights(record))
 
     def complete(self, cell: Cell, data: DataSet | None = None) -> Run:
-        """The run of a cell, on the first data set unless another is named."""
-        facts_ = (data or self.data).facts
-        run = experiment.complete(cell, self.profile, facts_, self.cut, self.replicas, self.parent)
+        """The run of a cell, on the first data set unless another is named; of a chain, that of its last stage."""
+        pre_trains = cell.stage is not None and cell.stage.dataset == PRE_TRAINING
+        facts_ = (self._pre_training_set if pre_trains else data or self.data).facts
+        parent = self.parent if cell.before is None else self.complete(cell.before, data)
+        run = experiment.complete(cell, self.profile, facts_, self.cut, self.replicas, parent)
         return dataclasses.replace(run, bookkeeping={**run.bookkeeping, "trainer.max_to_keep": self.keep})
 
     def plan(self, studies: Sequence[Study], seeds: Sequence[int]) -> planning.Plan:
@@ -133,11 +178,11 @@ class Workspace:
         Raises:
           SettingsError: a study whose data set is not at hand, or settings that do not fit together.
         """
-        sets = self.assigned(studies)
+        given = self.given(studies)
         return planning.plan(
             studies,
             seeds,
-            lambda study, cell: self.complete(cell, sets[study.name]),
+            lambda study, cell: self.complete(cell, given(study, cell.dataset or study.dataset)),
             self._known,
             self.store.recorded,
         )
@@ -148,7 +193,8 @@ class Workspace:
             protocols = self.store.protocols(run.id) if state.name == "done" else None
         except RecordError as error:
             return Known(frozenset(), state, str(error))
-        return Known(protocols, state, "" if protocols or self.repeat_short else self._too_short(run))
+        known = protocols is not None or self.repeat_short
+        return Known(protocols, state, "" if known else self._too_short(run))
 
     def _too_short(self, run: Run) -> str:
         """What keeps a run from training on videos shorter than its clips; empty where there are none."""
@@ -197,11 +243,31 @@ def papers() -> tuple[DataSet, ...]:
     return tuple(DataSet(facts_, None, None, ready=False) for facts_ in DATASETS.values())
 
 
+def papers_pre_training() -> DataSet:
+    """What the paper pre-trains on, to plan with."""
+    return DataSet(WVT, None, None, ready=False, missing="private; how many are held out is a guess")
+
+
+def data_sets(chosen: Sequence[str], profile_: Profile, results: Path, planning_only: bool) -> tuple[DataSet, ...]:
+    """The data sets named on a command line; the paper's own where none is and nothing will be trained."""
+    if not chosen and planning_only and not profile_.embedded:
+        return papers()
+    return tuple(data_set(one, profile_, results) for one in chosen or (None,))
+
+
+def to_pre_train_on(chosen: str | None, profile_: Profile, results: Path, planning_only: bool) -> DataSet | None:
+    """The data set to pre-train on that a command line names; the paper's where nothing will be trained."""
+    if chosen is not None:
+        return data_set(chosen, profile_, results)
+    return papers_pre_training() if planning_only and not profile_.embedded else None
+
+
 def data_set(chosen: str | None, profile_: Profile, results: Path) -> DataSet:
     """The data set named on a command line, or the profile's own.
 
     Args:
-      chosen: "embedded", the folder of a prepared data set, or None for the profile's default.
+      chosen: "embedded" or another of the generated sets, the folder of a prepared one, or None for the profile's
+        default.
       profile_: the profile.
       results: the results folder; the embedded data set is kept in `data/` under it.
 
@@ -209,8 +275,8 @@ def data_set(chosen: str | None, profile_: Profile, results: Path) -> DataSet:
       SettingsError: the profile has no default and none was named.
       ManifestError: the folder holds no prepared data set, or a damaged one.
     """
-    if chosen == EMBEDDED or (chosen is None and profile_.embedded):
-        return _embedded(results / "data")
+    if chosen in GENERATED or (chosen is None and profile_.embedded):
+        return generated(GENERATED[chosen or EMBEDDED], results / "data")
     if chosen is None:
         raise SettingsError(
             f"--profile {profile_.name} needs --data DIR: a folder of Kinetics TFRecord shards with its manifest.json "
@@ -221,21 +287,26 @@ def data_set(chosen: str | None, profile_: Profile, results: Path) -> DataSet:
     return DataSet(facts(manifest), folder, None, ready=True, shortest=_shortest(manifest), classes=manifest.classes)
 
 
-def _embedded(root: Path) -> DataSet:
-    spec = EmbeddedSpec()
+def generated(spec: EmbeddedSpec, root: Path) -> DataSet:
+    """A generated data set, kept in a folder under `root`."""
     folder = embedded.folder(spec, root)
     if (folder / manifests.FILE_NAME).is_file():
         manifest = manifests.load(folder)
         return DataSet(facts(manifest), folder, spec, True, _shortest(manifest), manifest.classes)
-    counts = (len(embedded.CLASSES), spec.train_videos, spec.validation_videos)
+    counts = (len(spec.classes), spec.train_videos, spec.validation_videos)
     planned = DataFacts(spec.name, *counts, embedded.content_fingerprint(spec))
-    return DataSet(planned, folder, spec, False, dict.fromkeys(manifests.SPLITS, spec.frames), embedded.CLASSES)
+    return DataSet(planned, folder, spec, False, dict.fromkeys(manifests.SPLITS, spec.frames), spec.classes)
 
 
-def _known_classes(data: Mapping[str, Any]) -> tuple[str, ...]:
+def known_classes(data: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the classes of a data set that a record tells of; a record does not hold them."""
-    ours = data["name"] == EmbeddedSpec().name and data["classes"] == len(embedded.CLASSES)
-    return embedded.CLASSES if ours else ()
+    spec = GENERATED.get(data["name"])
+    return spec.classes if spec and data["classes"] == len(spec.classes) else ()
+
+
+def generated_name(data: Mapping[str, Any]) -> str | None:
+    """Name of the generated set that a record tells of; None where it is another."""
+    return data["name"] if known_classes(data) else None
 
 
 def _shortest(manifest: Manifest) -> dict[str, int]:
@@ -246,62 +317,3 @@ def facts(manifest: Manifest) -> DataFacts:
     """What settings need to know of a data set with this manifest."""
     train, validation = (manifest.splits[split].examples for split in ("train", "validation"))
     return DataFacts(manifest.name, len(manifest.classes), train, validation, manifest.fingerprint)
-
-
-def recorded(
-    store: Store, profile_: Profile, data: str | None, given: Mapping[str, int | None], validation_videos: int | None
-) -> Workspace:
-    """The one workspace that a profile's records were made in.
-
-    Args:
-      store: the records.
-      profile_: the profile.
-      data: name of the data set or beginning of its fingerprint, None for any.
-      given: "replicas", "batch", "steps" as the user narrows them, None for any.
-      validation_videos: evaluated on so many videos only, None for all.
-
-    Raises:
-      SettingsError: the records fit none, or several.
-    """
-    every = trainings(store, profile_.name, data, given)
-    found = {flags: one for flags, one in every.items() if one.cut.validation_videos == validation_videos}
-    if not found:
-        raise SettingsError(f"{store.runs}: holds no record of profile {profile_.name} to draw")
-    if len(found) > 1:
-        raise SettingsError(f"{store.runs}: holds records of several trainings, say which to draw: {'; '.join(found)}")
-    (one,) = found.values()
-    return one
-
-
-def trainings(
-    store: Store, profile_: str | None, data: str | None, given: Mapping[str, int | None]
-) -> dict[str, Workspace]:
-    """The workspaces that records were made in, by the flags that tell them apart; arguments as of :func:`recorded`.
-
-    `profile_` is the name of a profile, None for any. A training that was evaluated on several numbers of videos is
-    there for each. Runs that were taken in from elsewhere are no rows of a study.
-    """
-    found: dict[str, Workspace] = {}
-    for record in store.excerpts():
-        of_data = data is None or record.data["name"] == data or str(record.data["fingerprint"]).startswith(data)
-        of_profile = record.profile in PROFILES and profile_ in (None, record.profile)
-        made = {"replicas": record.replicas, "batch": record.cut.get("batch"), "steps": record.cut.get("steps")}
-        narrowed = all(value is None or made[name] == value for name, value in given.items())
-        if record.taken_in or not (of_data and of_profile and narrowed):
-            continue
-        flags = {"data": record.data["fingerprint"][:8], **made}
-        if profile_ is None:
-            flags = {"profile": record.profile, **flags}
-        for videos in {_first(evaluation) for evaluation in record.evaluations.values()}:
-            own = {**flags, "validation-videos": videos}
-            key = " ".join(f"--{name} {value}" for name, value in own.items() if value is not None)
-            if key not in found:
-                made_on = DataSet(DataFacts(**record.data), None, None, False, classes=_known_classes(record.data))
-                cut = Cut(made["steps"], made["batch"], videos)
-                found[key] = Workspace(PROFILES[record.profile], made_on, cut, record.replicas, store, Devices())
-    return found
-
-
-def _first(evaluation: Evaluation) -> int | None:
-    """On how many videos an evaluation was cut short, None for all of them."""
-    return evaluation.videos if evaluation.videos < evaluation.videos_in_split else None

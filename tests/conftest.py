@@ -10,7 +10,9 @@ import pytest
 
 from harness.data import embedded
 
+EMBEDDED = embedded.EmbeddedSpec()
 SLOWEST = (
+    "test_chains",
     "test_runner",
     "test_interruptions",
     "test_workers",
@@ -24,6 +26,8 @@ SLOWEST = (
     "test_tpu_costing",
     "test_tpu_compiler",
     "test_explaining",
+    "test_self_supervision",
+    "test_contrastive",
     "test_speed",
     "test_sharing",
     "test_tracking",
@@ -49,21 +53,21 @@ def pytest_sessionfinish():
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
-    """Puts the embedded data set into a results folder, and returns the folder.
+    """Puts the embedded data set, or those named, into a results folder, and returns the folder.
 
-    It is drawn once for all tests that only train on it, in all processes: that takes as long as their trainings.
+    Each is drawn once for all tests that only train on it, in all processes: that takes as long as their trainings.
     """
     own = tmp_path_factory.getbasetemp()
     shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "drawn"
-    spec = embedded.EmbeddedSpec()
 
-    def into(results):
+    def into(results, specs=(EMBEDDED,)):
         shared.mkdir(exist_ok=True)
-        with (shared / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            embedded.ensure(spec, shared)
-        with contextlib.suppress(FileExistsError):
-            shutil.copytree(embedded.folder(spec, shared), embedded.folder(spec, results / "data"))
+        for spec in specs:
+            with (shared / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                embedded.ensure(spec, shared)
+            with contextlib.suppress(FileExistsError):
+                shutil.copytree(embedded.folder(spec, shared), embedded.folder(spec, results / "data"))
         return results
 
     return into

@@ -382,7 +382,7 @@ def with_parents(workspace: Workspace, whole: Plan, heirs: int) -> Plan:
         *others, last = sorted(rows)
         for run_id, parent_id in ((rows[row][seed], rows[last][seed]) for row in others[:heirs] for seed in rows[row]):
             run = dataclasses.replace(of[run_id].run, parent=of[parent_id].run.identity, recorded=None)
-            new[run_id] = planning._planned(run, of[run_id].rows, workspace._known(run))
+            new[run_id] = planning._planned(run, of[run_id].rows, workspace._known(run), {})
     wanted = {
         study: {
             row: {seed: new[run_id].run.id if run_id in new else run_id for seed, run_id in own.items()}
@@ -437,7 +437,7 @@ _TENSORFLOW = "tensorflow"
 # TensorFlow, the Garden, and what of ours does nothing without them.
 _PACKAGES = (_TENSORFLOW, "tf_keras", "orbit", "official")
 _MODULES = ("harness.garden", "harness.seeding", "harness.data.reader", "harness.data.draws", "harness.data.faults",
-            "harness.data.inputs")  # fmt: skip
+            "harness.data.inputs", "harness.tasks")  # fmt: skip
 
 
 def serve(pipe: Connection) -> None:

@@ -2,6 +2,7 @@
 
     python -m tests.prove_resume                  twenty kills over the ten rows, about a quarter of an hour
     python -m tests.prove_resume --kills 3 --rows 1,2 --steps 40
+    python -m tests.prove_resume --study table5   between the stages of its chains and inside them
 
 Run by test_interruptions in its short form.
 """
@@ -101,14 +102,25 @@ def check(seen: list[Seen], runs: Path) -> dict[str, object]:
     return summary
 
 
-def prove(kills: int, longest: float, seed: int, words: list[str], folder: Path) -> dict[str, object]:
+def prove(
+    kills: int, longest: float, seed: int, words: list[str], folder: Path, study: str | None = None
+) -> dict[str, object]:
     """Kills a study so many times, lets it finish and checks it.
+
+    Args:
+      kills: how often.
+      longest: seconds after which it is killed at the latest.
+      seed: of the moments.
+      words: what the command is given.
+      folder: where its results go.
+      study: of `harness.study`; None for the additive study.
 
     Returns:
       What happened, for a reader.
     """
     draw = random.Random(seed)
-    command = [sys.executable, "-m", "harness.additive_study", *words]
+    asked = ["harness.additive_study"] if study is None else ["harness.study", study]
+    command = [sys.executable, "-m", *asked, *words]
     command += ["--results", str(folder / "results"), "--plots", str(folder / "plots")]
     runs, log = folder / "results" / "runs", folder / "log.txt"
     seen = []
@@ -137,9 +149,10 @@ def main() -> None:
         "--longest", type=float, default=45.0, help="seconds after which an attempt is killed at the latest"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--study", help="name or path of a study, for harness.study")
     known, words = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(prove(known.kills, known.longest, known.seed, words, Path(folder)), indent=1))
+        print(json.dumps(prove(known.kills, known.longest, known.seed, words, Path(folder), known.study), indent=1))
 
 
 if __name__ == "__main__":

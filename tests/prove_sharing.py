@@ -715,6 +715,8 @@ def endure(
         soak.join()
     while not any(one["does"] == "attempt" for one in soak.listener.heard):
         soak.tend(0.1)
+        if soak.at_rest:
+            raise RuntimeError(f"no worker began: {soak.exits}")
     while sum(soak.faults.values()) < faults:
         soak.tend(draw.uniform(*pace))
         while not soak.fault():

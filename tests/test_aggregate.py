@@ -9,8 +9,11 @@ from measured import evidence, first, from_outcomes, line, outcomes
 from scipy import stats
 
 from ablations.table2 import STUDY
+from ablations.toggles import LS
 from harness import aggregate, published
 from harness.comparison import MixedError
+from harness.experiment import DataFacts
+from harness.studies import Row, Study
 
 
 def summarise(lines, wanted, rows=(1, 2, 3), profile="quick", **more):
@@ -155,6 +158,36 @@ def test_only_the_papers_training_on_its_whole_data_answers_to_the_paper(
     assert found.reference == ("paper" if comparable else "paper, Kinetics-400")
 
 
+@pytest.mark.parametrize(
+    ("classes", "videos", "like"),
+    [
+        (700, 70_000_000, True),
+        (700, 40_000_000, True),
+        (700, 900, False),
+        (700, 100_000_000, False),
+        (5, 70_000_000, False),
+    ],
+)
+def test_pre_training_on_another_set_than_the_papers_earns_no_verdict(classes, videos, like):
+    kinetics = {"classes": 400, "videos": 17_706, "videos_in_split": 17_706, "train_videos": 215_570}
+    lines = [line(name, top1, profile="paper", **kinetics) for name, top1 in (("a", 0.744), ("b", 0.749))]
+    wanted, web = {1: ["a"], 2: ["b"]}, DataFacts("tiny-web", classes, videos, 100, "ef" * 32)
+    found = summarise(lines, wanted, (1, 2), "paper", pre_trained={"b": web})
+    assert found.comparable is like
+    assert (found.rows["verdict"] != "").all() == like
+    if like:
+        assert (
+            "Row 2 pre-trained on tiny-web, which is like the paper's WVT, a private set, in its size" in found.caption
+        )
+    else:
+        assert (
+            f"No verdict: row 2 pre-trained on tiny-web, {videos:,} videos of {classes} classes; the paper's WVT, "
+            "a private set, has 70,000,000 of 700." in found.caption
+        )
+    quick = summarise([line("a", 0.5), line("b", 0.6)], wanted, (1, 2), pre_trained={"b": web})
+    assert "WVT" not in quick.caption, "nothing of it answers to the paper anyway"
+
+
 @pytest.mark.parametrize(("videos", "said"), [(17_706, False), (17_300, True)])
 def test_fewer_videos_than_kinetics_was_published_with_are_said(videos, said):
     lines = [line("a", 0.5, classes=400, videos=videos, videos_in_split=videos, profile="paper")]
@@ -181,6 +214,33 @@ def test_nothing_at_all_is_a_summary_too():
 def test_runs_that_do_not_belong_together_are_refused_by_name(changes, message):
     with pytest.raises(MixedError, match=message):
         summarise([line("a", 0.5), line("b", 0.6, **changes)], {1: ["a"], 2: ["b"]}, rows=(1, 2))
+
+
+def test_rows_that_are_asked_on_different_data_share_a_table():
+    rows = (
+        Row(1, "a", ()),
+        Row(2, "b", (LS.at(),), follows=1),
+        Row(3, "c", (), dataset="Kinetics-600"),
+        Row(4, "d", (LS.at(),), follows=3, dataset="Kinetics-600"),
+    )
+    study, wanted = Study("s", "", (LS,), rows), {1: {0: "a"}, 2: {0: "b"}, 3: {0: "c"}, 4: {0: "d"}}
+    six = {"fingerprint": "cd" * 32, "dataset": "six", "classes": 3, "videos": 120, "videos_in_split": 120}
+    lines = [line("a", 0.5), line("b", 0.6), line("c", 0.4, **six), line("d", 0.65, **six)]
+    names = {"ab" * 32: tuple("ABCDEFGH"), "cd" * 32: tuple("xyz")}
+    found = aggregate.summarise(study, wanted, evidence(lines, classes=names, origins={"d": "that, then this"}), None)
+    assert list(found.rows["step"].dropna()) == pytest.approx([10, 25])
+    assert found.reference == "paper, Kinetics-400 and Kinetics-600"
+    assert set(found.flips.loc[found.flips["row"] == 2, "class"]) <= set("ABCDEFGH")
+    others = set(found.flips.loc[found.flips["row"] == 4, "class"])
+    assert others & set("xyz")
+    assert not others & set("ABCDEFGH")
+    assert found.caption.startswith(
+        "Caption. embedded stands in for Kinetics-400 and for Kinetics-600. Row 4: that, then this."
+    )
+    assert "Trained on embedded (abababab), six (cdcdcdcd)" in found.caption
+    mixed = [line("a", 0.5), line("b", 0.6, **six), *lines[2:]]
+    with pytest.raises(MixedError, match=r"more than one data set \(run a: abababab, run b: cdcdcdcd\)"):
+        aggregate.summarise(study, wanted, evidence(mixed), None)
 
 
 def test_runs_of_another_profile_are_refused():

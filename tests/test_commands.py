@@ -110,6 +110,9 @@ def test_help_and_import_leave_tensorflow_and_pandas_alone(name):
         ("evaluate", ["abc"], "run 'abc': no record under"),
         ("evaluate", ["abc", "--views", "10x2"], "--views '10x2': expected CLIPSxCROPS"),
         ("index_data", ["/nowhere", "--classes", "x"], "/nowhere: no such folder"),
+        ("study", ["table5", "--pretrain-data", "/nowhere", "--plan"], "/nowhere/manifest.json: no such file"),
+        ("study", ["table2", "table6", "--pretrain-data", "/d", "--plan"], "/d: table2 and table6 would not look"),
+        ("study", ["table5", "--pretrain-data", "a", "--pretrain-data", "b", "--plan"], "given 2 times: expected one"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(name, words, message, tmp_path):
@@ -121,6 +124,16 @@ def test_mistakes_are_one_line_and_exit_code_2(name, words, message, tmp_path):
     assert last.startswith("Error: ")
     assert message in last
     assert "Traceback" not in result.output
+
+
+def test_a_plan_of_chains_names_what_rows_start_from(tmp_path):
+    result = call("study", "table5", "--plan", "--profile", "paper", "--results", tmp_path / "results")
+    assert result.exit_code == 0, result.output
+    assert "WVT, 70,000,000 training and 70,000 validation videos of 700 classes (private; how" in result.output
+    assert "row 2, 4 (pre-training): ls sd wd sj se dstem depth=200 frames=48" in result.output
+    # By hand: four rows, two of which have another run before them, the same.
+    assert "Wanted 6 runs, saved 1 that rows share, done 0, to do 5; evaluation 10 x 3 views" in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_plan_says_what_would_run_and_writes_nothing(tmp_path):

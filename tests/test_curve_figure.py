@@ -92,6 +92,17 @@ def test_a_run_without_a_point_is_named_and_takes_no_colour():
     assert points.caption.endswith("No curve yet: row 3.")
 
 
+def test_of_a_chain_the_last_stage_is_drawn_and_named():
+    stages = {"row 2: + toggle 2": "linear evaluation"}
+    found = curve_figure.curve_points(TITLE, CAPTION, CASES["one not begun"], stages)
+    assert found.labels == ("row 1: + toggle 1", "row 2: + toggle 2: linear evaluation")
+    assert {curve.label for curve in found.curves} == set(found.labels)
+    assert "Of a chain of stages the last alone is drawn, which the label ends with" in found.caption
+    assert "chain" not in made("three").caption
+    figure = curve_figure.curves(TITLE, CAPTION, CASES["one not begun"], stages)
+    assert figure.axes[0].get_legend().get_texts()[1].get_text() == found.labels[1]
+
+
 def test_each_curve_is_drawn_in_its_panel():
     points = made("three")
     _, loss, top1 = curve_figure.curves(TITLE, CAPTION, CASES["three"]).axes

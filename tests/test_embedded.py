@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -55,6 +56,16 @@ def test_same_seed_same_bytes(written: Path, tmp_path: Path) -> None:
     assert hashes(tmp_path / "again") == hashes(place)
     assert manifest == manifests.load(place)
     assert embedded.content_fingerprint(TINY) == manifest.fingerprint
+
+
+def test_the_fingerprint_is_that_of_all_videos_one_after_the_other() -> None:
+    spec = dataclasses.replace(TINY, train_videos=70)  # three processes' worth
+    digests = [
+        (split, video.media_id, manifests.example_digest(video.media_id, video.label, video.frames))
+        for split in manifests.SPLITS
+        for video in embedded.videos(spec, split)
+    ]
+    assert embedded.content_fingerprint(spec) == manifests.fingerprint(digests)
 
 
 def test_other_sharding_same_fingerprint(written: Path, tmp_path: Path) -> None:
@@ -189,6 +200,15 @@ def test_the_splits_share_no_scan() -> None:
     assert sorted([*train, *validation]) == list(range(1797))
     # No scan is there twice under two numbers, either.
     assert len(np.unique(embedded._scans().reshape(1797, -1), axis=0)) == 1797
+
+
+def test_a_digit_is_carried_around_the_edges() -> None:
+    draw = np.random.default_rng(0)
+    canvas, path = draw.random((7, 9), dtype=np.float32), draw.uniform(-40, 40, (30, 2))
+    start = np.random.default_rng(5).uniform(0, canvas.shape)
+    steps = np.rint(path + start).astype(int)
+    expected = [np.roll(canvas, tuple(step), axis=(0, 1)) for step in steps]
+    assert np.array_equal(embedded._moved(canvas, path, np.random.default_rng(5)), expected)
 
 
 def test_only_scans_of_the_split_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,3 +469,53 @@ def test_a_leak_into_single_frames_would_be_seen(drawn: Drawn, classifier: str) 
     )
     low, _ = interval(right, len(drawn.validation), 1 - 0.05 / (len(CLASSIFIERS) * len(MOMENTS)))
     assert low > 1 / len(CLASSES), f"{right} of {len(drawn.validation)}"
+
+
+# --- The set to pre-train on ------------------------------------------------------------------------------------------
+
+OTHER = EmbeddedSpec(name="other", paths="other", seed=1)
+
+
+def test_there_are_other_classes_and_the_first_set_is_as_it_was(tmp_path: Path) -> None:
+    manifest = embedded.write(dataclasses.replace(TINY, name="others", paths="other"), tmp_path / "others")
+    assert manifest.classes == OTHER.classes == embedded.OTHER_CLASSES
+    assert manifest.splits["train"].histogram == (2,) * 7 + (1,) * 2
+    assert not set(manifest.classes) & set(CLASSES)
+    # The specification before there were others, by hand: its folder is found again.
+    known = {"drawing": 1, "name": "tiny", "train_videos": 16, "validation_videos": 9, "frames": 6, "height": 40,
+             "width": 54, "seed": 0, "digits": 6, "speed": [1.0, 3.0], "period": [10.0, 16.0], "sprite": [10, 16],
+             "contrast": [0.6, 1.0], "noise": 0.01, "jpeg_quality": 95}  # fmt: skip
+    assert TINY.digest == hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("name", embedded.OTHER_CLASSES)
+def test_an_other_path_goes_where_its_name_says(name: str) -> None:
+    """Net way over whole turns, and the reach around it, in units of what the digits' speed makes in that time."""
+    spec = dataclasses.replace(OTHER, frames=101, speed=(2.0, 2.0), period=(20.0, 20.0))
+    path = embedded._path(spec, name, np.random.default_rng(0))
+    down, right = (path[100] - path[0]) / 200
+    # By hand: angles of a half and of one and a half times 45 degrees; drifts of 0.7 and 0.4.
+    ways = {"rising_steeply": (-0.92, 0.38), "rising_gently": (-0.38, 0.92), "sinking_gently": (0.38, 0.92),
+            "sinking_steeply": (0.92, 0.38), "waving": (0, 0.7), "looping": (0, 0.4)}  # fmt: skip
+    assert (down, abs(right)) == pytest.approx(ways.get(name, (0, 0)), abs=1e-9)
+    around = path - path[0] - np.outer(np.arange(101) / 100, path[100] - path[0])
+    reach = np.ptp(around, axis=0) / (2 * 20)
+    reaches = {"waving": (0.5, 0), "looping": (0.5, 0.5), "rocking": (0.5, 0.5), "figure_eight": (0.5, 0.6)}
+    assert tuple(reach) == pytest.approx(reaches.get(name, (0, 0)), abs=0.02)
+    backwards = {embedded._path(spec, name, np.random.default_rng(seed))[3, 1] > 0 for seed in range(20)}
+    assert len(backwards) == (1 if name == "still" else 2), "either side"
+
+
+def test_of_the_other_classes_too_only_motion_tells() -> None:
+    features: dict[str, list[np.ndarray]] = {"frame": [], "motion": []}
+    labels = []
+    for split in manifests.SPLITS:
+        videos = [embedded.draw_pixels(OTHER, split, i) for i in range(OTHER.count(split))]
+        grey = np.stack([pixels.mean(axis=3, dtype=np.float32) / 255 for pixels, _ in videos])
+        features["frame"].append(frame_features(grey[:, 20]))
+        features["motion"].append(motion_features(grey))
+        labels.append(np.array([label for _, label in videos]))
+    right = {kind: correct(forest(), train, labels[0], held, labels[1]) for kind, (train, held) in features.items()}
+    low, high = interval(right["frame"], len(labels[1]), 0.95)
+    assert low <= 1 / 9 <= high, right
+    assert interval(right["motion"], len(labels[1]), 0.95)[0] > 0.5, right

@@ -1,5 +1,6 @@
 """Every number of a table can be followed to its runs and counted anew; a record that was changed is found out."""
 
+import dataclasses
 import math
 import shutil
 from pathlib import Path
@@ -9,8 +10,12 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from ablations import table6
+from ablations.profiles import QUICK
 from ablations.table2 import STUDY
-from harness import explaining, gathering, report, reporting, workspace
+from harness import explaining, gathering, recovering, report, reporting, synthetic, workspace
+from harness.devices import Devices
+from harness.experiment import Cut, DataFacts
 from harness.explaining import Address, ExplainError
 from harness.store import Snapshot, Store
 
@@ -25,7 +30,7 @@ EXAMPLES = {
 
 
 def summary(store):
-    ((_, made),) = workspace.trainings(store, None, None, {}).items()
+    ((_, made),) = recovering.trainings(store, None, None, {}).items()
     plan = made.plan([STUDY], reporting.chosen_of(STUDY, made).seeds)
     return gathering.summary(STUDY, plan, gathering.evidence(made, plan, 0.5)), plan.wanted["table2"]
 
@@ -121,3 +126,23 @@ def test_addresses_are_read():
     assert explaining.address("table2:5:top1") == Address("table2", 5, "top1")
     with pytest.raises(ExplainError):
         explaining.address("table2:5")
+
+
+def test_what_a_run_starts_from_differs_too(tmp_path):
+    facts = DataFacts("embedded-motion", 8, 512, 240, "ab" * 32)
+    made = workspace.DataSet(facts, None, None, ready=True)
+    place = workspace.Workspace(QUICK, made, Cut(), 1, Store(tmp_path), Devices(), repeat_short=True)
+    study = dataclasses.replace(table6.STUDY, rows=table6.STUDY.rows[:2])
+    synthetic.write(place, [study], 3)
+    plan = place.plan([study], [0])
+    before = next(one.run.id for one in plan.runs if not one.run.evaluated)
+    numbers = gathering.summary(study, plan, gathering.evidence(place, plan, 0.5))
+    found = explaining.explain(numbers, plan.wanted["table6"], place.store, Address("table6", 2, "top1"))
+    head = found.lines.index("Settings that differ from row 1:")
+    assert found.lines[head + 1 : head + 2] == (
+        f"  starts from: its seed -> run {before[:8]} (self-supervised pre-training)",
+    )
+    assert found.lines[head + 2].startswith("Counted anew")
+    again = dict(plan.wanted["table6"]) | {2: plan.wanted["table6"][1]}
+    alike = explaining.explain(numbers, again, place.store, Address("table6", 2, "top1"))
+    assert alike.lines[alike.lines.index("Settings that differ from row 1:") + 1] == "  none"

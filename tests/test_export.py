@@ -10,15 +10,17 @@ from click.testing import CliRunner
 from official.core import train_utils
 from official.vision.modeling.backbones import resnet_3d
 
+from ablations import datasets, table6
 from ablations.profiles import PAPER, QUICK
 from ablations.table2 import STUDY
 from ablations.toggles import EMA
-from harness import exporting, garden, garden_folder
+from harness import exporting, garden, garden_folder, synthetic, workspace
 from harness.data import embedded
 from harness.devices import Devices
 from harness.experiment import Cut, DataFacts, SettingsError, complete
 from harness.export import main
 from harness.runner import Place
+from harness.store import Store
 from harness.studies import Cell
 from harness.workspace import facts
 
@@ -35,11 +37,11 @@ def target(devices=Devices(), gpus=None, parent=None):
     return exporting.Target(devices, gpus, DATA, None, parent)
 
 
-def parsed(text, tmp_path, tpu=None):
+def parsed(text, tmp_path, tpu=None, objective=None):
     """What the Garden's `train.py` makes of the YAML."""
     file = tmp_path / "experiment.yaml"
     file.write_text(text)
-    flags = train_utils.ParseConfigOptions(exporting.EXPERIMENT, [str(file)], tpu)
+    flags = train_utils.ParseConfigOptions(exporting.TRAINERS[objective].experiment, [str(file)], tpu)
     return train_utils.parse_configuration(flags, print_return=False)
 
 
@@ -61,6 +63,16 @@ def test_the_gardens_parsing_gives_the_configuration_that_is_trained_here(profil
     ours = garden.build(run.settings, {**run.bookkeeping, **Place(str(DATA), "").bookkeeping()})
     theirs = parsed(exporting.yaml_of(run, target(), {}), tmp_path)
     assert leaves(theirs.as_dict()) == leaves(ours.as_dict())
+
+
+@pytest.mark.parametrize("profile", [QUICK, PAPER], ids=["quick", "paper"])
+def test_the_stages_of_self_supervision_are_parsed_too(profile, tmp_path):
+    cell = table6.STUDY.rows[2].cell(0)
+    first = complete(cell.before, profile, KINETICS)
+    for run in (first, complete(cell, profile, KINETICS, parent=first)):
+        ours = garden.build(run.settings, {**run.bookkeeping, **Place(str(DATA), "").bookkeeping()})
+        theirs = parsed(exporting.yaml_of(run, target(), {}), tmp_path, objective=run.settings["network.objective"])
+        assert leaves(theirs.as_dict()) == leaves(ours.as_dict())
 
 
 def test_every_kind_of_setting_survives(tmp_path):
@@ -168,7 +180,7 @@ def test_a_row_of_the_papers_training_needs_no_data(tmp_path):
 def stood_in(monkeypatch, tmp_path):
     """The embedded data set, drawn small."""
     small = embedded.EmbeddedSpec(train_videos=9, validation_videos=9)
-    monkeypatch.setattr("harness.workspace.EmbeddedSpec", lambda: small)
+    monkeypatch.setitem(datasets.GENERATED, small.name, small)
     return embedded.ensure(small, tmp_path / "data")
 
 
@@ -180,6 +192,32 @@ def test_a_row_is_written_where_results_are(stood_in, tmp_path):
     assert f"{folder / 'train.py'} --experiment=video_classification" in " ".join(result.output.split())
     assert f"python -m harness.import_garden {folder / 'model'} --results {tmp_path}" in result.output
     assert yaml.safe_load((folder / "experiment.yaml").read_text())["task"]["train_data"]["seed"] == 4
+
+
+def test_a_recorded_pre_training_is_exported_for_the_gardens_other_trainer(tmp_path, monkeypatch):
+    small = embedded.EmbeddedSpec("embedded-motion", train_videos=9, validation_videos=9, plain=True)
+    monkeypatch.setitem(datasets.GENERATED, small.name, small)
+    embedded.ensure(small, tmp_path / "data")
+    made = workspace.data_set(small.name, QUICK, tmp_path)
+    place = workspace.Workspace(QUICK, made, Cut(), 1, Store(tmp_path), Devices())
+    study = dataclasses.replace(table6.STUDY, rows=table6.STUDY.rows[1:2])
+    first, _ = synthetic.write(place, [study], 2)
+    assert place.store.read(first).evaluations == {}
+    result = call(first, "--results", tmp_path)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "--experiment=video_ssl_pretrain_kinetics400" in said
+    assert "--mode=train " in said
+    assert "import_garden" not in said, "which evaluates what was trained on classes"
+    folder = tmp_path / "export" / first
+    assert '"official.projects.video_ssl.train"' in (folder / "train.py").read_text()
+    text = (folder / "experiment.yaml").read_text()
+    assert "Negatives come from all replicas on a TPU only" in text
+    assert "Validation is" not in text
+    run = place.plan([study], [0]).runs[0].run
+    place_ = Place(str(embedded.folder(small, tmp_path / "data")), "")
+    ours = garden.build(run.settings, {**run.bookkeeping, **place_.bookkeeping()})
+    assert leaves(parsed(text, tmp_path, objective="cvrl").as_dict()) == leaves(ours.as_dict())
 
 
 @pytest.mark.parametrize(

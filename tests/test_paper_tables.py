@@ -82,7 +82,7 @@ def test_columns_are_those_of_the_papers_tables(name, heads):
         ("table3", "R3D-RS-200 + RA (48 frames)", ["307 × 10×3", "121.6", "81.0", "–"]),
         ("table4", "R3D-RS-200", ["205 × 10×3", "122.0", "83.1"]),
         ("table5", "Swin-L, 384", ["ImageNet-21K", "Kinetics-400", "2107 × 10×5", "84.9"]),
-        ("table5", "R3D-RS-200 (48 frames)", ["WVT", "Kinetics-400", "307 × 10×3", "83.5"]),
+        ("table5", "R3D-RS-200 (48 frames)", ["WVT", "Kinetics-400", "307 × 10×3", "83.5 (+2.5)"]),
         ("table6", "R3D-RS-50", ["66.1"]),
         ("table6", "R3D-RS-152", ["67.1 (+0.0)"]),
         ("table6", "R3D-RS-270", ["67.5 (+0.2)"]),

@@ -1,7 +1,9 @@
 """The report: what was run is drawn, what was not is said, and trainings are never mixed. Nothing here is trained."""
 
 import dataclasses
+import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,10 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ablations import table2, table3
-from harness import excerpts, records, report, reporting, synthetic, workspace
+from ablations import table2, table3, table5, table6
+from harness import excerpts, records, recovering, report, reporting, synthetic, workspace
+from harness.data import embedded
 from harness.devices import Devices
-from harness.experiment import Cut
+from harness.experiment import Cut, DataFacts, SettingsError
 from harness.store import RECORD, Snapshot, Store
 from harness.workspace import Workspace
 
@@ -30,7 +33,7 @@ def made(folder, cut=None):
 
 def chosen(folder, study=SHORT):
     store = Snapshot(folder)
-    found = workspace.trainings(store, None, None, {})
+    found = recovering.trainings(store, None, None, {})
     return reporting.chosen(study, found, store)
 
 
@@ -46,6 +49,147 @@ def three_seeds(tmp_path):
     """Three rows with three seeds each."""
     synthetic.write(made(tmp_path), [SHORT], 9)
     return tmp_path
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Generated data sets whose videos nobody needs: a hash of the name in the place of their content's."""
+    monkeypatch.setattr(embedded, "content_fingerprint", lambda spec: hashlib.sha256(spec.name.encode()).hexdigest())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_chain_is_drawn_with_all_its_seeds_and_what_it_started_from(tmp_path):
+    synthetic.write(made(tmp_path), [table5.STUDY], 15)
+    assert len(Store(tmp_path).ids()) == 15, "four rows and what two of them start from, three times"
+    (one,) = chosen(tmp_path, table5.STUDY)
+    assert (one.seeds, len(one.run_ids)) == ((0, 1, 2), 12)
+    section = reporting.draw(one, 0.5)
+    assert set(section.tables) == {"table5-quick-3-seeds", "table5-quick-3-seeds-steps"}
+    table = section.tables["table5-quick-3-seeds"]
+    other = hashlib.sha256(b"embedded-other").hexdigest()[:8]
+    few = hashlib.sha256(b"embedded-few").hexdigest()[:8]
+    assert (
+        f"Row 2, 4: pre-training on 512 videos of embedded-other ({other}), then fine-tuning on 128 videos of "
+        f"embedded-few ({few})." in table.caption
+    )
+    assert "Trained on embedded-few" in table.caption
+    ours = table.data.set_index("own_row")
+    assert ours.loc[[2, 4], "seeds"].tolist() == [3, 3]
+    assert ours.loc[2, "step"] == pytest.approx(ours.loc[2, "top1"] - ours.loc[1, "top1"])
+    assert [ours.loc[row, "paper_gain"] for row in (2, 4)] == [2.5, 0.5]
+    # Its rows from scratch are on few labels: they are no rows of Table 2, whose recipe they have.
+    assert [found.run_ids for found in chosen(tmp_path, table2.STUDY)] == [()]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_trainings_that_pre_trained_on_different_sets_are_told_apart(tmp_path):
+    synthetic.write(made(tmp_path), [table5.STUDY], 5)
+    third = workspace.DataSet(DataFacts("third", 3, 100, 50, "ef" * 32), None, None, ready=True)
+    there = dataclasses.replace(made(tmp_path), pre_training=third)
+    alone = dataclasses.replace(table5.STUDY, rows=(dataclasses.replace(table5.STUDY.rows[3], follows=None),))
+    synthetic.write(there, [alone], 2)
+    names = [one.flags.partition(" --pretrain-data ")[2] for one in chosen(tmp_path, table5.STUDY)]
+    assert sorted(names) == ["embedded-other", "third"]
+    scratch = dataclasses.replace(table5.STUDY, rows=table5.STUDY.rows[::2])
+    assert [one.flags for one in chosen(tmp_path, scratch)] == [""], "which has nothing of either"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_chain_may_pre_train_on_the_set_that_it_is_asked_on(tmp_path):
+    few = workspace.data_set("embedded-few", workspace.profile("quick"), tmp_path)
+    synthetic.write(dataclasses.replace(made(tmp_path), pre_training=few), [table5.STUDY], 4)
+    (one,) = chosen(tmp_path, table5.STUDY)  # row 3 from scratch is this pre-training, under the quick profile
+    assert len(one.run_ids) == 4
+    table = reporting.draw(one, 0.5).tables["table5-quick"]
+    fingerprint = hashlib.sha256(b"embedded-few").hexdigest()[:8]
+    assert f"pre-training on 128 videos of embedded-few ({fingerprint}), then fine-tuning." in table.caption
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_self_supervision_on_a_set_is_no_pre_training_on_it(tmp_path):
+    few = dataclasses.replace(table6.STUDY, stand_in="embedded-few")
+    synthetic.write(made(tmp_path), [table5.STUDY, few], 18)
+    assert [(one.flags, len(one.run_ids)) for one in chosen(tmp_path, table5.STUDY)] == [("", 4)]
+
+
+@pytest.fixture
+def started_from_nothing(tmp_path, undrawn):
+    """Chains of two seeds, of which what was pre-trained is not there any more."""
+    synthetic.write(made(tmp_path), [table5.STUDY], 10)
+    store = Store(tmp_path)
+    parents = {one.parent[:16] for one in store.excerpts() if one.parent}
+    assert len(parents) == 2
+    for run_id in parents:
+        shutil.rmtree(store.folder(run_id))
+    return tmp_path
+
+
+def test_a_chain_whose_start_was_removed_is_drawn_where_its_data_can_be_told(started_from_nothing):
+    other = workspace.data_set("embedded-other", workspace.profile("quick"), started_from_nothing)
+    synthetic.write(dataclasses.replace(made(started_from_nothing), data=other), [SHORT], 1)
+    (one,) = chosen(started_from_nothing, table5.STUDY)
+    assert (one.seeds, len(one.run_ids), one.note) == ((0, 1), 8, "")
+    caption = reporting.draw(one, 0.5).tables["table5-quick-2-seeds"].caption
+    assert "Row 2, 4: pre-training on 512 videos of embedded-other (" in caption
+    assert " (which has no record any more), then fine-tuning on 128 videos of embedded-few (" in caption
+
+
+def test_a_chain_whose_start_cannot_be_known_is_left_out_and_said(started_from_nothing):
+    (one,) = chosen(started_from_nothing, table5.STUDY)
+    assert (one.seeds, len(one.run_ids)) == ((0, 1), 4), "the rows from scratch"
+    own = [run.id for run in Store(started_from_nothing).excerpts() if run.parent]
+    first = re.match("Row 2: run (.+?) started from a run that has no record any more; what that was", one.note)
+    assert set(first[1].split(", ")) < {run_id[:8] for run_id in own}
+    assert "Row 4: run " in one.note
+    trainings = recovering.trainings(Store(started_from_nothing), None, None, {})
+    explained = reporting.explained("table5:2:top1", [table5.STUDY], trainings, 0.5)
+    assert explained.lines[-1].startswith("Row 2: run ")
+    chains = dataclasses.replace(table5.STUDY, rows=table5.STUDY.rows[1:2])
+    (one,) = chosen(started_from_nothing, chains)
+    assert one.note.startswith("Row 2: run "), "where there is nothing else of the study, too"
+
+
+def test_trainings_are_called_by_the_name_of_their_data_where_it_tells_them_apart(tmp_path):
+    profile, store = workspace.profile("quick"), Store(tmp_path)
+
+    def write(name, fingerprint):
+        facts = DataFacts(name, 8, 512, 240, fingerprint * 32)
+        data = workspace.DataSet(facts, None, None, ready=True)
+        synthetic.write(Workspace(profile, data, Cut(), 1, store, Devices()), [SHORT], 1)
+
+    def recorded(data=None):
+        return recovering.recorded(store, profile, data, {}, None).data.facts.fingerprint[:4]
+
+    write("embedded-few", "ab")
+    assert recorded() == "abab"
+    for name, fingerprint in (("mine", "cd"), ("mine", "ef"), ("two words", "12")):
+        write(name, fingerprint)
+    flags = ["--data 12121212", "--data cdcdcdcd", "--data efefefef", "--data embedded-few"]
+    assert sorted(recovering.trainings(store, "quick", None, {})) == [f"{one} --replicas 1" for one in flags]
+    with pytest.raises(SettingsError, match=r"several trainings, say which to draw: .*--data embedded-few --replicas"):
+        recorded()
+    assert recorded("embedded-few") == "abab"
+    write("embedded", "34")
+    assert recorded() == "3434", "what the profile trains on unless told otherwise"
+    assert recorded("efef") == "efef"
+
+
+def test_a_study_on_two_data_sets_is_one_table(tmp_path):
+    sets = [DataFacts(name, classes, 1000, 240, name * 16) for name, classes in (("four", 400), ("six", 600))]
+    web = workspace.DataSet(DataFacts("web", 700, 9000, 240, "ef" * 32), None, None, ready=True)
+    first, further = (workspace.DataSet(facts, None, None, ready=True) for facts in sets)
+    paper = Workspace(
+        workspace.profile("paper"), first, Cut(), 128, Store(tmp_path), Devices(), further=(further,), pre_training=web
+    )
+    synthetic.write(paper, [table5.STUDY], 5)
+    (one,) = chosen(tmp_path, table5.STUDY)
+    assert len(one.run_ids) == 4
+    table = reporting.draw(one, 0.5).tables["table5-paper-on-four-fourfour"]
+    ours = table.data.set_index("own_row")
+    assert ours["top1"].dropna().index.tolist() == [2, 4, 1, 3]
+    assert ours.loc[4, "step"] == pytest.approx(ours.loc[4, "top1"] - ours.loc[3, "top1"])
+    assert "Trained on four (fourfour), six (sixsixsi)" in table.caption
+    assert "No verdict: row 2, 4 pre-trained on web, 9,000 videos of 700 classes" in table.caption
 
 
 def record_of(folder, row, seed):
@@ -197,7 +341,7 @@ def test_the_whole_report_of_the_example(tmp_path):
     for number in range(1, 7):
         assert f"\n## Table {number}" in page
     assert page.index("## Table 6") < page.index("## Figure 1") < page.index("## Figure 2")
-    for name in ("table5", "table6"):
+    for name in ("table5-paper", "table6-paper"):
         assert "not run" in (tmp_path / "tables" / f"{name}.md").read_text()
     shown = [line.split("(")[-1].rstrip(")") for line in page.splitlines() if line.startswith("![")]
     assert len(shown) == len(set(shown)) >= 4

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from ablations.toggles import DEPTH, FRAMES, R3D_RS, RA, RESOLUTION
-from harness import catalog, layouts, published, study, workspace
+from harness import catalog, layouts, published, report, study, workspace
 from harness.devices import Devices
 from harness.experiment import Cut, DataFacts, SettingsError
 from harness.store import Store
@@ -185,6 +185,28 @@ def test_a_file_without_a_study_is_refused(tmp_path):
     file.write_text("raise ValueError('broken')\n")
     with pytest.raises(ToggleError, match="ValueError: broken"):
         catalog.study(str(file))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "follows=1",
+            'follows=1, dataset="Kinetics-500"',
+            "stems, row 2: dataset 'Kinetics-500': did you mean Kinetics-",
+        ),
+        ("follows=1),)", 'follows=1),), dataset="K400"', "stems: dataset 'K400': "),
+        ("follows=1),)", 'follows=1),), stand_in="embeded"', "stems: stand_in 'embeded': did you mean embedded"),
+    ],
+)
+def test_data_sets_that_there_are_not_are_refused_when_a_study_is_loaded(tmp_path, old, new, said):
+    file = tmp_path / "stems.py"
+    file.write_text(OWN.replace("follows=1))", "follows=1),)").replace(old, new))
+    for command, words in ((study.main, [str(file), "--plan"]), (report.main, [str(file)])):
+        found = CliRunner().invoke(command, [*words, "--results", str(tmp_path)])
+        assert found.exit_code == 2
+        assert f"stems.py: {said}" in found.output
+        assert "Traceback" not in found.output
 
 
 def test_a_layout_that_there_is_not_is_refused():

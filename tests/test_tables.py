@@ -15,6 +15,7 @@ import pytest
 import summaries
 from summaries import MISSING, NAN, PARTIAL, STEPLESS, STUDY
 
+from ablations import table6
 from ablations.toggles import DEPTH, EMA, FRAMES, LS, RESOLUTION, SD, TABLE_2
 from harness import rendering, tables
 from harness.studies import Row, Study
@@ -452,6 +453,7 @@ def test_a_change_is_what_a_row_adds_or_takes_away(applied, before, text):
 
 
 def test_a_change_without_a_row_to_follow():
+    assert tables.change(table6.STUDY.rows[1], table6.STUDY) == "+ self-supervised pre-training"
     assert tables.change(Row(1, "R3D-50", ()), STUDY) == "R3D-50"
     assert tables.change(Row(1, "", (LS.at(),)), STUDY) == "+ LS"
     assert tables.change(Row(7, "", ()), STUDY) == "row 7"

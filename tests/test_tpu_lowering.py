@@ -6,9 +6,10 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.compiler.xla.service import hlo_pb2
 
 from ablations.profiles import QUICK
+from ablations.stages import CVRL
 from ablations.table2 import STUDY
 from ablations.toggles import EMA
-from harness import experiment, garden
+from harness import experiment, garden, tasks
 from harness.experiment import DataFacts
 from harness.studies import Cell
 from harness.task import VideoTask
@@ -101,3 +102,12 @@ def test_rows_that_share_a_program_compute_the_same(module):
     assert shapes(module_of(four)) == shared
     assert four.run.settings != six.run.settings
     assert shapes(module) != shared  # row 1 has neither label smoothing nor stochastic depth
+
+
+def test_embeddings_are_gathered_from_all_cores():
+    """Of both clips, and of the gradients of what was gathered; each core says where its own are by its number."""
+    run = experiment.complete(Cell((), stages=(CVRL,)), QUICK, DATA, replicas=8)
+    found = module_of(programs.of_run(run, 8)[0])
+    network = tasks.of(run.settings)(garden.build(run.settings, run.bookkeeping).task, None, None).build_model()
+    assert count(found, "all-reduce") == len(network.trainable_variables) + 4
+    assert count(found, "replica-id") > 0

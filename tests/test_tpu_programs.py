@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from ablations import table2, table3
+from ablations import table2, table3, table5, table6
 from ablations.datasets import KINETICS_400, KINETICS_600
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, DSTEM, EMA, EP, FRAMES, LS, OPTIMIZER, R3D_RS, RA, RESOLUTION, SD, SE, SJ, WD
@@ -98,6 +98,16 @@ def test_table_3_after_table_2_adds_the_networks_that_are_its_own(tmp_path):
     assert [(one.kind, one.run.scale["depth"]) for one in added] == [
         (kind, depth) for depth in (101, 152, 200) for kind in ("train", "evaluation")
     ]
+
+
+def test_fine_tuning_is_the_program_of_a_training_from_scratch(tmp_path):
+    place = dataclasses.replace(made(tmp_path), pre_training=workspace.papers_pre_training())
+    runs = place.plan([table5.STUDY], [0]).runs
+    # 400 classes, 700 to pre-train on, which nobody evaluates, and 600.
+    found = programs.distinct((one.run for one in runs), CORES)
+    assert [(one.kind, one.run.data.classes) for one in found.values()] == [
+        ("train", 400), ("evaluation", 400), ("train", 700), ("train", 600), ("evaluation", 600)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -325,3 +335,21 @@ def test_a_quick_evaluation_of_few_videos_has_a_smaller_batch():
     every, few = (programs.of_run(run, 8)[1] for run in runs)
     assert (every.clips, few.clips) == (16, 3)
     assert every.shape != few.shape
+
+
+def test_contrasting_takes_two_clips_of_a_video_and_a_frozen_network_no_pass_backward():
+    cell = table6.STUDY.rows[1].cell(0)
+    first = experiment.complete(cell.before, PAPER, KINETICS_400, NO_CUT, CORES)
+    linear = experiment.complete(cell, PAPER, KINETICS_400, NO_CUT, CORES, parent=first)
+    (contrasted,), (classified, _) = (programs.executed(run, CORES) for run in (first, linear))
+    assert (contrasted.clips, contrasted.views, contrasted.batch) == (16, 2, "16 videos")
+    assert (classified.clips, classified.views, classified.batch) == (8, 1, "8 clips")
+    # CVRL's authors pre-train on 16 frames, and classify 32.
+    assert classified.run.settings["task.train_data.feature_shape[0]"] == 32
+    one, other = (counting.count(run.settings, 16, 224).multiply_adds for run in (first, linear))
+    # The projection's four layers in place of the classifier; by hand, from 2048 features.
+    assert one - other == 3 * 2048 * 2048 + 2048 * 128 - 2048 * 400
+    assert contrasted.multiply_adds == 3 * 16 * 2 * one
+    assert classified.multiply_adds == 8 * counting.count(linear.settings, 32, 224).multiply_adds
+    assert counting.training(first.settings) == 84_208 * 2048 * 2 * 3 * one
+    assert counting.training(linear.settings) == 21_052 * 128 * classified.multiply_adds

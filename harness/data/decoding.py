@@ -29,8 +29,25 @@ def training_clip(encoded: tf.Tensor, params: exp_cfg.DataConfig) -> tf.Tensor:
     Returns:
       uint8 [frames, height, width, 3].
     """
+    frames = preprocess_ops_3d.sample_sequence(encoded, params.feature_shape[0], True, _stride(params))
+    clip = cut_out(frames, params)
+    if params.aug_random_rotation:
+        clip = tf.ensure_shape(preprocess_ops_3d.random_rotation(clip), clip.shape)
+    distort = _augmentation(params)
+    return tf.ensure_shape(distort(clip), clip.shape) if distort else clip
+
+
+def cut_out(frames: tf.Tensor, params: exp_cfg.DataConfig) -> tf.Tensor:
+    """A random region of all frames of a clip, resized and mirrored or not: the Garden's draws and pixels.
+
+    Args:
+      frames: the clip's frames, strings [frames].
+      params: the Garden's configuration of the training data.
+
+    Returns:
+      uint8 [frames, height, width, 3].
+    """
     count, height, width, _ = params.feature_shape
-    frames = preprocess_ops_3d.sample_sequence(encoded, count, True, _stride(params))
     size = _size(frames[0], params)
     corner, extent = _region(size, params)
     decode = _region_decoder(params, size, corner, extent)
@@ -39,11 +56,7 @@ def training_clip(encoded: tf.Tensor, params: exp_cfg.DataConfig) -> tf.Tensor:
         return tf.cast(tf.image.resize(decode(frame), (height, width)), tf.uint8)
 
     clip = tf.map_fn(resized, frames, fn_output_signature=tf.TensorSpec([height, width, 3], tf.uint8))
-    clip = _flipped(tf.ensure_shape(clip, [count, height, width, 3]))
-    if params.aug_random_rotation:
-        clip = tf.ensure_shape(preprocess_ops_3d.random_rotation(clip), clip.shape)
-    distort = _augmentation(params)
-    return tf.ensure_shape(distort(clip), clip.shape) if distort else clip
+    return _flipped(tf.ensure_shape(clip, [count, height, width, 3]))
 
 
 def _stride(params: exp_cfg.DataConfig) -> int | tf.Tensor:

@@ -6,6 +6,8 @@ on one side enters on the other), so any single frame has the same distribution 
 looks at frames one by one stays at chance. A mirrored video keeps its class, because every path that has a side takes
 either at random; the flips of the training recipe are therefore harmless. The two splits share no scan.
 
+A second set of classes, other paths of the same digits, is there to pre-train on.
+
 Everything is a pure function of the specification. Bytes repeat under the same versions of NumPy, Pillow and
 scikit-learn; the manifest's fingerprint says whether they did.
 """
@@ -17,9 +19,9 @@ import io
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,15 +30,24 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from harness import forking
 from harness.data import manifest as manifests
 from harness.data.manifest import Manifest, ManifestError, Shard, Split
 
 CLASSES = ("up", "down", "sideways", "diagonal_up", "diagonal_down", "circling", "bouncing", "swinging")
+OTHER_CLASSES = (
+    "rising_steeply", "rising_gently", "sinking_gently", "sinking_steeply", "waving", "looping", "rocking",
+    "figure_eight", "still",
+)  # fmt: skip
+PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType({"first": CLASSES, "other": OTHER_CLASSES})
 SHARDS: Mapping[str, int] = MappingProxyType({"train": 8, "validation": 4})
 
 # Part of a set's identity: raise it with any change to the drawing, or old folders would pass for new ones.
 _DRAWING = 1
 _TRAIN_SHARE = 0.7
+# Videos that a process draws at a time.
+_PART = 32
+_PLAIN_LIGHT, _PLAIN_TINT = 0.25, (0.9, 0.85, 0.8)
 
 # Direction of the straight paths as (down, right) per unit of speed; "right" turns into "left" in half of the videos.
 _STRAIGHT: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -54,13 +65,37 @@ _PERIODIC: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 
 
+_Places = npt.NDArray[np.float64]
+
+
+def _swing(turns: _Places, times: int = 1) -> _Places:
+    return 0.25 * np.sin(2 * np.pi * times * turns)
+
+
+# The other paths, in units of speed x period, by the turns made: (down, right). None is one of the first, or its mirror
+_OTHER: Mapping[str, Callable[[_Places], tuple[_Places, _Places]]] = MappingProxyType(
+    {
+        "rising_steeply": lambda turns: (-0.92 * turns, 0.38 * turns),
+        "rising_gently": lambda turns: (-0.38 * turns, 0.92 * turns),
+        "sinking_gently": lambda turns: (0.38 * turns, 0.92 * turns),
+        "sinking_steeply": lambda turns: (0.92 * turns, 0.38 * turns),
+        "waving": lambda turns: (_swing(turns), 0.7 * turns),
+        "looping": lambda turns: (_swing(turns), 0.4 * turns + _swing(turns + 0.25)),
+        "rocking": lambda turns: (_swing(turns), _swing(turns)),
+        "figure_eight": lambda turns: (_swing(turns, 2), 1.2 * _swing(turns)),
+        "still": lambda turns: (0.0 * turns, 0.0 * turns),
+    }
+)
+
+
 @dataclass(frozen=True)
 class EmbeddedSpec:
     """All that decides the data set.
 
     Sizes are in pixels and frames, ranges are (least, most). `speed` is in pixels per frame; `period`, that of the
     periodic paths, in frames; `sprite` is the side of a digit; `contrast` and `noise` (a standard deviation) are
-    fractions of full brightness; `jpeg_quality` is Pillow's, 1 to 95.
+    fractions of full brightness; `jpeg_quality` is Pillow's, 1 to 95; `paths` is one of :data:`PATHS`: the classes;
+    `plain` is whether all videos have one background and tint, by which they could otherwise be told apart.
     """
 
     name: str = "embedded"
@@ -77,6 +112,8 @@ class EmbeddedSpec:
     contrast: tuple[float, float] = (0.6, 1.0)
     noise: float = 0.01
     jpeg_quality: int = 95
+    paths: str = "first"
+    plain: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn, naming the field."""
@@ -90,6 +127,7 @@ class EmbeddedSpec:
         self._require("seed", self.seed >= 0, "at least 0")
         self._require("noise", self.noise >= 0, "at least 0")
         self._require("jpeg_quality", 1 <= self.jpeg_quality <= 95, "1 to 95")
+        self._require("paths", self.paths in PATHS, f"one of {', '.join(PATHS)}")
         plain = self.name.replace("-", "").replace("_", "")
         self._require("name", plain.isascii() and plain.isalnum(), "letters, digits, '-' and '_'")
 
@@ -102,20 +140,32 @@ class EmbeddedSpec:
         return {"train": self.train_videos, "validation": self.validation_videos}[split]
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their numbers."""
+        return PATHS[self.paths]
+
+    @property
     def digest(self) -> str:
         """Hash of the specification and of the way of drawing it; 64 hexadecimal digits."""
-        return hashlib.sha256(json.dumps({"drawing": _DRAWING, **asdict(self)}, sort_keys=True).encode()).hexdigest()
+        stated = {"drawing": _DRAWING, **asdict(self)}
+        # As before there were others: folders that were drawn then are found.
+        if self.paths == "first":
+            del stated["paths"]
+        if not self.plain:
+            del stated["plain"]
+        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Video:
-    """One labelled video: a unique id, an index into `CLASSES`, and one JPEG file per frame."""
+    """One labelled video: a unique id, an index into the classes of its set, and one JPEG file per frame."""
 
     media_id: str
     label: int
     frames: tuple[bytes, ...]
 
 
+@functools.cache
 def scan_indices(split: str) -> npt.NDArray[np.int64]:
     """Which of scikit-learn's digit scans a split may show, as row numbers of `load_digits()`.
 
@@ -123,6 +173,7 @@ def scan_indices(split: str) -> npt.NDArray[np.int64]:
     nothing either.
     """
     order = np.random.default_rng(0).permutation(len(_scans()))
+    order.flags.writeable = False
     cut = int(_TRAIN_SHARE * len(order))
     return {"train": order[:cut], "validation": order[cut:]}[split]
 
@@ -133,30 +184,43 @@ def draw_pixels(spec: EmbeddedSpec, split: str, index: int) -> tuple[npt.NDArray
     Labels take turns, so every class has as many videos as the next, give or take one.
     """
     rng = np.random.default_rng([spec.seed, manifests.SPLITS.index(split), index])
-    label = index % len(CLASSES)
-    path = _path(spec, CLASSES[label], rng)
+    label = index % len(spec.classes)
+    path = _path(spec, spec.classes[label], rng)
     light = np.repeat(_background(spec, rng)[np.newaxis], spec.frames, axis=0)
     for _ in range(spec.digits):
         light += _moved(_digit(spec, split, rng), path, rng)
     light += rng.standard_normal(light.shape, dtype=np.float32) * np.float32(spec.noise)
-    tint = rng.uniform(0.7, 1.0, 3).astype(np.float32)
-    pixels = np.clip(light[..., np.newaxis] * tint, 0, 1) * np.float32(255)
-    return pixels.astype(np.uint8), label
+    tint = np.asarray(_PLAIN_TINT, np.float32) if spec.plain else rng.uniform(0.7, 1.0, 3).astype(np.float32)
+    pixels = np.empty((*light.shape, 3), np.uint8)
+    for channel, share in enumerate(tint):  # each by itself: an innermost axis of three is slow
+        pixels[..., channel] = np.clip(light * share, 0, 1) * np.float32(255)
+    return pixels, label
 
 
 def videos(spec: EmbeddedSpec, split: str) -> Iterator[Video]:
     """Draw and encode all videos of a split, in order."""
-    for index in range(spec.count(split)):
-        pixels, label = draw_pixels(spec, split, index)
-        frames = tuple(_jpeg(frame, spec.jpeg_quality) for frame in pixels)
-        yield Video(f"{spec.name}-{split}-{index:05d}", label, frames)
+    return (_video(spec, split, index) for index in range(spec.count(split)))
+
+
+def _video(spec: EmbeddedSpec, split: str, index: int) -> Video:
+    pixels, label = draw_pixels(spec, split, index)
+    frames = tuple(_jpeg(frame, spec.jpeg_quality) for frame in pixels)
+    return Video(f"{spec.name}-{split}-{index:05d}", label, frames)
 
 
 @functools.cache
 def content_fingerprint(spec: EmbeddedSpec) -> str:
-    """The fingerprint the written set will carry, found by drawing it all in memory (about as slow as writing it)."""
-    drawn = ((split, video) for split in manifests.SPLITS for video in videos(spec, split))
-    return manifests.fingerprint((split, video.media_id, _digest(video)) for split, video in drawn)
+    """The fingerprint the written set will carry, found by drawing it all in memory, on all cores."""
+    scan_indices(manifests.SPLITS[0])  # loads the scans, once for all processes
+    places = [(split, index) for split in manifests.SPLITS for index in range(spec.count(split))]
+    work = [functools.partial(_digests, spec, part) for part in forking.parts(places, _PART)]
+    return manifests.fingerprint(chain.from_iterable(forking.each(work)))
+
+
+def _digests(spec: EmbeddedSpec, places: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
+    """(split, media id, digest) of the videos at some places, each a split and an index."""
+    drawn = ((split, _video(spec, split, index)) for split, index in places)
+    return [(split, video.media_id, _digest(video)) for split, video in drawn]
 
 
 def folder(spec: EmbeddedSpec, root: Path) -> Path:
@@ -218,7 +282,7 @@ def _write_splits(spec: EmbeddedSpec, folder: Path, shards: Mapping[str, int]) -
         digests += more
     return Manifest(
         name=spec.name,
-        classes=CLASSES,
+        classes=spec.classes,
         height=spec.height,
         width=spec.width,
         splits=splits,
@@ -230,7 +294,7 @@ def _write_splits(spec: EmbeddedSpec, folder: Path, shards: Mapping[str, int]) -
 def _write_split(spec: EmbeddedSpec, split: str, folder: Path, shards: int) -> tuple[Split, list[tuple[str, str, str]]]:
     import tensorflow as tf
 
-    files, digests, counts = [], [], [0] * len(CLASSES)
+    files, digests, counts = [], [], [0] * len(spec.classes)
     drawn = videos(spec, split)
     # Neighbours share a file: as labels take turns, every file then holds all classes.
     bounds = [spec.count(split) * k // shards for k in range(shards + 1)]
@@ -238,15 +302,20 @@ def _write_split(spec: EmbeddedSpec, split: str, folder: Path, shards: int) -> t
         path = folder / f"{split}-{k:05d}-of-{shards:05d}.tfrecord"
         with tf.io.TFRecordWriter(str(path)) as writer:
             for video in islice(drawn, stop - start):
-                writer.write(example(video))
+                writer.write(example(video, spec.classes))
                 digests.append((split, video.media_id, _digest(video)))
                 counts[video.label] += 1
         files.append(Shard(path.name, stop - start, path.stat().st_size))
     return Split(tuple(files), spec.frames, spec.frames, tuple(counts)), digests
 
 
-def example(video: Video) -> bytes:
-    """The video as a serialized `tf.train.SequenceExample`; equal videos give equal bytes."""
+def example(video: Video, classes: Sequence[str] = CLASSES) -> bytes:
+    """The video as a serialized `tf.train.SequenceExample`; equal videos give equal bytes.
+
+    Args:
+      video: the video.
+      classes: names of the classes of its set.
+    """
     import tensorflow as tf
 
     def texts(*values: bytes) -> Any:
@@ -254,7 +323,7 @@ def example(video: Video) -> bytes:
 
     context = {
         "clip/label/index": tf.train.Feature(int64_list=tf.train.Int64List(value=[video.label])),
-        "clip/label/text": texts(CLASSES[video.label].encode()),
+        "clip/label/text": texts(classes[video.label].encode()),
         "clip/media_id": texts(video.media_id.encode()),
     }
     images = tf.train.FeatureList(feature=[texts(frame) for frame in video.frames])
@@ -285,6 +354,10 @@ def _path(spec: EmbeddedSpec, name: str, rng: np.random.Generator) -> npt.NDArra
     time = np.arange(spec.frames)
     speed = rng.uniform(*spec.speed)
     side = rng.choice((-1.0, 1.0))
+    if name in _OTHER:
+        period = rng.uniform(*spec.period)
+        places = np.stack(_OTHER[name](time / period + rng.uniform()), axis=1)
+        return np.asarray(places * (1.0, side) * speed * period)
     if name in _STRAIGHT:
         down, right = _STRAIGHT[name]
         return np.stack([down * speed * time, side * right * speed * time], axis=1)
@@ -295,7 +368,9 @@ def _path(spec: EmbeddedSpec, name: str, rng: np.random.Generator) -> npt.NDArra
 
 
 def _background(spec: EmbeddedSpec, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A smooth still light [height, width] in 0.1..0.6."""
+    """A smooth still light [height, width] in 0.1..0.6; an even one where it is plain."""
+    if spec.plain:
+        return np.full((spec.height, spec.width), _PLAIN_LIGHT, np.float32)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 5), dtype=np.uint8))
     smooth = coarse.resize((spec.width, spec.height), Image.Resampling.BICUBIC)
     return np.asarray(smooth, np.float32) / np.float32(510) + np.float32(0.1)
@@ -315,9 +390,10 @@ def _moved(
     canvas: npt.NDArray[np.float32], path: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """The canvas carried along the path from a random start, by whole pixels and around the edges, [frames, ...]."""
-    shift = np.rint(path + rng.uniform(0, canvas.shape)).astype(np.int64)
-    rows, columns = ((np.arange(size) - shift[:, axis, np.newaxis]) % size for axis, size in enumerate(canvas.shape))
-    moved: npt.NDArray[np.float32] = canvas[rows[:, :, np.newaxis], columns[:, np.newaxis, :]]
+    down, right = (-np.rint(path + rng.uniform(0, canvas.shape)).astype(np.int64) % canvas.shape).T
+    # Every way to carry it is a window of four copies, two by two.
+    windows = np.lib.stride_tricks.sliding_window_view(np.tile(canvas, (2, 2)), canvas.shape)
+    moved: npt.NDArray[np.float32] = windows[down, right]
     return moved
 
 

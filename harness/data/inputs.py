@@ -39,11 +39,14 @@ def scaled(image: tf.Tensor, params: exp_cfg.DataConfig) -> tf.Tensor:
     if image.dtype != tf.uint8:
         return image
     if params.zero_centering_image:
-        numbers = tf.cast(image, tf.float32) * (2.0 / 255.0) - 1.0
-    else:
-        whole = tf.cast(tf.cast(image, tf.int32) * _PART, tf.float32) * 2.0**-23
-        numbers = whole + tf.cast(image, tf.float32) * _REST
-    return tf.cast(numbers, params.dtype)
+        return tf.cast(tf.cast(image, tf.float32) * (2.0 / 255.0) - 1.0, params.dtype)
+    return tf.cast(unit(image), params.dtype)
+
+
+def unit(image: tf.Tensor) -> tf.Tensor:
+    """Bytes -> float32 in [0, 1]."""
+    whole = tf.cast(tf.cast(image, tf.int32) * _PART, tf.float32) * 2.0**-23
+    return whole + tf.cast(image, tf.float32) * _REST
 
 
 def _crops(features: Mapping[str, tf.Tensor], params: exp_cfg.DataConfig) -> tf.Tensor:

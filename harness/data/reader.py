@@ -8,7 +8,7 @@ padded to a static shape and masked.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -16,7 +16,7 @@ from official.vision.configs import video_classification as exp_cfg
 from official.vision.dataloaders import video_input
 from official.vision.ops import augment
 
-from harness.data import decoding, draws, inputs
+from harness.data import decoding, draws, inputs, two_clips
 from harness.data.manifest import Split
 
 MEDIA_ID = "clip/media_id"
@@ -121,7 +121,8 @@ def training(
 
     Returns:
       Dataset of ({"image": [batch, frames, height, width, 3]}, one-hot labels [batch, classes]). Images are uint8, for
-      :func:`harness.data.inputs.for_network`; with mixup or CutMix they are scaled already, as both mix numbers.
+      :func:`harness.data.inputs.for_network`; with mixup or CutMix they are scaled already, as both mix numbers. For
+      contrastive pre-training the features are batches of :func:`harness.data.two_clips.training_features`.
     """
     pipeline = _Pipeline.of(params, source, context)
     dataset = clips(params, source, start_step, context).batch(pipeline.batch, drop_remainder=True)
@@ -297,13 +298,20 @@ def _parser(params: exp_cfg.DataConfig, source: Source) -> Callable[[tf.Tensor],
         with tf.control_dependencies(_checks(labels[0], media_id, source.classes)):
             encoded = tf.identity(decoded[params.image_field_key])
         if params.is_training:
-            features = {"image": decoding.training_clip(encoded, params)}
+            features = _TRAINING_FEATURES[getattr(params, "is_ssl", False)](encoded, params)
         else:
             features = decoding.evaluation_frames(encoded, params, longest)
         target = video_input.process_label(labels, params.one_hot, params.num_classes, params.label_dtype)
         return features, target, tf.cast(labels[0], tf.int32), media_id
 
     return parsed
+
+
+# Of a video, by whether it is read for contrastive pre-training, as the Garden's configuration says it.
+_TRAINING_FEATURES: Mapping[bool, Callable[[tf.Tensor, Any], dict[str, tf.Tensor]]] = {
+    False: lambda encoded, params: {"image": decoding.training_clip(encoded, params)},
+    True: two_clips.training_features,
+}
 
 
 def _checks(label: tf.Tensor, media_id: tf.Tensor, classes: int) -> list[tf.Operation]:

@@ -75,7 +75,7 @@ def amount(value: float) -> str:
 
 def of_run(forecast: Forecast) -> RunCost:
     """What a forecast says that its run takes."""
-    found = [one for one in (forecast.train_result, forecast.evaluation_result) if one is not None]
+    found = [result for _, result in forecast.programs if result is not None]
     hours = forecast.core_hours
     if hours is None:
         return dataclasses.replace(UNKNOWN, obstacle=obstacle(found))

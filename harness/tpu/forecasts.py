@@ -57,9 +57,15 @@ class Forecast:
     measured: Measured = Measured()
 
     @property
+    def programs(self) -> tuple[tuple[Program, Result | None], ...]:
+        """The programs that the run comes to, with their results: of one that is not evaluated the train step alone."""
+        both = (self.train, self.train_result), (self.evaluation, self.evaluation_result)
+        return both if self.planned.run.evaluated else both[:1]
+
+    @property
     def fits(self) -> bool | None:
-        """Whether both programs fit; None where that is not known of one, and the other fits."""
-        found = (self.train_result, self.evaluation_result)
+        """Whether its programs fit; None where that is not known of one, and the other fits."""
+        found = [result for _, result in self.programs]
         if any(one is not None and not one.fits for one in found):
             return False
         return None if None in found else True
@@ -67,7 +73,8 @@ class Forecast:
     @property
     def is_measured(self) -> bool:
         """Whether its hours are those that recorded runs of both programs took; else they are a bound."""
-        return self._trained_before and self.evaluation.fed in self.measured.evaluations
+        known = not self.planned.run.evaluated or self.evaluation.fed in self.measured.evaluations
+        return self._trained_before and known
 
     @property
     def _trained_before(self) -> bool:
@@ -81,7 +88,7 @@ class Forecast:
     @property
     def evaluation_steps(self) -> int:
         """Steps of the reported evaluation."""
-        return -(-self._videos // (self.slice_.cores * self.evaluation.clips))
+        return -(-self._videos // (self.slice_.cores * self.evaluation.clips)) if self.planned.run.evaluated else 0
 
     @property
     def _videos(self) -> int:
@@ -98,7 +105,9 @@ class Forecast:
 
     @property
     def evaluation_seconds(self) -> float | None:
-        """Of the reported evaluation, likewise."""
+        """Of the reported evaluation, likewise; 0 where there is none."""
+        if not self.planned.run.evaluated:
+            return 0.0
         if self.evaluation.fed in self.measured.evaluations:
             return self._videos * self.measured.evaluations[self.evaluation.fed]
         found = step_bound(self.evaluation_result, self.slice_)
@@ -121,7 +130,7 @@ class Forecast:
     def clips_per_second(self) -> float | None:
         """Training clips that each host must read in a second so that no core waits."""
         step = self.step_seconds
-        return None if step is None else self.train.clips * self.slice_.cores_per_host / step
+        return None if step is None else self.train.clips * self.train.views * self.slice_.cores_per_host / step
 
 
 def step_bound(result: Result | None, slice_: Slice) -> Bound | None:

@@ -1,13 +1,15 @@
 """The step of a program, traced by TensorFlow as it is trained, and lowered to XLA's language, HLO.
 
 The step is the Garden's task's own: loss, weight decay, gradients, their sum over the cores, optimizer, batch
-statistics, metrics. Left out is what a trainer adds to it, which weighs nothing: the step's number, the mean of the
-loss, and what is exchanged between cores other than gradients (an average over batch statistics, predictions). Nothing
-is trained; the weights are there for their shapes.
+statistics, metrics, and where clips are contrasted with those of all cores, the exchange of their embeddings. Left out
+is what a trainer adds to it, which weighs nothing: the step's number, the mean of the loss, and what else is exchanged
+between cores (batch statistics, an average over them, predictions). Nothing is trained; the weights are there for their
+shapes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +19,10 @@ from official.core import config_definitions
 from official.modeling import optimization
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-from harness import garden, seeding
+from harness import garden, seeding, tasks
 from harness.data import reader
 from harness.experiment import for_protocol
-from harness.task import VideoTask
+from harness.task import Replicas
 from harness.tpu.programs import Program
 
 
@@ -65,7 +67,8 @@ def _train_step(config: config_definitions.ExperimentConfig, program: Program) -
     """The train step, and what one core is fed."""
     config.task.train_data.global_batch_size = program.clips
     source = _source(program)
-    task = VideoTask(config.task, source, source)
+    replicas = functools.partial(_replicas, program.cores)
+    task = tasks.of(program.run.settings)(config.task, source, source, replicas=replicas)
     model = task.build_model()
     optimizer = task.create_optimizer(config.trainer.optimizer_config, config.runtime)
     if isinstance(optimizer, optimization.ExponentialMovingAverage):
@@ -83,7 +86,7 @@ def _train_step(config: config_definitions.ExperimentConfig, program: Program) -
 def _evaluation_step(config: config_definitions.ExperimentConfig, program: Program) -> tuple[Step, Any]:
     """The evaluation step, and what one core is fed."""
     config.task.validation_data.global_batch_size = program.clips
-    task = VideoTask(config.task, None, _source(program))
+    task = tasks.of(program.run.settings)(config.task, None, _source(program))
     model = task.build_model()
 
     def step(inputs: Any) -> Any:
@@ -107,15 +110,22 @@ def _sum_over_cores(optimizer: Any, cores: int) -> None:
     """Lets an optimizer sum gradients over so many cores, as it does under a strategy that has as many replicas."""
     if cores == 1:
         return
-    everyone = [list(range(cores))]
 
     def summed(pairs: Any) -> list[tuple[tf.Tensor, tf.Variable]]:
-        return [
-            (gen_xla_ops.xla_all_reduce(gradient, everyone, reduce_op="Add", mode="CrossReplica"), variable)
-            for gradient, variable in pairs
-        ]
+        return [(_summed(gradient, cores), variable) for gradient, variable in pairs]
 
     base = optimizer
     while hasattr(base, "_optimizer"):  # inside one that averages weights, or scales the loss
         base = base._optimizer
     base.gradient_aggregator = summed
+
+
+def _replicas(cores: int) -> Replicas:
+    """The cores, as a strategy that has as many replicas gives them."""
+    number = tf.cast(gen_xla_ops.xla_replica_id(), tf.int32)
+    return Replicas(cores, number, lambda value: _summed(value, cores))
+
+
+def _summed(value: tf.Tensor, cores: int) -> tf.Tensor:
+    everyone = [list(range(cores))]
+    return gen_xla_ops.xla_all_reduce(value, everyone, reduce_op="Add", mode="CrossReplica")

@@ -22,6 +22,7 @@ Kind = Literal["train", "evaluation"]
 # What changes constants of a train step, or only what comes into it: data, their augmentation, the schedule.
 _FREE = (
     "task.train_data.aug_",
+    "task.init_checkpoint_modules",  # what it starts from
     "task.train_data.global_batch_size",
     "task.train_data.min_image_size",
     "task.train_data.num_examples",
@@ -57,7 +58,8 @@ _MADE = ("task.train_data.aug_", "task.train_data.temporal_stride", "task.train_
 # The modules that decide what the step is, and how it is counted: after a change of theirs, nothing compiled before is
 # believed.
 _SOURCES = (
-    "task.py", "garden.py", "seeding.py", "data/reader.py", "data/decoding.py", "data/inputs.py", "data/draws.py",
+    "task.py", "tasks.py", "contrastive.py", "garden.py", "seeding.py", "data/reader.py", "data/decoding.py",
+    "data/two_clips.py", "data/distortions.py", "data/inputs.py", "data/draws.py",
     "tpu/lowering.py", "tpu/compiler.py", "tpu/traffic.py", "tpu/estimating.py",
 )  # fmt: skip
 _PACKAGES = ("tf-models-official", "tensorflow", "tf-keras")
@@ -70,7 +72,7 @@ class Program:
     Attributes:
       kind: "train", a train step; "evaluation", the step that evaluates one batch of videos with all of their views.
       run: a run that executes it, the first of those that share it.
-      clips: clips of one core in a train step, videos in an evaluation.
+      clips: clips of one core in a train step, videos in an evaluation or where each gives two clips to contrast.
       cores: of how many cores gradients are summed; part of it, since the compiler plans for their exchange.
     """
 
@@ -108,14 +110,19 @@ class Program:
         return content_hash({"shape": self.shape, "versions": versions(), "sources": sources()})
 
     @property
+    def views(self) -> int:
+        """Clips and crops that the network sees of each video in a step."""
+        protocol = self.run.protocol
+        return counting.views(self.run.settings) if self.kind == "train" else protocol.clips * protocol.crops
+
+    @property
     def multiply_adds(self) -> int:
-        """Of one core in a step: of convolutions and dense layers; a train step takes three forward passes' worth."""
-        settings, protocol = self.run.settings, self.run.protocol
+        """Of one core in a step: of convolutions and dense layers."""
+        settings, seen = self.run.settings, self.clips * self.views
         if self.kind == "evaluation":
-            views = protocol.clips * protocol.crops
-            return self.clips * views * counting.count(settings, size=protocol.size).multiply_adds
+            return seen * counting.count(settings, size=self.run.protocol.size).multiply_adds
         frames, size = settings["task.train_data.feature_shape[0]"], settings["task.train_data.feature_shape[1]"]
-        return 3 * self.clips * counting.count(settings, frames, size).multiply_adds
+        return counting.passes(settings) * seen * counting.count(settings, frames, size).multiply_adds
 
     def of(self, clips: int) -> Program:
         """The same with so many clips, or videos, of a core."""
@@ -124,8 +131,12 @@ class Program:
     @property
     def batch(self) -> str:
         """The batch of one core in words: "8 clips", "1 video"."""
-        unit = "clip" if self.kind == "train" else "video"
-        return f"{self.clips} {unit}{'' if self.clips == 1 else 's'}"
+        return f"{self.clips} {self.unit}{'' if self.clips == 1 else 's'}"
+
+    @property
+    def unit(self) -> str:
+        """What the batch is made of: "clip", "video"."""
+        return "clip" if self.kind == "train" and self.views == 1 else "video"
 
 
 def of_run(run: Run, cores: int) -> tuple[Program, Program]:
@@ -141,16 +152,26 @@ def of_run(run: Run, cores: int) -> tuple[Program, Program]:
 
 
 def distinct(runs: Iterable[Run], cores: int) -> dict[str, Program]:
-    """Key -> program, each once, in the order of the runs: a run's train step before its evaluation.
+    """Key -> program, each once, in the order of the runs: a run's train step before its evaluation, if it has one.
 
     Raises:
       SettingsError: as of :func:`of_run`.
     """
     found: dict[str, Program] = {}
     for run in runs:
-        for program in of_run(run, cores):
+        for program in executed(run, cores):
             found.setdefault(program.key, program)
     return found
+
+
+def executed(run: Run, cores: int) -> tuple[Program, ...]:
+    """Those of a run's programs that it comes to: a run that is not evaluated has its train step alone.
+
+    Raises:
+      SettingsError: as of :func:`of_run`.
+    """
+    train, evaluation = of_run(run, cores)
+    return (train, evaluation) if run.evaluated else (train,)
 
 
 @functools.cache
@@ -176,7 +197,7 @@ def described(program: Program) -> dict[str, Any]:
         "kind": program.kind,
         "clips": program.clips,
         "cores": program.cores,
-        "views": 1 if program.kind == "train" else program.run.protocol.clips * program.run.protocol.crops,
+        "views": program.views,
         "toggles": {one.toggle.key: one.value for one in program.run.cell.applied},
         "shape": [settings[f"task.{part}_data.feature_shape[{side}]"] for side in range(4)],
         "multiply_adds": program.multiply_adds,

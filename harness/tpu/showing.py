@@ -24,8 +24,9 @@ _GB = 1e9
 def letters(found: Sequence[Forecast]) -> dict[str, str]:
     """Key of a program -> its name in the tables: "T1", "T2" the train steps, "E1" the evaluation steps."""
     names: dict[str, str] = {}
-    for letter, programs in (("T", [one.train for one in found]), ("E", [one.evaluation for one in found])):
-        keys = dict.fromkeys(program.key for program in programs)
+    every = [program for one in found for program, _ in one.programs]
+    for letter, kind in (("T", "train"), ("E", "evaluation")):
+        keys = dict.fromkeys(program.key for program in every if program.kind == kind)
         names |= {key: f"{letter}{number}" for number, key in enumerate(keys, 1)}
     return names
 
@@ -47,7 +48,7 @@ def programs(
     names = letters(found)
     lines: dict[str, dict[str, Any]] = {}
     for one in found:
-        for program, result in ((one.train, one.train_result), (one.evaluation, one.evaluation_result)):
+        for program, result in one.programs:
             line = lines.setdefault(program.key, _program(names[program.key], program, result, slice_))
             line["rows"] += one.planned.rows
             if program.key in failures:
@@ -89,14 +90,14 @@ def _program(name: str, program: Program, result: Result | None, slice_: Slice) 
     part = "train" if program.kind == "train" else "validation"
     least, made = step_bound(result, slice_), None if result is None else result.executable
     memory = None if made is None else made.memory
-    views = 1 if program.kind == "train" else program.run.protocol.clips * program.run.protocol.crops
     return {
         "program": name,
         "key": program.key,
         "kind": program.kind,
         "rows": (),
         "clips": program.clips,
-        "views": views,
+        "views": program.views,
+        "unit": program.unit,
         "frames": settings[f"task.{part}_data.feature_shape[0]"],
         "size": settings["task.train_data.feature_shape[1]"] if part == "train" else program.run.protocol.size,
         "verdict": _verdict(result),
@@ -129,7 +130,7 @@ def _verdict(result: Result | None) -> str:
 
 
 def _too_large(line: Mapping[str, Any], best: Result | None) -> str:
-    unit = "clip" if line["kind"] == "train" else "video"
+    unit = line["unit"]
     if best is None:
         return f"does not fit, nor does one {unit}"
     return f"does not fit; {best.clips} {unit}{'' if best.clips == 1 else 's'} a core do"
@@ -198,7 +199,7 @@ def rows(
     shown = [
         Column("rows", lambda line: _rows(line["rows"]), wrap=16),
         Column("toggles and scale", lambda line: line["changes"], wrap=40),
-        Column("programs", lambda line: f"{line['train']}, {line['evaluation']}"),
+        Column("programs", lambda line: ", ".join(name for name in (line["train"], line["evaluation"]) if name)),
         *([Column("seeds", lambda line: str(len(line["runs"])), "right")] if len(data) < len(found) else []),
         Column("steps", lambda line: f"{line['steps']:,}", "right"),
         Column("hours", lambda line: _bound(line, "hours"), "right"),
@@ -221,7 +222,9 @@ def rows(
 
 def _changes(one: Forecast) -> str:
     """What sets a row apart, whatever the seed."""
-    return " ".join(change.short for change in one.planned.run.cell.applied) or "baseline"
+    cell = one.planned.run.cell
+    stage = f" ({cell.stage.label})" if cell.stage else ""
+    return (" ".join(change.short for change in cell.applied) or "baseline") + stage
 
 
 def _row(
@@ -235,7 +238,7 @@ def _row(
         "rows": one.planned.rows,
         "changes": _changes(one),
         "train": names[one.train.key],
-        "evaluation": names[one.evaluation.key],
+        "evaluation": names[one.evaluation.key] if one.planned.run.evaluated else "",
         "obstacle": costing.of_run(one).obstacle,
         "steps": one.steps,
         "batch": one.train.clips * one.slice_.cores,
