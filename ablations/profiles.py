@@ -322,11 +322,11 @@ QUICK = dataclasses.replace(
     },
     units={
         "epochs": 1 / 25,  # the baseline's 200 become 8, 350 become 14
-        "stage_epochs": {4: 14, 0.1: 0.2, 800: 32, 100: 24, 5: 0.2},
+        "stage_epochs": {4: 14, 0.1: 0.2, 800: 24, 100: 16, 5: 1},
         "steps": {10_000: 128, 250: 4},
         "clips": {1024: _QUICK_BATCH, 2048: 2 * _QUICK_BATCH},
         # So short a pre-training, and fine-tuning, need the rate of a training from scratch.
-        "learning_rate": {1.6: 0.0125, 0.05: 0.0125, 0.64: 0.025, 64.0: 4.0},
+        "learning_rate": {1.6: 0.0125, 0.05: 0.0125, 0.64: 0.015, 64.0: 8.0},
         "trust": {0.001: 0.3},  # for the rate that became so much smaller
         "width": {2048: 128},
         "hidden_layers": {3: 1},
