@@ -350,7 +350,7 @@ QUICK = dataclasses.replace(
             "Of CVRL, clips are cut no smaller than 0.6 of a frame and distorted at a quarter of its strength, the "
             "projection has one hidden layer of 128, and LARS a trust coefficient of 0.3."
         ),
-        "linear": "Linear evaluation sees clips as long as the pre-training's.",
+        "linear": "Linear evaluation sees clips as long as the pre-training's, not twice as long.",
     },
     evaluation_batch=16,
     validation_batch=48,
