@@ -4,7 +4,7 @@
     python -m tests.prove_resume --kills 3 --rows 1,2 --steps 40
     python -m tests.prove_resume --study table5   between the stages of its chains and inside them
 
-Run by test_interruptions in its short form.
+Run by test_chains in its short form.
 """
 
 import argparse

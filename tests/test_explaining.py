@@ -30,7 +30,7 @@ EXAMPLES = {
 
 
 def summary(store):
-    ((_, made),) = recovering.trainings(store, None, None, {}).items()
+    ((_, made),) = recovering.trainings(store, None, "embedded", {}).items()
     plan = made.plan([STUDY], reporting.chosen_of(STUDY, made).seeds)
     return gathering.summary(STUDY, plan, gathering.evidence(made, plan, 0.5)), plan.wanted["table2"]
 

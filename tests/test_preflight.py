@@ -111,7 +111,7 @@ def test_without_anything_compiled_nothing_is_made_up(tmp_path):
         (["table2", "--topology", "v9:2x2"], ["v9", "v2, v3"]),
         (["table2", "--topology", "v3-7"], ["v3-7", "expected"]),
         (["table2", "--topology", "v3:8x8", "--batch", "1000"], ["1000", "128"]),
-        (["table9", "--topology", "v3:8x8"], ["table9", "table3"]),
+        (["table9", "--topology", "v3:8x8"], ["table9", "table6"]),
         (["table2", "table3", "--rows", "1", "--topology", "v3:8x8"], ["--rows", "one study"]),
         (["table2", "--rows", "99", "--topology", "v3:8x8"], ["99"]),
         (["table2"], ["--topology"]),

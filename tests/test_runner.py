@@ -107,17 +107,6 @@ def test_a_run_leaves_a_record_whose_numbers_come_from_its_predictions(prepared,
         store.write(twice)
 
 
-def test_one_seed_gives_the_same_predictions_and_another_seed_others(prepared, tmp_path):
-    tables = []
-    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-        own = Store(tmp_path / folder)
-        record = execute(prepared, own, run_of(prepared, steps=3, seed=seed))
-        tables.append(own.predictions(record, "10x3@32"))
-    losses = [table["loss"].to_numpy() for table in tables]
-    assert np.array_equal(losses[0], losses[1])
-    assert not np.array_equal(losses[0], losses[2])
-
-
 def test_an_interrupted_run_goes_on_from_its_checkpoint(prepared, store):
     run = run_of(prepared, steps=4)
 
