@@ -146,6 +146,7 @@ STUDY = Study("own", "Two chains", (), (
 '''
 
 
+@pytest.mark.slow
 def test_a_chain_that_is_killed_goes_on_at_the_stage_it_reached(tmp_path, drawn):
     drawn(tmp_path / "results", datasets.GENERATED.values())
     (tmp_path / "own.py").write_text(OWN)

@@ -75,6 +75,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path, drawn):
     assert prove_resume.gone(process.pid), "a process was left behind"
 
 
+@pytest.mark.slow
 def test_row_3_killed_and_resumed_sees_the_same_clips(tmp_path, drawn):
     drawn(tmp_path)
     found = prove_clips.prove(48, tmp_path)

@@ -213,6 +213,7 @@ def test_a_training_process_ends_with_the_process_that_started_it(job):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_two_processes_train_to_the_predictions_of_one(tmp_path, drawn):
     drawn(tmp_path / "two")
     found = prove_workers.prove(14, 9, tmp_path)
