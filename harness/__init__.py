@@ -61,3 +61,9 @@ mirror, read by `wandb_files`).
 
 The science is data and stands apart, in the package `ablations`.
 """
+
+import os
+
+# TensorFlow reads it when it is loaded, which happens after this. It would take oneDNN's convolutions by itself only on
+# processors with AVX-512 VNNI; on all others its own gradients of 3D convolutions cost ten times as much.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

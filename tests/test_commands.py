@@ -57,6 +57,16 @@ def call(name, *words):
     return CliRunner().invoke(COMMANDS[name], [str(word) for word in words])
 
 
+@pytest.mark.parametrize(("of_the_user", "taken"), [(None, "1"), ("0", "0")])
+def test_tensorflow_computes_with_onednn_unless_the_user_says_otherwise(monkeypatch, of_the_user, taken):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if of_the_user is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", of_the_user)
+    code = "import os, harness; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == taken
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example(name):
     result = call(name, "--help")

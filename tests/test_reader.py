@@ -1,6 +1,7 @@
 """The reader: the Garden's clips, in an order and with draws that are functions of the seed, each video once."""
 
 import collections
+import os
 
 import numpy as np
 import pytest
@@ -229,6 +230,14 @@ def test_pipelines_evaluate_each_video_once_in_the_order_of_one(prepared, replic
         for number, label in enumerate(labels):
             steps[number // own] += list(reader.media_ids(label["media_id"].numpy()[label["valid"].numpy()]))
     assert steps[0] + steps[1] == [f"embedded-validation-{number:05d}" for number in range(21)]
+
+
+@pytest.mark.parametrize(("processors", "tuned"), [(2, False), (16, False), (96, True)])
+def test_tf_data_tunes_itself_where_it_does_not_use_all_processors_anyway(prepared, monkeypatch, processors, tuned):
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    training = reader.training(training_params(prepared), source(prepared, "train"))
+    evaluation = reader.evaluation(evaluation_params(prepared, Protocol(1, 1, 32), 8), source(prepared, "validation"))
+    assert [one.options().autotune.enabled for one in (training, evaluation)] == [tuned, tuned]
 
 
 def test_a_label_outside_the_classes_is_named(prepared):

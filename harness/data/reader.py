@@ -8,6 +8,7 @@ padded to a static shape and masked.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ MEDIA_ID = "clip/media_id"
 ID_BYTES = 64
 # Fewer shards than this for each pipeline would make the pipelines' shares too uneven: they share records instead.
 _SHARDS_PER_PIPELINE = 32
+# What tf.data begins with where it may choose how many clips are made at once: a processor's threads, no more than this.
+_UNTUNED = 16
 
 Element = tuple[dict[str, tf.Tensor], Any]
 
@@ -130,7 +133,18 @@ def training(
         dataset = dataset.enumerate(start_step * pipeline.replicas).map(
             _mixed(params, source.classes, pipeline), num_parallel_calls=tf.data.AUTOTUNE
         )
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(_tuning())
+
+
+def _tuning() -> tf.data.Options:
+    """Options that let tf.data tune itself only where there is something to tune.
+
+    Where all processors are used from the start it costs: a pipeline that ends may miss that its tuning is to end too,
+    and then waits for the next round of it, for up to as long as it ran before, or a minute.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = (os.cpu_count() or 1) > _UNTUNED
+    return options
 
 
 def clips(
@@ -255,7 +269,7 @@ def evaluation(
     numbers = range(rounds * pipeline.share)
     missing = sum(pipeline.place(number, pipeline.share) >= _evaluated(params, source) for number in numbers)
     padding = tf.data.Dataset.from_tensors(tf.nest.map_structure(_zeros, dataset.element_spec)).repeat(missing)
-    return _batched(dataset.concatenate(padding), pipeline.batch).prefetch(2)
+    return _batched(dataset.concatenate(padding), pipeline.batch).prefetch(2).with_options(_tuning())
 
 
 def _batched(dataset: tf.data.Dataset, size: int) -> tf.data.Dataset:
