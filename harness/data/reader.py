@@ -25,7 +25,7 @@ MEDIA_ID = "clip/media_id"
 ID_BYTES = 64
 # Fewer shards than this for each pipeline would make the pipelines' shares too uneven: they share records instead.
 _SHARDS_PER_PIPELINE = 32
-# What tf.data begins with where it may choose how many clips are made at once: a processor's threads, no more than this.
+# How many clips tf.data makes at once, at most, where it may choose and does not tune: a thread of each processor.
 _UNTUNED = 16
 
 Element = tuple[dict[str, tf.Tensor], Any]
