@@ -106,7 +106,12 @@ def test_a_shard_cut_short_is_refused_before_anything_is_trained(data, tmp_path)
     ("split", "damage", "message"),
     [
         ("train", flipped, "does not match its checksum; expected"),
-        ("train", lambda path: rewrite(path, bad_frame), "frame 0 (10 bytes) cannot be decoded; expected a JPEG image"),
+        pytest.param(
+            "train",
+            lambda path: rewrite(path, bad_frame),
+            "frame 0 (10 bytes) cannot be decoded; expected a JPEG image",
+            marks=pytest.mark.slow,
+        ),
         ("validation", lambda path: rewrite(path, bad_label), "has label 99; expected 0 to 7"),
     ],
     ids=["checksum", "frame", "label"],

@@ -36,7 +36,7 @@ def until_training(process):
     ("number", "everyone", "code", "said"),
     [
         (signal.SIGTERM, False, 143, "Stopped (row 1: baseline"),
-        (signal.SIGINT, True, 130, "Stopping once a checkpoint"),
+        pytest.param(signal.SIGINT, True, 130, "Stopping once a checkpoint", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, drawn, number, everyone, code, said):
@@ -82,6 +82,7 @@ def test_row_3_killed_and_resumed_sees_the_same_clips(tmp_path, drawn):
     assert found["steps"] == [48, 48]
 
 
+@pytest.mark.slow
 def test_row_10_is_a_function_of_its_seed(tmp_path, drawn):
     for name in ("first", "second", "other"):
         drawn(tmp_path / name)

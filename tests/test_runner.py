@@ -166,6 +166,7 @@ def test_an_attempt_goes_on_from_the_furthest_before_it_and_then_removes_their_c
     assert {name.split("/")[1] for name in left(store, run) if name.startswith("attempts/")} == {"2"}
 
 
+@pytest.mark.slow
 def test_a_run_of_before_attempts_had_folders_goes_on(prepared, store):
     run = run_of(prepared, steps=4)
     interrupted_at(prepared, store, run, 2)
@@ -394,6 +395,7 @@ def test_what_is_kept_of_a_training_checkpoint_is_its_network(prepared, store, t
         assert np.array_equal(kept.get_tensor(plain), whole.get_tensor(name))
 
 
+@pytest.mark.slow
 def test_a_run_whose_record_was_removed_is_trained_from_its_first_step(prepared, store):
     run = run_of(prepared)
     execute(prepared, store, run)
@@ -461,6 +463,7 @@ def test_another_number_of_replicas_than_planned_is_refused(prepared, store):
         execute(prepared, store, run)
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_another_runs_checkpoint(prepared, store):
     parent = execute(prepared, store, run_of(prepared))
     child = dataclasses.replace(run_of(prepared, steps=1), parent=parent.identity)

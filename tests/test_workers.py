@@ -220,6 +220,7 @@ def test_two_processes_train_to_the_predictions_of_one(tmp_path, drawn):
     assert found["videos"] == 9
 
 
+@pytest.mark.slow
 def test_workers_stop_together_and_go_on_together(tmp_path, drawn):
     drawn(tmp_path)
     words = ["--steps", "60", "--validation-videos", "8"]
