@@ -238,8 +238,8 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
         stopper.controller = runner.controller
         report({"event": "attempt", "step": start, **(attempts.origin(found[0]) if found else {})})
         with strategy.scope(), _faults_named(task, True, lambda: finite.last):
-            # Made here: within the train step, replicas on several devices could not make the iterations, which it reads,
-            # and a step that makes its optimizer's variables is traced a second time.
+            # Made here: within the train step, which reads them, replicas on several devices could not make the
+            # iterations, and a step that makes its optimizer's variables is traced a second time.
             runner.trainer.optimizer._create_all_weights(runner.trainer.model.trainable_variables)
             _train(runner.controller, config.trainer, task.validates)
         with strategy.scope(), _faults_named(task, True, lambda: finite.last):

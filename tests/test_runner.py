@@ -107,6 +107,14 @@ def test_a_run_leaves_a_record_whose_numbers_come_from_its_predictions(prepared,
         store.write(twice)
 
 
+def test_the_train_step_is_traced_once(prepared, store, monkeypatch):
+    traced, own = [], VideoTask.train_step
+    monkeypatch.setattr(VideoTask, "train_step", lambda *args, **words: traced.append(1) or own(*args, **words))
+    run = run_of(prepared)
+    runner.train(run, prepared[0], place_of(prepared, store, run), silent)
+    assert len(traced) == 1
+
+
 def test_an_interrupted_run_goes_on_from_its_checkpoint(prepared, store):
     run = run_of(prepared, steps=4)
 
