@@ -5,7 +5,7 @@ Question: networks pre-trained by CVRL on the videos alone, then a linear classi
   baseline as it was initialised.
 Command: python -m harness.study table6 (the paper's training: --profile paper --data DIR --tpu NAME).
 Cost: printed by `--plan`; six pre-trainings and seven linear classifiers. On the quick profile the generated clips have
-  one background and like digits: videos that differ in their looks would be told apart by these.
+  one background and one digit: videos that differ in their looks would be told apart by these.
 Result: `results/tables/table6-quick.md`, beside the paper's numbers.
 Paper: Du et al., 2021, "Revisiting 3D ResNets for Video Recognition", Table 6; the text has R3D-RS 1.4 points above the
   baseline. The paper does not say what of R3D-RS's recipe its pre-training keeps: here the network, with its stochastic

@@ -506,6 +506,18 @@ def test_an_other_path_goes_where_its_name_says(name: str) -> None:
     assert len(backwards) == (1 if name == "still" else 2), "either side"
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_videos_that_are_alike_show_the_same_light_at_other_places(alike: bool) -> None:
+    """Of one digit that never overlaps itself, every frame of every video holds the same pixel values, moved."""
+    spec = dataclasses.replace(
+        TINY, digits=1, noise=0, contrast=(0.75, 0.75), sprite=(13, 13), alike=alike, train_videos=9
+    )
+    videos = [embedded.draw_pixels(spec, "train", index)[0] for index in range(9)]
+    values = {tuple(np.sort(frame, axis=None)) for video in videos for frame in video}
+    assert len(values) == 1 if alike else len(values) > 9
+    assert len({video.tobytes() for video in videos}) == 9, "they move otherwise, and from other places"
+
+
 def test_of_the_other_classes_too_only_motion_tells() -> None:
     features: dict[str, list[np.ndarray]] = {"frame": [], "motion": []}
     labels = []

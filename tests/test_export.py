@@ -195,7 +195,7 @@ def test_a_row_is_written_where_results_are(stood_in, tmp_path):
 
 
 def test_a_recorded_pre_training_is_exported_for_the_gardens_other_trainer(tmp_path, monkeypatch):
-    small = embedded.EmbeddedSpec("embedded-motion", train_videos=9, validation_videos=9, plain=True)
+    small = embedded.EmbeddedSpec("embedded-motion", train_videos=9, validation_videos=9, alike=True)
     monkeypatch.setitem(datasets.GENERATED, small.name, small)
     embedded.ensure(small, tmp_path / "data")
     made = workspace.data_set(small.name, QUICK, tmp_path)

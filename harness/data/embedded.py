@@ -47,7 +47,7 @@ _DRAWING = 1
 _TRAIN_SHARE = 0.7
 # Videos that a process draws at a time.
 _PART = 32
-_PLAIN_LIGHT, _PLAIN_TINT = 0.25, (0.9, 0.85, 0.8)
+_EVEN_LIGHT, _EVEN_TINT = 0.25, (0.9, 0.85, 0.8)
 
 # Direction of the straight paths as (down, right) per unit of speed; "right" turns into "left" in half of the videos.
 _STRAIGHT: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -95,7 +95,8 @@ class EmbeddedSpec:
     Sizes are in pixels and frames, ranges are (least, most). `speed` is in pixels per frame; `period`, that of the
     periodic paths, in frames; `sprite` is the side of a digit; `contrast` and `noise` (a standard deviation) are
     fractions of full brightness; `jpeg_quality` is Pillow's, 1 to 95; `paths` is one of :data:`PATHS`: the classes;
-    `plain` is whether all videos have one background and tint, by which they could otherwise be told apart.
+    `alike` is whether all videos have one background, one tint and one scan, by which they could otherwise be told
+    apart.
     """
 
     name: str = "embedded"
@@ -113,7 +114,7 @@ class EmbeddedSpec:
     noise: float = 0.01
     jpeg_quality: int = 95
     paths: str = "first"
-    plain: bool = False
+    alike: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn, naming the field."""
@@ -151,8 +152,8 @@ class EmbeddedSpec:
         # As before there were others: folders that were drawn then are found.
         if self.paths == "first":
             del stated["paths"]
-        if not self.plain:
-            del stated["plain"]
+        if not self.alike:
+            del stated["alike"]
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
@@ -190,7 +191,7 @@ def draw_pixels(spec: EmbeddedSpec, split: str, index: int) -> tuple[npt.NDArray
     for _ in range(spec.digits):
         light += _moved(_digit(spec, split, rng), path, rng)
     light += rng.standard_normal(light.shape, dtype=np.float32) * np.float32(spec.noise)
-    tint = np.asarray(_PLAIN_TINT, np.float32) if spec.plain else rng.uniform(0.7, 1.0, 3).astype(np.float32)
+    tint = np.asarray(_EVEN_TINT, np.float32) if spec.alike else rng.uniform(0.7, 1.0, 3).astype(np.float32)
     pixels = np.empty((*light.shape, 3), np.uint8)
     for channel, share in enumerate(tint):  # each by itself: an innermost axis of three is slow
         pixels[..., channel] = np.clip(light * share, 0, 1) * np.float32(255)
@@ -368,9 +369,9 @@ def _path(spec: EmbeddedSpec, name: str, rng: np.random.Generator) -> npt.NDArra
 
 
 def _background(spec: EmbeddedSpec, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A smooth still light [height, width] in 0.1..0.6; an even one where it is plain."""
-    if spec.plain:
-        return np.full((spec.height, spec.width), _PLAIN_LIGHT, np.float32)
+    """A smooth still light [height, width] in 0.1..0.6; an even one where videos are alike."""
+    if spec.alike:
+        return np.full((spec.height, spec.width), _EVEN_LIGHT, np.float32)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 5), dtype=np.uint8))
     smooth = coarse.resize((spec.width, spec.height), Image.Resampling.BICUBIC)
     return np.asarray(smooth, np.float32) / np.float32(510) + np.float32(0.1)
@@ -378,7 +379,8 @@ def _background(spec: EmbeddedSpec, rng: np.random.Generator) -> npt.NDArray[np.
 
 def _digit(spec: EmbeddedSpec, split: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """A random digit of the split in the corner of an otherwise dark frame [height, width], at most `contrast`."""
-    scan = Image.fromarray(_scans()[rng.choice(scan_indices(split))])
+    scans = scan_indices(split)[:1] if spec.alike else scan_indices(split)
+    scan = Image.fromarray(_scans()[rng.choice(scans)])
     side = int(rng.integers(spec.sprite[0], spec.sprite[1] + 1))
     light = np.asarray(scan.resize((side, side), Image.Resampling.BILINEAR), np.float32) / 240
     canvas = np.zeros((spec.height, spec.width), np.float32)
