@@ -367,7 +367,7 @@ def _evaluator(
     config: config_definitions.ExperimentConfig, task: VideoTask, evaluate: bool = True
 ) -> base_trainer.Trainer:
     """The Garden's trainer for evaluation alone."""
-    return train_utils.create_trainer(config, task, train=False, evaluate=evaluate)
+    return train_utils.create_trainer(config, task, train=False, evaluate=evaluate, trainer_cls=_Trainer)
 
 
 def _task(
@@ -488,6 +488,25 @@ class _Saves:
             checkpoints.drop_training(addresses.of(self._origins.pop()))
 
 
+class _Trainer(base_trainer.Trainer):
+    """The Garden's, which reads what the pipeline makes as it is where the only device is the processor that made it.
+
+    TensorFlow would carry every batch over by a second pipeline, whose tuning nobody can turn off; what that costs when
+    it ends, see :func:`harness.data.reader.training`.
+    """
+
+    def distribute_dataset(self, dataset_or_fn: Any, *args: Any, **kwargs: Any) -> Any:
+        """See :class:`official.core.base_trainer.Trainer`."""
+        if callable(dataset_or_fn) and _is_one_processor(self.strategy):
+            return dataset_or_fn(*args, **kwargs)
+        return super().distribute_dataset(dataset_or_fn, *args, **kwargs)
+
+
+def _is_one_processor(strategy: tf.distribute.Strategy) -> bool:
+    devices = strategy.extended.worker_devices
+    return len(devices) == 1 and tf.DeviceSpec.from_string(devices[0]).device_type == "CPU"
+
+
 class _Runner(train_lib.OrbitExperimentRunner):
     """The Garden's, with every worker going on from the chief's checkpoint; the Garden's others would begin anew.
 
@@ -499,6 +518,10 @@ class _Runner(train_lib.OrbitExperimentRunner):
     def __init__(self, *args: Any, origin: tuple[str, int] | None, saves: _Saves, **kwargs: Any) -> None:
         self._origin, self._saves = origin, saves
         super().__init__(*args, **kwargs)
+
+    def _build_trainer(self, task: VideoTask, train: bool, evaluate: bool) -> base_trainer.Trainer:
+        with self.strategy.scope():
+            return train_utils.create_trainer(self.params, task, train, evaluate, trainer_cls=_Trainer)
 
     def _maybe_build_checkpoint_manager(self) -> tf.train.CheckpointManager:
         trainer = self.params.trainer

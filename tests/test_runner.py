@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from official.core import train_utils
+from tensorflow.python.data.ops import multi_device_iterator_ops
 
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DSTEM, EMA, RA, SD, SE
@@ -113,6 +114,17 @@ def test_the_train_step_is_traced_once(prepared, store, monkeypatch):
     run = run_of(prepared)
     runner.train(run, prepared[0], place_of(prepared, store, run), silent)
     assert len(traced) == 1
+
+
+def test_one_processor_makes_its_batches_in_one_pipeline(prepared, store, monkeypatch):
+    """A second one would carry them over, and hold up the end of a training by its tuning."""
+
+    def refused(*_, **__):
+        raise AssertionError("a pipeline from device to device")
+
+    monkeypatch.setattr(multi_device_iterator_ops.OwnedMultiDeviceIterator, "__init__", refused)
+    record = execute(prepared, store, run_of(prepared), silent)
+    assert record.evaluations
 
 
 def test_an_interrupted_run_goes_on_from_its_checkpoint(prepared, store):
