@@ -492,7 +492,7 @@ class _Trainer(base_trainer.Trainer):
     """The Garden's, which reads what the pipeline makes as it is where the only device is the processor that made it.
 
     TensorFlow would carry every batch over by a second pipeline, whose tuning nobody can turn off; what that costs when
-    it ends, see :func:`harness.data.reader.training`.
+    it ends, see :mod:`harness.data.reader`, which turns off that of its own.
     """
 
     def distribute_dataset(self, dataset_or_fn: Any, *args: Any, **kwargs: Any) -> Any:
@@ -503,8 +503,9 @@ class _Trainer(base_trainer.Trainer):
 
 
 def _is_one_processor(strategy: tf.distribute.Strategy) -> bool:
-    devices = strategy.extended.worker_devices
-    return len(devices) == 1 and tf.DeviceSpec.from_string(devices[0]).device_type == "CPU"
+    # Replicas of all workers: a worker of several names its own devices alone, and its share of the batch is not all.
+    device = tf.DeviceSpec.from_string(strategy.extended.worker_devices[0])
+    return strategy.num_replicas_in_sync == 1 and device.device_type == "CPU"
 
 
 class _Runner(train_lib.OrbitExperimentRunner):
