@@ -19,7 +19,7 @@ EMBEDDED = EmbeddedSpec()
 FEW_LABELS = EmbeddedSpec(name="embedded-few", train_videos=128)
 OTHER_MOTION = EmbeddedSpec(name="embedded-other", paths="other", seed=1)
 # Videos told apart by their motion and little else, so that motion is what self-supervision learns of them: one
-# background, one tint, and many copies of one digit, in one size and one brightness. With other digits in each video,
-# what was learnt was their looks in some trainings and their motion in others.
+# background, one tint, and many copies of one scan (another one to validate), in one size and one brightness. With
+# other digits in each video, what was learnt was their looks in some trainings and their motion in others.
 MOTION_ALONE = EmbeddedSpec(name="embedded-motion", digits=10, sprite=(13, 13), contrast=(0.75, 0.75), alike=True)
 GENERATED = {spec.name: spec for spec in (EMBEDDED, FEW_LABELS, OTHER_MOTION, MOTION_ALONE)}

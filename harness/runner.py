@@ -492,7 +492,7 @@ class _Trainer(base_trainer.Trainer):
     """The Garden's, which reads what the pipeline makes as it is where the only device is the processor that made it.
 
     TensorFlow would carry every batch over by a second pipeline, whose tuning nobody can turn off; what that costs when
-    it ends, see :mod:`harness.data.reader`, which turns off that of its own.
+    it ends, see :mod:`harness.data.reader`, which turns off that of its own where it has nothing to tune.
     """
 
     def distribute_dataset(self, dataset_or_fn: Any, *args: Any, **kwargs: Any) -> Any:
@@ -522,7 +522,9 @@ class _Runner(train_lib.OrbitExperimentRunner):
 
     def _build_trainer(self, task: VideoTask, train: bool, evaluate: bool) -> base_trainer.Trainer:
         with self.strategy.scope():
-            return train_utils.create_trainer(self.params, task, train, evaluate, trainer_cls=_Trainer)
+            return train_utils.create_trainer(
+                self.params, task, train, evaluate, self._build_best_checkpoint_exporter(), trainer_cls=_Trainer
+            )
 
     def _maybe_build_checkpoint_manager(self) -> tf.train.CheckpointManager:
         trainer = self.params.trainer

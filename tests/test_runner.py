@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,22 @@ def test_one_processor_makes_its_batches_in_one_pipeline(prepared, store, monkey
     monkeypatch.setattr(multi_device_iterator_ops.OwnedMultiDeviceIterator, "__init__", refused)
     record = execute(prepared, store, run_of(prepared), silent)
     assert record.evaluations
+
+
+@pytest.mark.parametrize(
+    ("replicas", "device", "one"),
+    [
+        (1, "/job:localhost/replica:0/task:0/device:CPU:0", True),
+        # One of two workers, each with a processor.
+        (2, "/job:worker/replica:0/task:1/device:CPU:0", False),
+        (1, "/job:localhost/replica:0/task:0/device:GPU:0", False),
+        (1, "/job:localhost/replica:0/task:0/device:TPU:0", False),
+    ],
+)
+def test_batches_come_as_they_are_on_one_processor_alone(replicas, device, one):
+    extended = types.SimpleNamespace(worker_devices=(device,))
+    strategy = types.SimpleNamespace(num_replicas_in_sync=replicas, extended=extended)
+    assert runner._is_one_processor(strategy) is one
 
 
 def test_an_interrupted_run_goes_on_from_its_checkpoint(prepared, store):

@@ -95,8 +95,8 @@ class EmbeddedSpec:
     Sizes are in pixels and frames, ranges are (least, most). `speed` is in pixels per frame; `period`, that of the
     periodic paths, in frames; `sprite` is the side of a digit; `contrast` and `noise` (a standard deviation) are
     fractions of full brightness; `jpeg_quality` is Pillow's, 1 to 95; `paths` is one of :data:`PATHS`: the classes;
-    `alike` is whether all videos have one background, one tint and one scan, by which they could otherwise be told
-    apart.
+    `alike` is whether all videos have one background and one tint, and those of a split one scan, by which they could
+    otherwise be told apart.
     """
 
     name: str = "embedded"
@@ -378,7 +378,11 @@ def _background(spec: EmbeddedSpec, rng: np.random.Generator) -> npt.NDArray[np.
 
 
 def _digit(spec: EmbeddedSpec, split: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A random digit of the split in the corner of an otherwise dark frame [height, width], at most `contrast`."""
+    """A random digit of the split, one where videos are alike, in the corner of a dark frame, at most `contrast`.
+
+    Returns:
+      [height, width].
+    """
     scans = scan_indices(split)[:1] if spec.alike else scan_indices(split)
     scan = Image.fromarray(_scans()[rng.choice(scans)])
     side = int(rng.integers(spec.sprite[0], spec.sprite[1] + 1))
