@@ -7,7 +7,7 @@ import pytest
 
 from harness import addresses, files
 from harness.addresses import Address
-from tests import local_gfile
+from tests.support import local_gfile
 
 
 @pytest.fixture(params=["path", "address", "address without TensorFlow"])

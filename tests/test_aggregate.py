@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from measured import evidence, first, from_outcomes, line, outcomes
 from scipy import stats
 
 from ablations.table2 import STUDY
@@ -14,6 +13,7 @@ from harness import aggregate, published
 from harness.comparison import MixedError
 from harness.experiment import DataFacts
 from harness.studies import Row, Study
+from tests.support.measured import evidence, first, from_outcomes, line, outcomes
 
 
 def summarise(lines, wanted, rows=(1, 2, 3), profile="quick", **more):

@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import prove_resume
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -19,6 +18,7 @@ from harness.experiment import Cut
 from harness.store import Store
 from harness.studies import Cell
 from harness.workspace import facts
+from tests.proofs import resume
 
 SPECS = (
     embedded.EmbeddedSpec("few", train_videos=24, validation_videos=13),
@@ -151,7 +151,7 @@ def test_a_chain_that_is_killed_goes_on_at_the_stage_it_reached(tmp_path, drawn)
     drawn(tmp_path / "results", datasets.GENERATED.values())
     (tmp_path / "own.py").write_text(OWN)
     words = ["--steps", "60", "--validation-videos", "8"]
-    found = prove_resume.prove(2, 16.0, 2, words, tmp_path, str(tmp_path / "own.py"))
+    found = resume.prove(2, 16.0, 2, words, tmp_path, str(tmp_path / "own.py"))
     assert found["records"] == 3, "what both rows start from is trained once"
     mirrored = ["results/wandb", "--results", "imported"]
     done = CliRunner().invoke(

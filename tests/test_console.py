@@ -3,13 +3,13 @@
 import io
 
 import pytest
-import summaries
 from rich.console import Console
 
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
 from harness import console, experiment, planning, tables, terminal
 from harness.experiment import DataFacts
+from tests.support import summaries
 
 DATA = DataFacts("embedded", 8, 512, 240, "ab" * 32)
 TRAIN = {"event": "train", "done": 5, "total": 10, "step": 5, "loss": 1.234, "top1": 0.5}

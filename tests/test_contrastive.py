@@ -99,9 +99,8 @@ def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels_alone():
 
 @pytest.fixture(scope="module")
 def on_replicas():
-    script = Path(__file__).with_name("contrast_on_replicas.py")
-    command = [sys.executable, "-m", f"tests.{script.stem}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=script.parents[1])
+    command = [sys.executable, "-m", "tests.support.contrast_on_replicas"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

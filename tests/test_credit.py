@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 import pytest
-from measured import from_outcomes
 from scipy import stats
 
 from ablations.table2 import STUDY
 from ablations.toggles import TOGGLES
 from harness import credit, designs, estimates
 from harness.designs import Question
+from tests.support.measured import from_outcomes
 
 KEYS = ("ls", "sd", "ep")
 VIDEOS = 1_000

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import summaries
 from rich.console import Console
-from summaries import DESIGNS, LABELS, NAN, NOT_RUN
 
 from harness import credit_figure, drawing, rendering, tables, terminal
+from tests.support import summaries
+from tests.support.summaries import DESIGNS, LABELS, NAN, NOT_RUN
 
 NOTHING_RUN = {(design, label): NOT_RUN for design in DESIGNS for label in LABELS}
 LONG = tuple(f"{label}, and some more words" for label in LABELS)

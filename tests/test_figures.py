@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import summaries
-from summaries import MISSING, NAN, OURS, PAPER, PARTIAL, STUDY
 
 from harness import drawing, figures
+from tests.support import summaries
+from tests.support.summaries import MISSING, NAN, OURS, PAPER, PARTIAL, STUDY
 
 ROOT = Path(__file__).parents[1]
 WITH_AWKWARD = STUDY.plus([summaries.AWKWARD.at()])
@@ -168,7 +168,7 @@ import sys
 import matplotlib
 before = matplotlib.rcParams.copy()  # dict() would load pyplot to find a backend
 sys.path.insert(0, "tests")
-import summaries
+from tests.support import summaries
 from harness import drawing, figures
 drawing.to_bytes(figures.additive(summaries.summary()), "pdf")
 assert not {"tensorflow", "matplotlib.pyplot"} & set(sys.modules)

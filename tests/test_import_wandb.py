@@ -11,15 +11,15 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import mirrored
 import pytest
 from click.testing import CliRunner
-from wandb_server import Server
 
 from harness import import_wandb, tracking, wandb_files
 from harness.import_wandb import Bundle, Outcome
 from harness.records import RecordError
 from harness.store import Store
+from tests.support import mirrored
+from tests.support.wandb_server import Server
 
 
 @pytest.fixture(scope="module")

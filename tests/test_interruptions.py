@@ -6,12 +6,10 @@ import signal
 import subprocess
 import sys
 
-import prove_clips
-import prove_resume
-import prove_seeds
 import pytest
 
 from harness.store import Store
+from tests.proofs import clips, resume, seeds
 
 ONE_ROW = ["--rows", "1", "--steps", "60", "--validation-videos", "8"]
 
@@ -72,13 +70,13 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path, drawn):
             break
     process.communicate()
     assert process.returncode == 130
-    assert prove_resume.gone(process.pid), "a process was left behind"
+    assert resume.gone(process.pid), "a process was left behind"
 
 
 @pytest.mark.slow
 def test_row_3_killed_and_resumed_sees_the_same_clips(tmp_path, drawn):
     drawn(tmp_path)
-    found = prove_clips.prove(48, tmp_path)
+    found = clips.prove(48, tmp_path)
     assert found["steps"] == [48, 48]
 
 
@@ -87,5 +85,5 @@ def test_row_10_is_a_function_of_its_seed(tmp_path, drawn):
     for name in ("first", "second", "other"):
         drawn(tmp_path / name)
     small = ["--depth", "50", "--frames", "32"]  # what takes time at row 10's own size is building it three times
-    found = prove_seeds.prove([*small, "--steps", "3", "--validation-videos", "8"], tmp_path)
+    found = seeds.prove([*small, "--steps", "3", "--validation-videos", "8"], tmp_path)
     assert json.dumps(found).count("equal") == 1

@@ -6,17 +6,16 @@ import re
 import shutil
 import subprocess
 
-import paper_summaries
 import pytest
-import summaries
-from paper_summaries import FIGURE_2, TABLE_3
-from summaries import MISSING, PARTIAL, STUDY
 
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, DSTEM, FRAMES, SD, SE
 from harness import architecture, experiment, paper_tables, published, rendering, tables
 from harness.experiment import DataFacts
 from harness.studies import Cell
+from tests.support import paper_summaries, summaries
+from tests.support.paper_summaries import FIGURE_2, TABLE_3
+from tests.support.summaries import MISSING, PARTIAL, STUDY
 
 pytestmark = pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 

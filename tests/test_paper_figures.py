@@ -9,16 +9,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import paper_summaries
 import pytest
-from paper_summaries import FIGURE_2, TABLE_3
-from summaries import MISSING, NAN, PARTIAL
 
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, DSTEM, FRAMES, RESOLUTION, SE
 from harness import drawing, paper_figures, published
 from harness.paper_figures import Series
 from harness.studies import Row, Study
+from tests.support import paper_summaries
+from tests.support.paper_summaries import FIGURE_2, TABLE_3
+from tests.support.summaries import MISSING, NAN, PARTIAL
 
 ROOT = Path(__file__).parents[1]
 FRAME_1, SOURCE_1 = published.load("figure1"), published.source("figure1")

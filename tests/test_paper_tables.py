@@ -6,15 +6,14 @@ import math
 import re
 
 import pandas as pd
-import paper_summaries
 import pytest
-import summaries
-from paper_summaries import FIGURE_2, TABLE_3
-from summaries import MISSING, NAN, PARTIAL
 
 from ablations.toggles import EMA, FRAMES
 from harness import paper_tables, published, rendering, tables
 from harness.studies import Row
+from tests.support import paper_summaries, summaries
+from tests.support.paper_summaries import FIGURE_2, TABLE_3
+from tests.support.summaries import MISSING, NAN, PARTIAL
 
 # As the study of the name asks it: each row is compared with the one that it scales.
 FOLLOWS = {2: 1, 3: 2, 4: 3, **dict.fromkeys(range(5, 11), 4)}

@@ -21,8 +21,8 @@ from harness import joining, leases, storage
 from harness.leases import Queue
 from harness.storage import Patience, StorageError
 from harness.store import Store
-from tests import postgres, pretend
-from tests.postgres import PASSWORD
+from tests.support import postgres, pretend
+from tests.support.postgres import PASSWORD
 
 _NUMBERS = itertools.count()
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +61,17 @@ def restart(server):
 
 def test_two_workers_share_a_sweep(url, tmp_path):
     words = ["--data", tmp_path / "clips", "--results", tmp_path / "results", "--plots", tmp_path / "plots"]
-    command = [sys.executable, "-m", "tests.pretend", "sweep", *map(str, words), "--trials", "4", "--wandb", "off"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.pretend",
+        "sweep",
+        *map(str, words),
+        "--trials",
+        "4",
+        "--wandb",
+        "off",
+    ]
     environment = {**os.environ, "HARNESS_STORAGE": url, "PRETEND_SECONDS": "0.5"}
     pretend.make_data(tmp_path / "clips")
     both = [

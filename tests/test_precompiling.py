@@ -11,7 +11,6 @@ from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
-import sweeps
 from rich.console import Console
 from rich.live import Live
 from test_tpu_programs import made, pair
@@ -31,6 +30,7 @@ from harness.tpu import compiler, compiling, programs, proving
 from harness.tpu.compiler import REFUSED
 from harness.tpu.compiling import Progress
 from harness.tpu.results import Results
+from tests.support import sweeps
 
 V3 = slices.slice_of(POD)
 ON_POD = Devices("tpu", "local", topology=POD)

@@ -15,7 +15,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import odd_videos
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -24,6 +23,7 @@ from harness import prepare_data
 from harness.data import manifest as manifests
 from harness.data import preparing, shards
 from harness.data.places import Place, PlaceError
+from tests.support import odd_videos
 
 LESS = ["--min-frames", "16", "--videos-per-shard", "2"]
 

@@ -6,10 +6,10 @@ import subprocess
 
 import pandas as pd
 import pytest
-import summaries
 
 from harness import figures, outputs, rendering, report_pages, tables
 from harness.report_pages import Rendered, Section
+from tests.support import summaries
 
 VOID = {"meta", "img", "br", "hr", "col", "link"}
 AWKWARD = 'A <title> & "50 %" of_$5'

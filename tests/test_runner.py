@@ -528,9 +528,8 @@ def test_the_papers_precision_trains_and_evaluates_here(prepared, store):
 
 
 def on_replicas(replicas, folder):
-    script = Path(__file__).with_name("evaluate_on_replicas.py")
-    command = [sys.executable, "-m", f"tests.{script.stem}", str(replicas), folder]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=script.parents[1])
+    command = [sys.executable, "-m", "tests.support.evaluate_on_replicas", str(replicas), folder]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

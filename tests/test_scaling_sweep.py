@@ -14,10 +14,8 @@ import sys
 import threading
 
 import pytest
-import sweeps
 from click.testing import CliRunner
 from rich.console import Console
-from sweeps import Killed, Trainer
 
 from ablations import figure2
 from ablations.toggles import DEPTH, SD
@@ -32,6 +30,8 @@ from harness.sweep_console import TrialBoard
 from harness.sweep_storage import SweepError, file_of, found, trials
 from harness.sweeping import Axis, Limits, validated
 from harness.worker import Job, Worker
+from tests.support import sweeps
+from tests.support.sweeps import Killed, Trainer
 
 GRID = Strategy("grid", False, 4, 0)
 TPE = Strategy("tpe", False, 4, 0)

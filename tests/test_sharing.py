@@ -1,4 +1,4 @@
-"""Workers that share a study while they, its database and its disk fail: tests.prove_sharing in short.
+"""Workers that share a study while they, its database and its disk fail: tests.proofs.sharing in short.
 
 What that counts is asked to be nothing, and for each count an error is planted that it has to find.
 """
@@ -20,8 +20,9 @@ from sqlalchemy.exc import OperationalError
 
 from harness import storage
 from harness.store import Store
-from tests import postgres, prove_sharing
-from tests.prove_sharing import CHECK, Command, Evidence, Found, Trial, counted, leaks
+from tests.proofs import sharing
+from tests.proofs.sharing import CHECK, Command, Evidence, Found, Trial, counted, leaks
+from tests.support import postgres
 
 FAULTS, RUNS, WORKERS = 20, 20, 3
 FOUND = (
@@ -37,7 +38,7 @@ def endured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Evidence
     """A study that twenty faults were done to."""
     folder = tmp_path_factory.mktemp("sharing")
     with postgres.server() as server:
-        yield prove_sharing.endure(FAULTS, WORKERS, RUNS, 1, server, folder, pace=(0.1, 0.6))
+        yield sharing.endure(FAULTS, WORKERS, RUNS, 1, server, folder, pace=(0.1, 0.6))
 
 
 def test_after_twenty_faults_each_run_is_recorded_once(endured: tuple[Evidence, Found]) -> None:
@@ -57,7 +58,7 @@ def test_after_twenty_faults_each_run_is_recorded_once(endured: tuple[Evidence, 
 
 def test_machines_that_share_but_a_bucket_and_a_database_record_each_run_once(tmp_path: Path) -> None:
     with postgres.server() as server:
-        left, seen = prove_sharing.endure(4, 2, 10, 1, server, tmp_path, pace=(0.1, 0.6), bucket=True)
+        left, seen = sharing.endure(4, 2, 10, 1, server, tmp_path, pace=(0.1, 0.6), bucket=True)
     found = counted(left)
     assert not found.shown()
     assert not seen.shown()

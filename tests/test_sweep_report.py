@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import sweeps
 
 from harness import drawing, sweep_figure, sweep_report, sweep_run
 from harness.records import RecordError
@@ -16,6 +15,7 @@ from harness.rendering import cells, render
 from harness.searching import Strategy
 from harness.sweep_report import pareto, summarise
 from harness.sweep_storage import Kept, SweepError, Tried
+from tests.support import sweeps
 
 SETTINGS = {"sampler": "tpe", "profile": "quick", "clips": 10, "crops": 3, "validation videos": None,
             "max gflops": None, "max hours": None}  # fmt: skip

@@ -5,7 +5,6 @@ import sqlite3
 
 import optuna
 import pytest
-import sweeps
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from ablations.toggles import DSTEM, RA, SD, TOGGLES
@@ -13,6 +12,7 @@ from harness import sweep_storage
 from harness.storage import StorageError, faults_named, open_storage, shown, url_of
 from harness.sweep_storage import SweepError, file_of, found, study, trials
 from harness.sweeping import Axis, Limits, space
+from tests.support import sweeps
 
 SETTINGS = {"sampler": "tpe", "space": ["depth=50,101"], "seed": 0, "max gflops": None}
 WORKERS, EACH = 4, 15

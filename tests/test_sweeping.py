@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import sweeps
 
 from ablations.profiles import PAPER
 from ablations.toggles import DEPTH, DSTEM, EMA, FRAMES, LS, RA, RESOLUTION, SD, TOGGLES
@@ -13,6 +12,7 @@ from harness.experiment import SettingsError
 from harness.studies import Cell
 from harness.sweeping import Axis, Limits, Speed
 from harness.toggles import ToggleError
+from tests.support import sweeps
 
 
 @pytest.fixture

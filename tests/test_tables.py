@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import summaries
-from summaries import MISSING, NAN, PARTIAL, STEPLESS, STUDY
 
 from ablations import table6
 from ablations.toggles import DEPTH, EMA, FRAMES, LS, RESOLUTION, SD, TABLE_2
 from harness import rendering, tables
 from harness.studies import Row, Study
 from harness.toggles import Toggle
+from tests.support import summaries
+from tests.support.summaries import MISSING, NAN, PARTIAL, STEPLESS, STUDY
 
 CLEAR = r"\clearpage"
 ROOT = Path(__file__).parents[1]

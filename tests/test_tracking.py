@@ -10,13 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-import mirrored
 import pytest
-from mirrored import Diary
-from wandb_server import Server
 
 from harness import tracking, wandb_files
 from harness.store import Store
+from tests.support import mirrored
+from tests.support.mirrored import Diary
+from tests.support.wandb_server import Server
 
 KEY = "0123456789abcdef" * 2 + "5ec3e7aa"
 

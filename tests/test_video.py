@@ -9,12 +9,12 @@ from pathlib import Path
 
 import av
 import numpy as np
-import odd_videos
 import pytest
 from PIL import Image
 
 from harness.data import video
 from harness.data.video import Decoding, VideoError, decode
+from tests.support import odd_videos
 
 ALL = Decoding(min_frames=1)
 

@@ -5,11 +5,11 @@ import shutil
 import struct
 import zlib
 
-import mirrored
 import pytest
 
 from harness import tracking, wandb_files
 from harness.records import RecordError
+from tests.support import mirrored
 
 BLOCK = 32_768
 NAN = {"split": "train", "step": 5, "loss": float("nan"), "top1": float("inf")}

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import prove_workers
 import pytest
 
 from harness import devices
@@ -20,6 +19,7 @@ from harness.devices import Devices
 from harness.experiment import SettingsError
 from harness.store import Store
 from harness.worker import Job, Worker
+from tests.proofs import workers as two_workers
 
 TF_CONFIG = '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 1}}'
 
@@ -216,7 +216,7 @@ def test_a_training_process_ends_with_the_process_that_started_it(job):
 @pytest.mark.slow
 def test_two_processes_train_to_the_predictions_of_one(tmp_path, drawn):
     drawn(tmp_path / "two")
-    found = prove_workers.prove(14, 9, tmp_path)
+    found = two_workers.prove(14, 9, tmp_path)
     assert found["videos"] == 9
 
 
@@ -224,7 +224,7 @@ def test_two_processes_train_to_the_predictions_of_one(tmp_path, drawn):
 def test_workers_stop_together_and_go_on_together(tmp_path, drawn):
     drawn(tmp_path)
     words = ["--steps", "60", "--validation-videos", "8"]
-    workers = prove_workers.start_workers(tmp_path, words)
+    workers = two_workers.start_workers(tmp_path, words)
     for line in workers[1].stdout:
         if "step 60" in line or ": training" in line:
             break
@@ -235,7 +235,7 @@ def test_workers_stop_together_and_go_on_together(tmp_path, drawn):
     (folder,) = store.runs.glob("[!.]*")
     state = store.state(folder.name)
     assert state.name == "interrupted"
-    prove_workers.in_two_processes(tmp_path, words)
+    two_workers.in_two_processes(tmp_path, words)
     assert store.read(folder.name).provenance["resumed_at"] == [state.step]
 
 

@@ -1,8 +1,8 @@
 """Kills a quick study again and again at random moments, lets it finish, and checks what it left.
 
-    python -m tests.prove_resume                  twenty kills over the ten rows, about a quarter of an hour
-    python -m tests.prove_resume --kills 3 --rows 1,2 --steps 40
-    python -m tests.prove_resume --study table5   between the stages of its chains and inside them
+    python -m tests.proofs.resume                  twenty kills over the ten rows, about a quarter of an hour
+    python -m tests.proofs.resume --kills 3 --rows 1,2 --steps 40
+    python -m tests.proofs.resume --study table5   between the stages of its chains and inside them
 
 Run by test_chains in its short form.
 """

@@ -1,7 +1,7 @@
 """Trains row 1 in two processes and in one, with the same clips in each group of batch normalization, and compares.
 
-    python -m tests.prove_workers                                 the quick profile's row 1
-    python -m tests.prove_workers --steps 26 --validation-videos 9  in short, as test_workers does
+    python -m tests.proofs.workers                                 the quick profile's row 1
+    python -m tests.proofs.workers --steps 26 --validation-videos 9  in short, as test_workers does
 
 Both have two replicas of 8 clips: `multi_worker_mirrored` one in each process, `mirrored` both in one process, on two
 logical CPU devices. The tolerance, stated before anything was measured: every video gets the same class, and its loss
@@ -107,7 +107,7 @@ def prove(steps: int | None, videos: int | None, folder: Path) -> dict[str, obje
     """Trains both ways and compares."""
     words = [*(["--steps", str(steps)] if steps else []), *(["--validation-videos", str(videos)] if videos else [])]
     in_two_processes(folder / "two", words)
-    child = [sys.executable, "-m", "tests.prove_workers", "--child", str(folder / "one"), str(folder / "two" / "data")]
+    child = [sys.executable, "-m", "tests.proofs.workers", "--child", str(folder / "one"), str(folder / "two" / "data")]
     subprocess.run([*child, str(steps or 0), str(videos or 0)], check=True, stdout=subprocess.DEVNULL)
     found = compared(Store(folder / "two"), Store(folder / "one"))
     assert found["same class"] == found["videos"], found

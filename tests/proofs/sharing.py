@@ -1,19 +1,19 @@
 """Lets workers share one study while they, its database and its disk fail again and again; then counts what came of it.
 
-    python -m tests.prove_sharing                        200 faults on PostgreSQL, a quarter of an hour
-    python -m tests.prove_sharing --faults 20 --runs 20  in short, as test_sharing does
-    python -m tests.prove_sharing --postgres off         on SQLite
-    python -m tests.prove_sharing --bucket               with the runs in a bucket
-    python -m tests.prove_sharing --speed                forty runs by one worker and by four; claiming one of 2,000
+    python -m tests.proofs.sharing                        200 faults on PostgreSQL, a quarter of an hour
+    python -m tests.proofs.sharing --faults 20 --runs 20  in short, as test_sharing does
+    python -m tests.proofs.sharing --postgres off         on SQLite
+    python -m tests.proofs.sharing --bucket               with the runs in a bucket
+    python -m tests.proofs.sharing --speed                forty runs by one worker and by four; claiming one of 2,000
 
 The workers are the additive study's command, each in a session of its own, with training that sleeps
-(:mod:`tests.pretend`). They join and leave at will: one that was killed, or ended by an error, is started again. Faults
-are drawn from a deck in which each kind is once, so that none is left out. Where the study is done before the last
-fault, it grows by further seeds.
+(:mod:`tests.support.pretend`). They join and leave at will: one that was killed, or ended by an error, is started
+again. Faults are drawn from a deck in which each kind is once, so that none is left out. Where the study is done before
+the last fault, it grows by further seeds.
 
 With --bucket each worker is on a machine of its own: it has a results folder and a folder of temporary files that the
-others do not see, and the runs are at an address, file:///, which they all reach as :mod:`tests.pretend` says. No file
-there is ever half written.
+others do not see, and the runs are at an address, file:///, which they all reach as :mod:`tests.support.pretend` says.
+No file there is ever half written.
 
 What is counted comes from the files, from the storage by Optuna's own interface, and from what each attempt says while
 it works. Not as it must be, and exit code 1, is: a run with neither record nor stated reason; a trial that
@@ -52,7 +52,7 @@ from harness.experiment import Cut, Run
 from harness.records import RecordError
 from harness.store import Store
 from harness.workspace import Workspace, data_set
-from tests import postgres, pretend
+from tests.support import postgres, pretend
 
 LEASE, RETRIES = 3, 20
 # Rows of each seed that start from another's run; share of the attempts that fail by themselves.
@@ -62,7 +62,7 @@ PACE = (0.3, 2.0)
 # Seconds that an attempt may go on once it is another's: until the next beat, through an inner loop, and what a busy
 # machine takes for it.
 CHECK = LEASE / 4 + 0.1 + 1.0
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ROWS = len(STUDY.rows)
 # What a failed attempt may say, for what was done to it.
 EXPLAINED = {
@@ -102,7 +102,7 @@ class Command:
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], machine: int = 0) -> None:
         self.machine = machine
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pretend", "additive", *words],
+            [sys.executable, "-m", "tests.support.pretend", "additive", *words],
             cwd=ROOT, env={**os.environ, **environment}, start_new_session=True, text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -178,7 +178,7 @@ class Soak:
       workers: how many at a time.
       seeds: of each row, at first.
       draw: draws the faults.
-      pretend_: name -> value of what :mod:`tests.pretend` reads from the environment.
+      pretend_: name -> value of what :mod:`tests.support.pretend` reads from the environment.
       bucket: whether the runs are in a bucket, and each worker on a machine of its own.
     """
 

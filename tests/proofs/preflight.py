@@ -1,4 +1,4 @@
-"""python -m tests.prove_preflight: the preflight against what was measured by hand, and a batch too large on purpose.
+"""python -m tests.proofs.preflight: the preflight against what was measured by hand, and a batch too large on purpose.
 
 The train steps of R3D-RS-50 (16 frames) and R3D-RS-200 (24 frames), 8 clips of a core, were compiled before for the
 topology v3:2x2 by an experiment that builds the network by hand and knows nothing of this harness, with libtpu 0.0.52:

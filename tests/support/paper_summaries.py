@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import summaries
-from summaries import NAN
-
 from ablations.toggles import AXES, DEPTH, DSTEM, FRAMES, RA, RESOLUTION, SE
 from harness.aggregate import Summary
 from harness.studies import Row, Study
 from harness.tpu.costing import RowCosts
+from tests.support import summaries
+from tests.support.summaries import NAN
 
 RS = (SE.at(), DSTEM.at())
 TABLE_3 = Study(

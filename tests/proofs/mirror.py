@@ -1,6 +1,6 @@
 """Runs a short study online against a server on the loopback that refuses, hangs, answers 500 or dies in the middle.
 
-    python -m tests.prove_mirror
+    python -m tests.proofs.mirror
 
 Each time the study must end well, with the same records as without W&B, and at most half a minute later; and the
 records that its offline mirror gives back must equal the originals.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness import records
 from harness.store import Store
-from tests.wandb_server import Server
+from tests.support.wandb_server import Server
 
 STUDY = ["--rows", "1,2", "--steps", "40", "--validation-videos", "24"]
 LIMIT = 30.0

@@ -1,7 +1,7 @@
 """Counts how often row 3 sees each training clip, whole and killed twice in mid-training; the counts must agree.
 
-    python -m tests.prove_clips                 the quick profile's row 3
-    python -m tests.prove_clips --steps 48      in short, as test_interruptions does
+    python -m tests.proofs.clips                 the quick profile's row 3
+    python -m tests.proofs.clips --steps 48      in short, as test_interruptions does
 
 What is counted is what the train step is handed, by step: of steps that a kill made to be done again, the later ones
 are those that made the weights.
@@ -85,7 +85,7 @@ def attempt(folder: Path, data: Path, steps: int | None, die_at: int | None) -> 
     """One attempt in a process of its own; the steps at which the run resumed, once it is done."""
     words = [str(folder), str(data), str(folder / "clips.jsonl"), str(steps or 0), str(die_at or 0)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.prove_clips", "--child", *words], check=False, capture_output=True, text=True
+        [sys.executable, "-m", "tests.proofs.clips", "--child", *words], check=False, capture_output=True, text=True
     )
     assert done.returncode == (-signal.SIGKILL if die_at else 0), done.stderr[-2000:]
     return [] if die_at else json.loads(done.stdout.splitlines()[-1])

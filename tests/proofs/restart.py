@@ -1,7 +1,7 @@
 """Trains row 1 in two processes, kills each of them in turn, starts it again with the same command, and looks.
 
-    python -m tests.prove_restart                                     the quick profile's row 1, each worker killed
-    python -m tests.prove_restart --steps 90 --validation-videos 8    in short
+    python -m tests.proofs.restart                                     the quick profile's row 1, each worker killed
+    python -m tests.proofs.restart --steps 90 --validation-videos 8    in short
 
 The one that is killed (kill -9, with its training process or alone) is to join the other, which waits for it; the run
 is to end with one record, which says that it went on from a checkpoint.

@@ -1,14 +1,14 @@
 """Training that is not: the harness's commands as they are, with a stand-in for what TensorFlow does in them.
 
-    python -m tests.pretend additive --seeds 2 --results /tmp/results --data /tmp/clips
-    python -m tests.pretend train ls --results /tmp/results --data /tmp/clips
+    python -m tests.support.pretend additive --seeds 2 --results /tmp/results --data /tmp/clips
+    python -m tests.support.pretend train ls --results /tmp/results --data /tmp/clips
 
 is `python -m harness.additive_study` and `harness.train`, from the command line to the record: the plan, the queue, the
 worker's process, :mod:`harness.execution` and the store are the real ones. In the worker's process TensorFlow and the
 Garden are modules that hold nothing, and of :mod:`harness.runner` the functions that would use them are those of this
 module: training sleeps, and leaves small files where checkpoints would be. A folder of `--data` that is not there yet
 is made, with shards that hold nothing. A bucket of `--runs` is a folder's address, file:///tmp/bucket, which in both
-processes :mod:`tests.local_gfile` reaches in TensorFlow's place.
+processes :mod:`tests.support.local_gfile` reaches in TensorFlow's place.
 
 What a training comes to is a chain of hashes, a link for each step, which checkpoints carry on: of every record it can
 be told whether each of its steps was trained, once and in order (:func:`chain`). The environment says more:
@@ -50,7 +50,7 @@ from harness.data.manifest import Manifest, Shard, Split
 from harness.devices import Devices
 from harness.experiment import TRAIN_STEPS, Protocol, Run
 from harness.planning import Plan, Planned
-from tests import local_gfile
+from tests.support import local_gfile
 
 if TYPE_CHECKING:
     from harness.records import RunRecord
@@ -494,4 +494,4 @@ def main(words: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     # Not this module's own `main`: what is handed to another process has to be found there by its name.
-    importlib.import_module("tests.pretend").main(sys.argv[1:])
+    importlib.import_module("tests.support.pretend").main(sys.argv[1:])

@@ -1,7 +1,7 @@
 """Trains one row in three processes: two with one seed, one with another, and compares every validation prediction.
 
-python -m tests.prove_seeds                                 row 10, RandAugment on, whole
-python -m tests.prove_seeds --steps 4 --validation-videos 8  in short, as test_interruptions does
+python -m tests.proofs.seeds                                 row 10, RandAugment on, whole
+python -m tests.proofs.seeds --steps 4 --validation-videos 8  in short, as test_interruptions does
 """
 
 import argparse
