@@ -1,46 +1,17 @@
-"""Files of tests run in the order of how long they take, the longest first: so both processes end at about one time."""
+"""What tests in all files share: what is made once for all processes of tests, small profiles, forked processes."""
 
 import contextlib
 import fcntl
 import gc
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from harness.data import embedded
 
 EMBEDDED = embedded.EmbeddedSpec()
-SLOWEST = (
-    "test_chains",
-    "test_runner",
-    "test_interruptions",
-    "test_workers",
-    "test_bad_input",
-    "test_prepare_data",
-    "test_scaling_sweep",
-    "test_bucket",
-    "test_import_garden",
-    "test_preflight",
-    "test_study",
-    "test_tpu_costing",
-    "test_tpu_compiler",
-    "test_explaining",
-    "test_self_supervision",
-    "test_contrastive",
-    "test_speed",
-    "test_sharing",
-    "test_tracking",
-    "test_simulation",
-    "test_garden",
-    "test_tpu_lowering",
-    "test_own_study",
-    "test_credit",
-)
-
-
-def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
 
 
 def pytest_sessionfinish():
@@ -52,25 +23,97 @@ def pytest_sessionfinish():
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
-    """Puts the embedded data set, or those named, into a results folder, and returns the folder.
+def once(tmp_path_factory):
+    """Makes a folder once for all processes of tests: `once(name, make)` is the folder after `make(folder)`.
 
-    Each is drawn once for all tests that only train on it, in all processes: that takes as long as their trainings.
+    Who changes what is in it copies it first.
     """
     own = tmp_path_factory.getbasetemp()
-    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "drawn"
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "once"
+    shared.mkdir(exist_ok=True)
+
+    def made(name, make):
+        folder, draft = shared / name, shared / f"{name}.draft"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir()
+                make(draft)
+                draft.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def drawn(once):
+    """Puts the embedded data set, or those named, into a results folder, and returns the folder."""
 
     def into(results, specs=(EMBEDDED,)):
-        shared.mkdir(exist_ok=True)
         for spec in specs:
-            with (shared / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                embedded.ensure(spec, shared)
+            name = embedded.folder(spec, Path()).name
+            whole = once(f"drawn-{name}", lambda folder, spec=spec: embedded.ensure(spec, folder))
             with contextlib.suppress(FileExistsError):
-                shutil.copytree(embedded.folder(spec, shared), embedded.folder(spec, results / "data"))
+                shutil.copytree(embedded.folder(spec, whole), embedded.folder(spec, results / "data"))
         return results
 
     return into
+
+
+@pytest.fixture(scope="session")
+def data(once):
+    """The tiny data set."""
+    return _data("SPEC", once)
+
+
+@pytest.fixture(scope="session")
+def other_data(once):
+    """The tiny data set to pre-train on."""
+    return _data("OTHER", once)
+
+
+def _data(spec, once):
+    from tests.support import tiny
+
+    asked = getattr(tiny, spec)
+    return tiny.Data.drawn(asked, once(f"tiny-{asked.name}", lambda folder: embedded.ensure(asked, folder)))
+
+
+@pytest.fixture
+def tiny_profile(monkeypatch):
+    """Commands know the profile `tiny`, whose data set is to be given."""
+    from ablations.profiles import PROFILES
+    from tests.support.tiny import TINY
+
+    monkeypatch.setitem(PROFILES, TINY.name, TINY)
+    return TINY
+
+
+@pytest.fixture
+def trained(once, data, other_data, tmp_path):
+    """A copy of a store of :mod:`tests.support.trained`, by its name, that was trained once for all tests."""
+    from harness.store import Store
+    from tests.support import trained
+
+    def copied(name, folder="results"):
+        make = trained.STORES[name]
+        whole = once(f"trained-{name}", lambda made: make(Store(made), data, other_data))
+        return Store(Path(shutil.copytree(whole, tmp_path / folder, dirs_exist_ok=True)))
+
+    return copied
+
+
+@pytest.fixture(autouse=True)
+def forked_training_processes(request):
+    """Training processes that commands start in the tests' own process are forked from one that is ready."""
+    from tests.support import forked
+
+    if request.node.get_closest_marker("real_processes"):
+        yield
+        return
+    with forked.training_processes():
+        yield
 
 
 @pytest.fixture

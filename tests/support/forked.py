@@ -1,0 +1,180 @@
+"""Training processes, and whole commands, forked from a process that has imported TensorFlow and the Garden.
+
+Importing both takes seven seconds, which each training process would otherwise begin with. The process they are forked
+from (multiprocessing's forkserver, one for each process of tests) imports and does nothing else: TensorFlow starts its
+threads, and takes its devices, when it first computes, which happens after the fork. What differs from a process that
+is started afresh: the start itself, and that it isn't ended with its parent by a signal, but when it next reports.
+Tests of these two, and one test for each path from the command line to the record, start real processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import tempfile
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, Any
+
+ROOT = Path(__file__).parents[2]
+_SPAWN = multiprocessing.get_context("spawn")
+_FORKSERVER = multiprocessing.get_context("forkserver")
+# What a training process imports, and what commands do.
+_PRELOADED = [
+    "harness.runner",
+    "harness.execution",
+    "harness.importing",
+    "harness.conducting",
+    "harness.tasks",
+    "harness.outputs",
+    "tests.support.forked",
+]
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def serve(pipe: Connection, environment: Mapping[str, str], folder: str) -> None:
+    """The training process: :func:`harness.worker.serve`, with the environment and folder of who started it."""
+    from harness import worker
+
+    _be_as(environment, folder)
+    worker._end_with_parent = lambda: None  # its parent is the process that it was forked from
+    worker.serve(pipe)
+
+
+def _be_as(environment: Mapping[str, str], folder: str) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+
+
+def _started() -> Any:
+    """The context of processes that are forked; the process that they are forked from starts with the first of them."""
+    _FORKSERVER.set_forkserver_preload(_PRELOADED)
+    return _FORKSERVER
+
+
+class _Context:
+    """multiprocessing's context for "spawn", but training processes are forked."""
+
+    def Process(self, target: Any, args: tuple[Any, ...], daemon: bool) -> Any:  # noqa: N802
+        """See :class:`multiprocessing.Process`."""
+        from harness import worker
+
+        if target is not worker.serve:
+            return _SPAWN.Process(target=target, args=args, daemon=daemon)
+        environment = {**_QUIET, **os.environ}
+        return _started().Process(target=serve, args=(*args, environment, os.getcwd()), daemon=daemon)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_SPAWN, name)
+
+
+@contextlib.contextmanager
+def training_processes() -> Iterator[None]:
+    """While active, the training processes that commands of this process start are forked."""
+    from harness import worker
+
+    before = worker.multiprocessing
+    stand_in = types.SimpleNamespace(get_context=lambda _: _Context(), parent_process=multiprocessing.parent_process)
+    worker.multiprocessing = stand_in  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        worker.multiprocessing = before
+
+
+class Command:
+    """A command in a process and a session of its own, as :class:`subprocess.Popen` would start it.
+
+    Args:
+      module: name of the command's module, as "harness.train".
+      words: its arguments.
+      folder: the folder it is in.
+      environment: name -> value of what differs in its environment.
+
+    Attributes:
+      pid: the number of the process, and of its group.
+      stdout: what it, and the processes that it starts, print: outputs and errors together.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        words: Sequence[object],
+        folder: Path | str = ROOT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        with tempfile.TemporaryDirectory() as pipes:
+            pipe = os.path.join(pipes, "out")  # noqa: PTH118
+            os.mkfifo(pipe)
+            whole = {**_QUIET, **os.environ, **(environment or {})}
+            words = [str(word) for word in words]
+            self._process = _started().Process(target=_command, args=(module, words, pipe, whole, str(folder)))
+            self._process.start()
+            self.stdout: IO[str] = open(pipe)  # noqa: SIM115, PTH123
+            self.stdout.readline()  # it has a session of its own, and its pipe is open
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, minus the number of the signal that ended it; None before it ended."""
+        return self._process.exitcode  # type: ignore[no-any-return]
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Waits until it ends.
+
+        Raises:
+          TimeoutError: it didn't within so many seconds.
+        """
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise TimeoutError(f"the command goes on after {timeout} seconds")
+        return self.returncode
+
+    def communicate(self) -> tuple[str, None]:
+        """What is left of its output, read until it ends."""
+        with self.stdout:
+            said = self.stdout.read()
+        self.wait()
+        return said, None
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal to it alone."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kills it and what it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.join()
+
+
+def run(module: str, words: Sequence[object], **options: Any) -> tuple[int | None, str]:
+    """Runs a command to its end: its exit code and what it printed."""
+    command = Command(module, words, **options)
+    said, _ = command.communicate()
+    return command.returncode, said
+
+
+def _command(module: str, words: list[str], pipe: str, environment: Mapping[str, str], folder: str) -> None:
+    os.setsid()
+    output = os.open(pipe, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(output, number)
+    os.close(output)
+    os.write(1, b"started\n")
+    _be_as(environment, folder)
+    for number in (signal.SIGINT, signal.SIGTERM):  # as in a process that is started
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+    sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123
+    sys.argv = [module, *words]
+    with training_processes():
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
