@@ -69,7 +69,7 @@ class _Context:
         if target is not worker.serve:
             return _SPAWN.Process(target=target, args=args, daemon=daemon)
         environment = {**_QUIET, **os.environ}
-        return _started().Process(target=serve, args=(*args, environment, os.getcwd()), daemon=daemon)
+        return _started().Process(target=serve, args=(*args, environment, str(Path.cwd())), daemon=daemon)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_SPAWN, name)
@@ -172,8 +172,8 @@ def _command(module: str, words: list[str], pipe: str, environment: Mapping[str,
     _be_as(environment, folder)
     for number in (signal.SIGINT, signal.SIGTERM):  # as in a process that is started
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123
     sys.argv = [module, *words]
     with training_processes():
