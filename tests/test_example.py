@@ -14,6 +14,7 @@ from harness.designs import Question
 from harness.devices import Devices
 from harness.experiment import Cut
 from harness.store import Store
+from tests.support import committed
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "results" / "example"
@@ -79,7 +80,7 @@ def test_the_tables_follow_from_the_records_and_stand_in_the_readme(example):
             drawn[f"{study.name}-{ending}-steps"] = tables.steps(numbers)
         for name, table in drawn.items():
             for suffix, text in rendering.render(dataclasses.replace(table, name=name)).items():
-                assert (EXAMPLE / f"{name}.{suffix}").read_text() == text
+                assert committed.equals(EXAMPLE / f"{name}.{suffix}", text)
     stands_in_the_readme(EXAMPLE / "table2-quick.md")
     stands_in_the_readme(EXAMPLE / "table6-quick.md")
 
@@ -92,7 +93,7 @@ def test_the_sweeps_follow_from_their_storage_and_the_records(tmp_path):
     for one in found:
         for name, table in sweep_report.tables(one):
             for suffix, text in rendering.render(table).items():
-                assert (EXAMPLE / f"{name}.{suffix}").read_text() == text
+                assert committed.equals(EXAMPLE / f"{name}.{suffix}", text)
         points = one.points
         known = points[points["top1"].notna()]
         front = known[known["front"]]
@@ -114,7 +115,7 @@ def test_the_credits_follow_from_the_records_and_stand_in_the_readme(asked):
     name = f"{stem}-additive-reverse-leave-one-out-shapley"
     for kind, table in (("credit", tables.credits(found)), ("interactions", tables.interactions(found))):
         for suffix, text in rendering.render(table).items():
-            assert (DESIGNS / f"{name}-{kind}.{suffix}").read_text() == text
+            assert committed.equals(DESIGNS / f"{name}-{kind}.{suffix}", text)
     stands_in_the_readme(DESIGNS / f"{name}-credit.md")
 
 
