@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
@@ -350,34 +351,55 @@ def _name(axes: Axes, panel: Sequence[Series]) -> None:
     for series in panel:
         for label, step, x, y in zip(series.labels, series.step, series.gflops, series.top1, strict=True):
             name = "" if series.ours and label in published else label
-            if not math.isnan(y) and (text := "\n".join(filter(None, [name, step]))):
+            if not math.isnan(y) and (words := "\n".join(filter(None, [name, step]))):
                 # Without its name, the colour says to which line the step belongs.
                 color = MUTED if name else _LOOKS.get(series.kind, _OTHER)["color"]
-                written.append(_write(axes, text, (x, y), color))
+                written.append(_write(axes, words, (x, y), color))
+    figure = axes.figure.get_figure(root=True)
+    # Without a renderer, matplotlib makes one each time a text's extent is asked.
+    renderer = RendererAgg(*figure.bbox.size, figure.dpi)  # type: ignore[no-untyped-call]
     # Those first that have the least room even alone.
-    for one in sorted(written, key=lambda one: sum(_costs(one, axes, taken)), reverse=True):
-        costs = _costs(one, axes, taken)
-        taken.append((_moved(one, *_TRIED[costs.index(min(costs))]), _ON_NAME))
+    for text in sorted(written, key=lambda text: sum(_costs(text, axes, taken, renderer)), reverse=True):
+        costs = _costs(text, axes, taken, renderer)
+        taken.add(_moved(text, renderer, *_TRIED[costs.index(min(costs))]), _ON_NAME)
 
 
-def _taken(axes: Axes, panel: Sequence[Series]) -> list[tuple[Bbox, float]]:
-    """Boxes, in pixels, that names should keep clear of, and how much: markers, intervals and lines."""
+class _Taken:
+    """Boxes, in pixels, that names should keep clear of, and how much worse a name is that touches one."""
+
+    def __init__(self) -> None:
+        self._extents, self._weights = list[npt.NDArray[np.float64]](), list[float]()
+
+    def add(self, box: Bbox, weight: float) -> None:
+        """Adds a box."""
+        self._extents.append(np.array([box.xmin, box.ymin, box.xmax, box.ymax]))
+        self._weights.append(weight)
+
+    def touched(self, box: Bbox) -> float:
+        """The sum of the weights of the boxes that a box touches."""
+        left, bottom, right, top = np.array(self._extents).reshape(-1, 4).T
+        touches = (box.xmax >= left) & (right >= box.xmin) & (box.ymax >= bottom) & (top >= box.ymin)
+        return float(np.array(self._weights)[touches].sum())
+
+
+def _taken(axes: Axes, panel: Sequence[Series]) -> _Taken:
+    """What names should keep clear of before any is written: markers, intervals and lines."""
     half, side = _SIZE / 2 / 72 * axes.figure.dpi, np.array([1.0, 0.0])
-    boxes = []
+    taken = _Taken()
     for series in panel:
         at, low, high = (_pixels(axes, series.gflops, y) for y in (series.top1, series.low, series.high))
-        boxes += [(Bbox([point - half, point + half]), _ON_NAME) for point in at if np.isfinite(point).all()]
-        boxes += [
-            (Bbox([foot - side, head + side]), _ON_BAR)
-            for foot, head in zip(low, high, strict=True)
-            if np.isfinite([foot, head]).all()
-        ]
+        for point in at:
+            if np.isfinite(point).all():
+                taken.add(Bbox([point - half, point + half]), _ON_NAME)
+        for foot, head in zip(low, high, strict=True):
+            if np.isfinite([foot, head]).all():
+                taken.add(Bbox([foot - side, head + side]), _ON_BAR)
         start = [_pixels(axes, [series.start[0]], [series.start[1]])[0]] if series.start else []
-        for one, other in itertools.pairwise([*start, *at]):
-            if not np.isfinite([one, other]).all():
-                continue
-            boxes += [(Bbox([one + (other - one) * part] * 2).padded(1), _ON_LINE) for part in np.linspace(0, 1, 25)]
-    return boxes
+        for point, following in itertools.pairwise([*start, *at]):
+            if np.isfinite([point, following]).all():
+                for part in np.linspace(0, 1, 25):
+                    taken.add(Bbox([point + (following - point) * part] * 2).padded(1), _ON_LINE)
+    return taken
 
 
 def _pixels(axes: Axes, x: Sequence[float], y: Sequence[float]) -> npt.NDArray[np.float64]:
@@ -390,17 +412,19 @@ def _write(axes: Axes, text: str, point: tuple[float, float], color: str) -> Ann
                          path_effects=[withStroke(linewidth=1.5, foreground="white")])  # fmt: skip
 
 
-def _costs(written: Annotation, axes: Axes, taken: Sequence[tuple[Bbox, float]]) -> list[float]:
+def _costs(written: Annotation, axes: Axes, taken: _Taken, renderer: RendererAgg) -> list[float]:
     """How much a name touches in each of the places that are tried; among equal ones the first is the best."""
-    return [_cost(_moved(written, *place), axes, taken) for place in _TRIED]
+    return [_cost(_moved(written, renderer, *position), axes, taken) for position in _TRIED]
 
 
-def _moved(written: Annotation, distance: float, right: float, up: float, across: str, along: str) -> Bbox:
+def _moved(
+    written: Annotation, renderer: RendererAgg, distance: float, right: float, up: float, across: str, along: str
+) -> Bbox:
     written.set(ha=across, va=along)
     written.set_position((distance * right, distance * up))
-    return written.get_window_extent()
+    return written.get_window_extent(renderer)
 
 
-def _cost(box: Bbox, axes: Axes, taken: Sequence[tuple[Bbox, float]]) -> float:
+def _cost(box: Bbox, axes: Axes, taken: _Taken) -> float:
     inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-    return sum(weight for one, weight in taken if box.overlaps(one)) + (0.0 if inside else _OUTSIDE)
+    return taken.touched(box) + (0.0 if inside else _OUTSIDE)
