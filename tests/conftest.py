@@ -46,6 +46,27 @@ def once(tmp_path_factory):
     return made
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fingerprints_counted_once(once):
+    """Commands that plan with generated data which is not there draw it to learn its fingerprint: seconds a set.
+
+    Here that is done once for all processes of tests.
+    """
+    from ablations.datasets import GENERATED
+
+    count = embedded.content_fingerprint
+
+    def fingerprint(spec):
+        if spec not in GENERATED.values():
+            return count(spec)
+        folder = once(f"fingerprint-{spec.name}", lambda made: (made / "fingerprint").write_text(count(spec)))
+        return (folder / "fingerprint").read_text()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(embedded, "content_fingerprint", fingerprint)
+        yield
+
+
 @pytest.fixture(scope="session")
 def drawn(once):
     """Puts the embedded data set, or those named, into a results folder, and returns the folder."""
@@ -98,8 +119,8 @@ def trained(once, data, other_data, tmp_path):
 
     def copied(name, folder="results"):
         make = trained.STORES[name]
-        whole = once(f"trained-{name}", lambda made: make(Store(made), data, other_data))
-        return Store(Path(shutil.copytree(whole, tmp_path / folder, dirs_exist_ok=True)))
+        made = once(f"trained{make.__name__}", lambda stores: make(stores, data, other_data))
+        return Store(Path(shutil.copytree(made / name, tmp_path / folder, dirs_exist_ok=True)))
 
     return copied
 
@@ -114,6 +135,33 @@ def forked_training_processes(request):
         return
     with forked.training_processes():
         yield
+
+
+@pytest.fixture(scope="session")
+def training_process():
+    """A training process that stays from command to command, forked with the first of them."""
+    from tests.support import forked
+
+    with forked.KeptProcess() as kept:
+        yield kept
+
+
+@pytest.fixture
+def kept_process(training_process):
+    """Commands that the test calls train in one process, which stays for the tests after it."""
+    with training_process.used():
+        yield
+
+
+@pytest.fixture
+def pretended(monkeypatch, tmp_path):
+    """Commands that the test calls only pretend to train, in no time; the folder of data that they take."""
+    from tests.support import pretend
+
+    monkeypatch.setenv("PRETEND_SECONDS", "0")
+    pretend.make_data(tmp_path / "clips")
+    with pretend.pretending():
+        yield tmp_path / "clips"
 
 
 @pytest.fixture

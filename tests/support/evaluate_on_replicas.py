@@ -1,6 +1,8 @@
-"""Evaluates an untrained network on so many CPU replicas; prints ids and losses as JSON. Run by test_runner.
+"""Evaluates an untrained network on so many CPU replicas, and so many; prints ids and losses as JSON.
 
-Logical devices can be set up only before TensorFlow starts, so this needs a process of its own.
+    python -m tests.support.evaluate_on_replicas DATA 1 2 4
+
+Run by test_runner: logical devices can be set up only before TensorFlow starts, so it needs a process of its own.
 """
 
 import json
@@ -10,26 +12,38 @@ from pathlib import Path
 import tensorflow as tf
 from official.core import train_utils
 
-from ablations.profiles import QUICK
 from harness import experiment, garden, seeding
 from harness.data import manifest, reader
 from harness.studies import Cell
 from harness.task import VideoTask
 from harness.workspace import facts
+from tests.support.tiny import TINY
 
-replicas, folder = int(sys.argv[1]), Path(sys.argv[2])
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
-seeding.seeded(0)
-found = manifest.load(folder)
-run = experiment.complete(Cell(()), QUICK, facts(found), replicas=1)
-settings, bookkeeping = experiment.for_protocol(run, experiment.Protocol(2, 3, 32))
-config = garden.build(settings, bookkeeping | {"task.validation_data.global_batch_size": 8})
-strategy = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)])
-with strategy.scope():
-    source = reader.Source.of(str(folder), found.splits["validation"], len(found.classes))
-    task = VideoTask(config.task, None, source)
-    train_utils.create_trainer(config, task, train=False, evaluate=True).evaluate(tf.constant(-1))
-ids, losses = task.predictions.media_id, [float(loss) for loss in task.predictions.loss]
-ordered = [loss for _, loss in sorted(zip(ids, losses, strict=True))]
-print(json.dumps({"replicas": strategy.num_replicas_in_sync, "ids": ids, "losses": ordered}))
+
+def mirrored(replicas):
+    """A strategy over so many devices. Those of one process have to number their groups of devices apart."""
+    kind = type("Mirrored", (tf.distribute.MirroredStrategy,), {"_collective_key_base": 1000 * replicas})
+    return kind([f"CPU:{index}" for index in range(replicas)])
+
+
+def evaluated(strategy, folder):
+    """Ids of the videos as they came, and their losses in the order of their ids."""
+    found = manifest.load(folder)
+    run = experiment.complete(Cell(()), TINY, facts(found), replicas=1)
+    settings, bookkeeping = experiment.for_protocol(run, run.protocol)
+    config = garden.build(settings, bookkeeping | {"task.validation_data.global_batch_size": 8})
+    with seeding.of_run(run), strategy.scope():
+        source = reader.Source.of(str(folder), found.splits["validation"], len(found.classes))
+        task = VideoTask(config.task, None, source)
+        train_utils.create_trainer(config, task, train=False, evaluate=True).evaluate(tf.constant(-1))
+    ids, losses = task.predictions.media_id, [float(loss) for loss in task.predictions.loss]
+    ordered = [loss for _, loss in sorted(zip(ids, losses, strict=True))]
+    return {"replicas": strategy.num_replicas_in_sync, "ids": ids, "losses": ordered}
+
+
+if __name__ == "__main__":
+    data, *numbers = sys.argv[1:]
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    devices = [tf.config.LogicalDeviceConfiguration() for _ in range(max(map(int, numbers)))]
+    tf.config.set_logical_device_configuration(cpu, devices)
+    print(json.dumps([evaluated(mirrored(int(one)), Path(data)) for one in numbers]))

@@ -99,6 +99,18 @@ class Data:
         where = self.place(store, run, attempt)
         return execution.evaluate(run, self.manifest, where, store, attempt, report, **how)
 
+    def begun(self, store: Store, run: Run) -> Mapping[str, Any]:
+        """Where another attempt at a run goes on, as it reports that once it has read its checkpoint; it ends there."""
+        events: list[Mapping[str, Any]] = []
+
+        def report(event: Mapping[str, Any]) -> None:
+            events.append(event)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            self.execute(store, run, report)
+        return events[0]
+
     def interrupt(self, store: Store, run: Run, step: int) -> None:
         """Asks to stop after the loop that ends at a step, as SIGTERM does."""
         reached: list[int] = []
@@ -118,6 +130,11 @@ def every_step(run: Run, **bookkeeping: int) -> Run:
     return dataclasses.replace(run, bookkeeping={**run.bookkeeping, **short, **given})
 
 
+def seldom(run: Run) -> Run:
+    """The run with its first and last checkpoint alone, and one validation, of its last step."""
+    return every_step(run, checkpoint_interval=100, validation_interval=100)
+
+
 def unevaluated(run: Run) -> Run:
     """The run as one that others start from: it is over once it is trained. It has the same identity."""
     return dataclasses.replace(run, evaluated=False)
@@ -126,6 +143,15 @@ def unevaluated(run: Run) -> Run:
 def next_attempt(store: Store, run: Run) -> Attempt:
     """The attempt after those that were."""
     return store.attempt(run.id, max(store.attempts(run.id).numbers, default=-1) + 1)
+
+
+def variables(path: object) -> dict[str, Any]:
+    """Name -> value of the variables in a checkpoint or in weights."""
+    import tensorflow as tf
+
+    kept = tf.train.load_checkpoint(str(path))
+    names = [name for name in kept.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
+    return {name: kept.get_tensor(name) for name in names}
 
 
 def files_of(store: Store, run: Run) -> list[str]:
