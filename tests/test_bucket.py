@@ -6,37 +6,30 @@ Two writers are found, a run that was killed goes on, and what is drawn is what 
 import dataclasses
 import inspect
 import json
-import os
 import re
 import shutil
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from test_runner import SPEC, execute, next_attempt, place_of, run_of
-from test_store import IDENTITY, evaluation, record
 
 from harness import addresses, execution, files, joining, once, report, sharing, store, train, worker
 from harness.attempts import Attempts, LostError
-from harness.data import embedded
 from harness.experiment import TRAIN_STEPS
 from harness.store import AlreadyThereError, Snapshot, Store
 from harness.worker import Job, Worker
+from tests.support import trained as stores
+from tests.support.made_up import IDENTITY, evaluation, record
+from tests.support.printing import printing
+from tests.support.tiny import PROTOCOL
 
 RUN = IDENTITY[:16]
 EXAMPLE = Path(__file__).parents[1] / "results" / "example"
 TABLE = pd.DataFrame(
     {"media_id": ["b", "a"], "label": [1, 0], "top_class": [[1, 0], [1, 0]], "top_probability": [[0.9, 0.1]] * 2}
 )
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    return embedded.ensure(SPEC, root), embedded.folder(SPEC, root)
 
 
 def bucket(folder):
@@ -205,9 +198,8 @@ def test_nothing_that_no_attempt_wrote_has_a_draft(remote):
     assert Attempts(remote.folder(RUN)).numbers == []
 
 
-@pytest.mark.slow
-def test_a_run_killed_in_a_bucket_goes_on_as_one_in_a_folder(prepared, remote, tmp_path):
-    run = run_of(prepared, steps=3)
+def test_a_run_killed_in_a_bucket_goes_on_as_one_in_a_folder(data, remote, trained):
+    run = stores.baseline(data)
     points = []
 
     def killed(event):
@@ -216,7 +208,7 @@ def test_a_run_killed_in_a_bucket_goes_on_as_one_in_a_folder(prepared, remote, t
             raise LostError  # nothing is copied after it, as after a kill
 
     with pytest.raises(LostError):
-        execute(prepared, remote, run, killed)
+        data.execute(remote, run, killed)
     first = remote.attempts(run.id)[0]
     assert first.checkpoints.glob("ckpt-2.*")
     left = [json.loads(line) for line in first.lines() if line]
@@ -224,44 +216,28 @@ def test_a_run_killed_in_a_bucket_goes_on_as_one_in_a_folder(prepared, remote, t
         ("attempt", 0), ("train", 1), ("validation", 1), ("train", 2), ("validation", 2),
     ], "its curve up to its last checkpoint"  # fmt: skip
     assert str(remote.state(run.id)) == "interrupted at step 2"
-    found = execute(prepared, remote, run)
-    local = Store(tmp_path / "local")
-    whole = execute(prepared, local, run)
+    found = data.execute(remote, run)
+    local = trained("whole", "local")
+    whole = local.read(run.id)
     assert found == remote.read(run.id)
     assert found.provenance["resumed_at"] == [2]
-    assert found.provenance["weights"] == "attempts/1/checkpoints/weights-3"
+    assert found.provenance["weights"] == "attempts/1/checkpoints/weights-4"
 
     def points_of(record):
         return [{name: value for name, value in point.items() if name != "seconds"} for point in record.curve]
 
     assert points_of(found) == points_of(whole)
-    pd.testing.assert_frame_equal(remote.predictions(found, "10x3@32"), local.predictions(whole, "10x3@32"))
+    pd.testing.assert_frame_equal(remote.predictions(found, PROTOCOL), local.predictions(whole, PROTOCOL))
     folder = Path(str(remote.folder(run.id)).removeprefix("file://"))
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
-        "attempts/1/checkpoints/weights-3.data-00000-of-00001",
-        "attempts/1/checkpoints/weights-3.index",
-        "attempts/1/predictions-10x3@32.parquet",
+        "attempts/1/checkpoints/weights-4.data-00000-of-00001",
+        "attempts/1/checkpoints/weights-4.index",
+        f"attempts/1/predictions-{PROTOCOL}.parquet",
         "attempts/1/record.json",
         "record.json",
         "recorded",
     ]
-    again = next_attempt(remote, run)
-    assert execution.execute(run, prepared[0], place_of(prepared, remote, run, again), remote, again, None) == found
-
-
-def printing(pipe):
-    """A training process that prints, asks before a checkpoint, prints more and ends as its job says."""
-    while True:
-        job = pipe.recv()
-        with job.log.open("a") as log:
-            log.write("first\n")
-            log.flush()
-            pipe.send({"event": "held?", "now": True})
-            held = pipe.recv()
-            log.write("second\n")
-        if job.kind == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        pipe.send({"event": "done" if held else "lost"})
+    assert data.execute(remote, run, None) == found
 
 
 @pytest.fixture
