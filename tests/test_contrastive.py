@@ -1,9 +1,6 @@
 """Contrastive pre-training: the loss against NumPy and the Garden, the same on one device and two, LARS by hand."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,31 +9,12 @@ import tf_keras
 from official.core import train_utils
 from official.projects.video_ssl.losses import losses as gardens
 
-from ablations.profiles import QUICK
-from ablations.stages import CVRL
 from ablations.toggles import DEPTH, DSTEM, OPTIMIZER, SD, SE
-from harness import contrastive, counting, experiment, garden
-from harness.experiment import Cut, DataFacts, SettingsError
-from harness.studies import Cell
-from harness.task import Replicas
+from harness import contrastive, counting, garden
+from harness.experiment import SettingsError
 from harness.toggles import VALUE, Toggle
-
-BATCH = 6
-EMBEDDINGS = np.random.default_rng(1).normal(size=(2, BATCH, 5)).astype(np.float32)
-EMBEDDINGS[1, :4] += 2 * EMBEDDINGS[0, :4]
-MATRIX = np.random.default_rng(2).normal(size=(5, 3)).astype(np.float32)
-CLIPS = np.random.default_rng(3).integers(0, 256, (BATCH, 16, 20, 20, 3), dtype=np.uint8)
-DRAWN = {
-    "order": np.tile(np.array([1, 0, 3, 2], np.int32), (BATCH, 2, 1)),
-    **{
-        name: np.full((BATCH, 2), value, np.float32)
-        for name, value in {"brightness": 1.1, "contrast": 0.7, "saturation": 1.2, "hue": 0.1, "sigma": 0.8}.items()
-    },
-    "grey": np.zeros((BATCH, 2), bool),
-    "solarized": np.zeros((BATCH, 2), bool),
-}
-DECAY = 0.1
-ALONE = Replicas(1, 0, tf.identity)
+from tests.support import forked
+from tests.support.contrasts import ALONE, BATCH, DECAY, EMBEDDINGS, MATRIX, config_of, settings_of
 
 
 def by_hand(first, second, temperature):
@@ -97,12 +75,16 @@ def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels_alone():
             assert gradient is None, variable.name
 
 
-@pytest.fixture(scope="module")
-def on_replicas():
-    command = [sys.executable, "-m", "tests.support.contrast_on_replicas"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture
+def on_replicas(once):
+    """What a process with two devices computed."""
+
+    def compute(folder):
+        code, output = forked.run("tests.support.contrast_on_replicas", [])
+        assert code == 0, output[-2000:]
+        (folder / "found.json").write_text(output.splitlines()[-1])
+
+    return json.loads((once("contrast-on-replicas", compute) / "found.json").read_text())
 
 
 def test_two_replicas_have_the_loss_and_gradient_of_the_global_batch(on_replicas):
@@ -136,19 +118,6 @@ def test_a_step_applies_the_gradient_of_the_global_batch_with_weight_decay(on_re
         assert ours == pytest.approx(theirs, abs=1e-4)
     # All but the bias that the normalization takes away, whose gradient is rounding, are well above the tolerance.
     assert sum(np.abs(one).max() > 1e-2 for one in expected) == 5
-
-
-def settings_of(*applied):
-    """Settings of a small stand-in, and what is bookkeeping."""
-    cell = Cell(applied, stages=(CVRL,))
-    run = experiment.complete(cell, QUICK, DataFacts("clips", 8, 32, 8), Cut(steps=20, batch=BATCH), replicas=1)
-    small = {"task.model.norm_activation.use_sync_bn": True, "task.model.hidden_norm_activation.use_sync_bn": True}
-    small |= {f"task.train_data.feature_shape[{side}]": 20 for side in (1, 2)}
-    return {**run.settings, **small}, run.bookkeeping
-
-
-def config_of(*applied):
-    return garden.build(*settings_of(*applied))
 
 
 def test_every_option_of_the_network_is_in_the_backbone():

@@ -11,7 +11,7 @@ from official.core import train_utils
 
 from harness import contrastive, seeding
 from harness.task import Replicas
-from tests.test_contrastive import ALONE, BATCH, CLIPS, DECAY, DRAWN, EMBEDDINGS, MATRIX, config_of
+from tests.support.contrasts import ALONE, BATCH, CLIPS, DECAY, DRAWN, EMBEDDINGS, MATRIX, config_of
 
 
 def shared_out(strategy, batch):
@@ -79,7 +79,8 @@ def trained(strategy):
     with strategy.scope():
         task = SmallTask(config.task, None, None)
         model, optimizer = task.build_model(), train_utils.create_optimizer(task, config)
-        _ = optimizer.iterations
+        # As the trainer does: a step that makes them is traced twice.
+        optimizer._create_all_weights(model.trainable_variables)
     step = step_of(strategy, task, model, optimizer)
     found = [step() for _ in range(3)]
     return {"losses": found, "weights": [float(tf.reduce_sum(tf.abs(one))) for one in model.trainable_variables]}
@@ -99,7 +100,7 @@ def applied(strategy):
     with strategy.scope():
         task, model = decayed()
         optimizer = tf_keras.optimizers.legacy.SGD(1.0)
-        _ = optimizer.iterations
+        optimizer._create_all_weights(model.trainable_variables)
     before = [one.numpy() for one in model.trainable_variables]
     step_of(strategy, task, model, optimizer)()
     after = [one.numpy() for one in model.trainable_variables]
