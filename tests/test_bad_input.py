@@ -9,10 +9,11 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 from harness import additive_study, describing, evaluate, train
-from harness.data import embedded, indexing, manifest
+from harness.data import indexing, manifest
 from harness.store import Store
+from tests.support import trained as trained_
+from tests.support.tiny import PROTOCOL
 
-SPEC = embedded.EmbeddedSpec(train_videos=24, validation_videos=13)
 CUT = ["--steps", "2", "--validation-videos", "8"]
 DIVERGES = """
 from ablations.toggles import OPTIMIZER
@@ -32,22 +33,29 @@ FILES = Toggle("files", "F", "", "kind of files", {"task.train_data.file_type": 
 """
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A small prepared data set that nothing is wrong with."""
-    root = tmp_path_factory.mktemp("data")
-    embedded.ensure(SPEC, root)
-    return embedded.folder(SPEC, root)
+@pytest.fixture(autouse=True)
+def tiny(tiny_profile, kept_process):
+    """Commands know the profile `tiny`, and what trains for real here does so in one process."""
 
 
 @pytest.fixture
-def data(whole, tmp_path):
+def whole(data):
+    """A small prepared data set that nothing is wrong with."""
+    return data.folder
+
+
+@pytest.fixture
+def damaged(whole, tmp_path):
     """A copy of it, to be damaged."""
     return Path(shutil.copytree(whole, tmp_path / "data"))
 
 
 def call(command, tmp_path, *words):
     return CliRunner().invoke(command, [*map(str, words), "--results", str(tmp_path / "results")])
+
+
+def train_on(folder, tmp_path, *words):
+    return call(train.main, tmp_path, "--profile", "tiny", "--data", folder, *CUT, *words)
 
 
 def said(result, code):
@@ -95,10 +103,10 @@ def flipped(path):
     path.write_bytes(content)
 
 
-def test_a_shard_cut_short_is_refused_before_anything_is_trained(data, tmp_path):
-    path = shard(data, "train")
+def test_a_shard_cut_short_is_refused_before_anything_is_trained(damaged, tmp_path):
+    path = shard(damaged, "train")
     path.write_bytes(path.read_bytes()[:-100])
-    line = said(call(train.main, tmp_path, "--data", data, *CUT), 2)
+    line = said(train_on(damaged, tmp_path), 2)
     assert f"shard {path.name!r} has {path.stat().st_size} bytes; expected {path.stat().st_size + 100}" in line
 
 
@@ -106,49 +114,48 @@ def test_a_shard_cut_short_is_refused_before_anything_is_trained(data, tmp_path)
     ("split", "damage", "message"),
     [
         ("train", flipped, "does not match its checksum; expected"),
-        pytest.param(
+        (
             "train",
             lambda path: rewrite(path, bad_frame),
             "frame 0 (10 bytes) cannot be decoded; expected a JPEG image",
-            marks=pytest.mark.slow,
         ),
         ("validation", lambda path: rewrite(path, bad_label), "has label 99; expected 0 to 7"),
     ],
     ids=["checksum", "frame", "label"],
 )
-def test_damaged_videos_are_named_in_training(data, tmp_path, split, damage, message):
-    path = shard(data, split)
+def test_damaged_videos_are_named_in_training(damaged, tmp_path, split, damage, message):
+    path = shard(damaged, split)
     damage(path)
-    describe_again(data)
-    line = said(call(train.main, tmp_path, "--data", data, *CUT), 1)
+    describe_again(damaged)
+    line = said(train_on(damaged, tmp_path), 1)
     assert f"{path.name}: record" in line
     assert message in line
     assert "failure.json" in line
 
 
-def test_an_empty_split_is_named(data, tmp_path):
-    content = json.loads((data / "manifest.json").read_text())
+def test_an_empty_split_is_named(damaged, tmp_path):
+    content = json.loads((damaged / "manifest.json").read_text())
     content["splits"]["validation"]["shards"] = []
-    (data / "manifest.json").write_text(json.dumps(content))
-    line = said(call(train.main, tmp_path, "--data", data, *CUT), 2)
+    (damaged / "manifest.json").write_text(json.dumps(content))
+    line = said(train_on(damaged, tmp_path), 2)
     assert "splits.validation.shards is a list of 0; expected a list of at least one" in line
 
 
-def test_a_split_of_empty_shards_is_named_when_a_folder_is_indexed(data):
-    for path in data.glob("validation-*"):
+def test_a_split_of_empty_shards_is_named_when_a_folder_is_indexed(damaged):
+    for path in damaged.glob("validation-*"):
         with tf.io.TFRecordWriter(str(path)):
             pass
     with pytest.raises(
-        manifest.ManifestError, match=f"{data}: the shards of validation hold no video; expected at least"
+        manifest.ManifestError, match=f"{damaged}: the shards of validation hold no video; expected at least"
     ):
-        indexing.index(data, "mine", [str(number) for number in range(8)], "test", lambda _: None)
+        indexing.index(damaged, "mine", [str(number) for number in range(8)], "test", lambda _: None)
 
 
-def test_videos_shorter_than_a_clip_are_refused_unless_asked_for(data, tmp_path):
-    content = json.loads((data / "manifest.json").read_text())
-    content["splits"]["train"]["frames_min"] = 20
-    (data / "manifest.json").write_text(json.dumps(content))
-    words = ["--data", data, "--frames", "48", *CUT]
+def test_videos_shorter_than_a_clip_are_refused_unless_asked_for(damaged, tmp_path):
+    content = json.loads((damaged / "manifest.json").read_text())
+    content["splits"]["train"] |= {"frames_min": 20, "frames_max": 40}
+    (damaged / "manifest.json").write_text(json.dumps(content))
+    words = ["--data", damaged, "--frames", "48", *CUT]
     line = said(call(train.main, tmp_path, *words), 1)
     assert "the shortest train video has 20 frames, a clip of 12 frames, 2 apart, spans 23" in line
     assert "--repeat-short-videos" in line
@@ -173,11 +180,11 @@ def test_settings_that_the_garden_gets_silently_wrong(tmp_path, words, message):
 def test_a_loss_that_diverges_is_said_with_its_steps(whole, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(DIVERGES)
-    words = ["rate", "warmup", "--toggles", file, "--data", whole, "--steps", "30", "--validation-videos", "8"]
-    line = said(call(train.main, tmp_path, *words), 1)
+    words = ["rate", "warmup", "--toggles", file, "--steps", "30"]
+    line = said(train_on(whole, tmp_path, *words), 1)
     assert "the training loss of steps" in line
     assert "a lower learning rate or a longer warm-up may help" in line
-    again = said(call(train.main, tmp_path, *words, "--plan"), 0)
+    again = said(train_on(whole, tmp_path, *words, "--plan"), 0)
     assert "failed" in again
     assert "the training loss of steps" in again
 
@@ -190,18 +197,16 @@ def test_a_disk_that_cannot_hold_the_study_is_refused_first(tmp_path, monkeypatc
     assert not list((tmp_path / "results").rglob("record.json"))
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory, drawn):
-    """Two rows, trained; a function that calls the study again."""
-    folder = tmp_path_factory.mktemp("study")
-    drawn(folder / "results")
+@pytest.fixture
+def study(pretended, tmp_path):
+    """Two rows, trained by pretence; a function that calls the study again, and the records."""
 
     def run(rows, *words):
-        flags = ["--rows", rows, *CUT, *words, "--plots", str(folder / "plots")]
-        return call(additive_study.main, folder, *flags)
+        flags = ["--rows", rows, *CUT, *words, "--data", pretended, "--plots", tmp_path / "plots"]
+        return call(additive_study.main, tmp_path, *flags)
 
     said(run("1,2"), 0)
-    return run, Store(folder / "results")
+    return run, Store(tmp_path / "results")
 
 
 def of_row(store, number):
@@ -216,30 +221,28 @@ def test_damaged_records_and_predictions_are_named_and_the_other_rows_go_on(stud
     kept = record.read_bytes(), predictions.read_bytes()
     record.write_bytes(kept[0].replace(b'"seed": 0', b'"seed": 5'))
     predictions.write_bytes(kept[1][:-1] + b"x")
-    try:
-        refused = said(run("1-3", "--fail-fast"), 1)
-        assert "row 3: ls sd: done" not in refused
-        line = said(run("1-3"), 1)
-        assert f"FAILED row 1: baseline: {record}: changed since it was written" in line
-        assert f"FAILED row 2: ls: {predictions}: changed since the record was written" in line
-        assert "row 3: ls sd: done" in line
-        assert len(store.ids()) == 3
-    finally:
-        record.write_bytes(kept[0])
-        predictions.write_bytes(kept[1])
+    refused = said(run("1-3", "--fail-fast"), 1)
+    assert "row 3: ls sd: done" not in refused
+    line = said(run("1-3"), 1)
+    assert f"FAILED row 1: baseline: {record}: changed since it was written" in line
+    assert f"FAILED row 2: ls: {predictions}: changed since the record was written" in line
+    assert "row 3: ls sd: done" in line
+    assert len(store.ids()) == 3
+    record.write_bytes(kept[0])
+    predictions.write_bytes(kept[1])
     assert "done 3, to do 0" in said(run("1-3"), 0)
 
 
-def test_damaged_weights_are_named(study):
-    _, store = study
-    first = of_row(store, 1)
-    data = next(store.folder(first).rglob("weights-2.data*"))
-    kept = data.read_bytes()
-    flipped(data)
-    line = said(call(evaluate.main, store.root.parent, first, "--views", "1x1"), 1)
-    assert "weights-2: damaged checkpoint, its checksums or its index do not hold" in line
-    data.write_bytes(kept)
-    assert "1x1@32: top-1" in said(call(evaluate.main, store.root.parent, first, "--views", "1x1"), 0)
+def test_damaged_weights_are_named(trained, data):
+    store, run_id = trained("whole"), trained_.baseline(data).id
+    weights = next(store.folder(run_id).rglob(f"weights-{trained_.STEPS}.data*"))
+    kept = weights.read_bytes()
+    flipped(weights)
+    words = [run_id, "--views", "1x1", "--data", data.folder]
+    line = said(call(evaluate.main, store.root.parent, *words), 1)
+    assert f"weights-{trained_.STEPS}: damaged checkpoint, its checksums or its index do not hold" in line
+    weights.write_bytes(kept)
+    assert f"{PROTOCOL.replace('2x3', '1x1')}: top-1" in said(call(evaluate.main, store.root.parent, *words), 0)
 
 
 def test_a_folder_that_another_storage_keeps(study, tmp_path):

@@ -1,4 +1,8 @@
-"""A study that is stopped in every way there is; the heavy forms of what is imported here are commands of their own."""
+"""A study that is stopped in every way there is; the heavy forms of what is imported here are commands of their own.
+
+The signals are real, and so are the processes; of the trainings that are stopped by them one is, and the others pretend
+(:mod:`tests.support.pretend`). Each waits for the signal.
+"""
 
 import json
 import os
@@ -10,16 +14,29 @@ import pytest
 
 from harness.store import Store
 from tests.proofs import clips, resume, seeds
+from tests.support import forked, waiting
 
-ONE_ROW = ["--rows", "1", "--steps", "60", "--validation-videos", "8"]
+ONE_ROW = ["--rows", "1", "--steps", "6", "--validation-videos", "8"]
 
 
-def start(folder):
-    command = [sys.executable, "-u", "-m", "harness.additive_study", *ONE_ROW]
-    command += ["--results", f"{folder}/results", "--plots", f"{folder}/plots"]
+def words_for(folder, data):
+    return [*ONE_ROW, "--data", data, "--results", folder / "results", "--plots", folder / "plots"]
+
+
+def start(folder, data, waits=""):
+    """Starts the study, which trains for real."""
+    words = ["--profile", "tiny", *words_for(folder, data)]
+    return forked.Command("harness.additive_study", words, environment={waiting.VARIABLE: waits})
+
+
+def start_pretending(folder, waits=""):
+    """Starts the study, which pretends to train."""
+    command = [sys.executable, "-u", "-m", "tests.support.pretend", "additive", *words_for(folder, folder / "clips")]
+    command += ["--wandb", "off"]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env={**os.environ, "PRETEND_SECONDS": "0", waiting.VARIABLE: waits}, cwd=forked.ROOT,
+    )  # fmt: skip
 
 
 def until_training(process):
@@ -30,46 +47,62 @@ def until_training(process):
     raise AssertionError("the study ended before it trained")
 
 
-@pytest.mark.parametrize(
-    ("number", "everyone", "code", "said"),
-    [
-        (signal.SIGTERM, False, 143, "Stopped (row 1: baseline"),
-        pytest.param(signal.SIGINT, True, 130, "Stopping once a checkpoint", marks=pytest.mark.slow),
-    ],
-)
-def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, drawn, number, everyone, code, said):
-    drawn(tmp_path / "results")
-    process = start(tmp_path)
-    until_training(process)
-    # A terminal sends Ctrl-C to every process in it; a scheduler tells the one that it started.
-    (os.killpg if everyone else os.kill)(process.pid, number)
+def check_stopped(folder, process, code, said):
+    """Checks that a study that was told to stop has saved a checkpoint; the run and the step that it reached."""
     rest = process.communicate()[0]
     assert process.returncode == code, rest
     assert said in rest
     assert "the same command goes on from here" in rest
-    store = Store(tmp_path / "results")
-    (folder,) = store.runs.glob("[!.]*")
-    state = store.state(folder.name)
+    store = Store(folder / "results")
+    (run,) = store.runs.glob("[!.]*")
+    state = store.state(run.name)
     assert state.name == "interrupted"
-    assert 0 < state.step == store.attempts(folder.name).furthest
-    done = start(tmp_path)
-    rest = done.communicate()[0]
-    assert done.returncode == 0, rest
-    assert f"training, from step {state.step}" in rest
-    assert store.read(folder.name).provenance["resumed_at"] == [state.step]
+    assert 0 < state.step == store.attempts(run.name).furthest
+    return run.name, state.step
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path, drawn):
-    drawn(tmp_path / "results")
-    process = start(tmp_path)
+def check_goes_on(folder, process, run, step):
+    """Checks that the same command ends what was stopped."""
+    rest = process.communicate()[0]
+    assert process.returncode == 0, rest
+    assert f"training, from step {step}" in rest
+    assert Store(folder / "results").read(run).provenance["resumed_at"] == [step]
+
+
+def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, data):
+    process = start(tmp_path, data.folder, waiting.SIGNAL)
+    until_training(process)
+    os.kill(process.pid, signal.SIGTERM)
+    run, step = check_stopped(tmp_path, process, 143, "Stopped (row 1: baseline")
+    check_goes_on(tmp_path, start(tmp_path, data.folder), run, step)
+
+
+@pytest.mark.parametrize(
+    ("number", "everyone", "code", "said"),
+    [
+        (signal.SIGTERM, False, 143, "Stopped (row 1: baseline"),
+        (signal.SIGINT, True, 130, "Stopping once a checkpoint"),
+    ],
+)
+def test_a_signal_to_one_process_or_all_stops_at_a_checkpoint(tmp_path, number, everyone, code, said):
+    process = start_pretending(tmp_path, waiting.SIGNAL)
+    until_training(process)
+    # A terminal sends Ctrl-C to every process in it; a scheduler tells the one that it started.
+    (os.killpg if everyone else os.kill)(process.pid, number)
+    run, step = check_stopped(tmp_path, process, code, said)
+    check_goes_on(tmp_path, start_pretending(tmp_path), run, step)
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    process = start_pretending(tmp_path, waiting.EVER)
     until_training(process)
     os.kill(process.pid, signal.SIGINT)
     for line in process.stdout:
         if "Stopping once" in line:
             os.kill(process.pid, signal.SIGINT)
             break
-    process.communicate()
-    assert process.returncode == 130
+    rest = process.communicate()[0]
+    assert process.returncode == 130, rest
     assert resume.gone(process.pid), "a process was left behind"
 
 

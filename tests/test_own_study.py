@@ -1,4 +1,7 @@
-"""A study of the user's from its file to its report: trained, drawn, drawn again from the records, followed back."""
+"""A study of the user's from its file to its report: carried out, drawn, drawn again, followed back.
+
+Its rows only pretend to train (:mod:`tests.support.pretend`); test_study trains those of the additive study.
+"""
 
 import pytest
 from click.testing import CliRunner
@@ -19,25 +22,22 @@ STUDY = Study(
 SHORT = ["--steps", "2", "--validation-videos", "8", "--wandb", "off"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, drawn):
-    made = tmp_path_factory.mktemp("own")
-    drawn(made / "results")
-    return made
-
-
 def run(command, folder, *words):
+    """The exit code and the output of a command that has a results folder and one for plots."""
     found = CliRunner().invoke(
         command, [*map(str, words), "--results", str(folder / "results"), "--plots", str(folder / "plots")]
     )
     return found.exit_code, found.output
 
 
-def test_it_is_trained_drawn_reported_and_explained(folder):
-    file = folder / "stems.py"
+@pytest.mark.usefixtures("pretended")
+def test_it_is_trained_drawn_reported_and_explained(tmp_path, drawn):
+    folder, file = tmp_path, tmp_path / "stems.py"
+    drawn(folder / "results")
     file.write_text(OWN)
     code, said = run(study.main, folder, file, *SHORT)
     assert code == 0, said
+    assert said.count(": done after") == 2
     assert "What does the stem add? (quick profile)" in said
     name = "stems-quick-cut-steps-2-validation-videos-8"
     written = folder / "results" / "tables" / f"{name}.md"

@@ -1,4 +1,7 @@
-"""The commands for real: two cut rows trained, run again, a record removed, drawn again, evaluated once more."""
+"""The commands for real: two cut rows trained, run again, a record removed, drawn again, evaluated once more.
+
+The first study starts its training process as a user's does; what is trained after it uses one that is forked.
+"""
 
 import shutil
 
@@ -7,13 +10,9 @@ from click.testing import CliRunner
 
 from harness import additive_study, evaluate, import_wandb, wandb_files
 from harness.store import Store
+from tests.support import trained as trained_
 
 CUT = ["--rows", "1,2", "--steps", "2", "--validation-videos", "8"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("study")
 
 
 def call(command, folder, *words, plots=True):
@@ -25,8 +24,16 @@ def call(command, folder, *words, plots=True):
     return result.output
 
 
-def test_a_study_from_nothing_and_again(folder):
+@pytest.mark.real_processes
+def test_a_study_from_nothing_and_again(tmp_path, training_process):
+    folder = tmp_path
     first = call(additive_study.main, folder, *CUT)
+    with training_process.used():
+        check_what_follows(first, folder)
+
+
+def check_what_follows(first, folder):
+    """Runs the study again, whole and in part, and the commands that take up its records."""
     store = Store(folder / "results")
     assert len(store.ids()) == 2
     assert first.count(": done after") == 2
@@ -67,16 +74,20 @@ def test_a_study_from_nothing_and_again(folder):
     assert set(store.read(removed).evaluations) == {"10x3@32-first8", "1x1@32"}
 
 
-def test_a_row_that_fails_is_named_and_the_others_go_on(folder, tmp_path):
+@pytest.mark.usefixtures("tiny_profile", "kept_process")
+def test_a_row_that_fails_is_named_and_the_others_stay(trained, data, tmp_path):
+    store = trained("whole")
     toggles = tmp_path / "mine.py"
     toggles.write_text(
         "from harness.toggles import VALUE, Toggle\n"
         "BAD = Toggle('bad', 'BAD', '', 'no such stem', "
         "{'task.model.backbone.resnet_3d_rs.stem_conv_temporal_stride': VALUE}, -1)\n"
     )
-    words = ["--rows", "1,11", *CUT[2:], "--toggles", str(toggles), "--add", "bad"]
-    flags = ["--results", f"{folder}/results", "--plots", f"{tmp_path}/plots"]
+    words = ["--profile", "tiny", "--data", str(data.folder), "--steps", str(trained_.STEPS), "--rows", "1,11"]
+    words += ["--toggles", str(toggles), "--add", "bad"]
+    flags = ["--results", str(store.root), "--plots", f"{tmp_path}/plots"]
     result = CliRunner().invoke(additive_study.main, [*words, *flags])
     assert result.exit_code == 1
+    assert "done 1, to do 1" in result.output
     assert "FAILED row 11" in result.output
     assert "failure.json" in result.output

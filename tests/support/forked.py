@@ -3,8 +3,9 @@
 Importing both takes seven seconds, which each training process would otherwise begin with. The process they are forked
 from (multiprocessing's forkserver, one for each process of tests) imports and does nothing else: TensorFlow starts its
 threads, and takes its devices, when it first computes, which happens after the fork. What differs from a process that
-is started afresh: the start itself, and that it isn't ended with its parent by a signal, but when it next reports.
-Tests of these two, and one test for each path from the command line to the record, start real processes.
+is started afresh: the start itself, and that the training process of a command which a test calls isn't ended with its
+parent by a signal, but when it next reports (that of a command in a forked process is ended as any other). Tests of
+these two, and one test for each path from the command line to the record, start real processes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ import tempfile
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import IO, Any
+
+from tests.support import waiting
 
 ROOT = Path(__file__).parents[2]
 _SPAWN = multiprocessing.get_context("spawn")
@@ -34,6 +38,7 @@ _PRELOADED = [
     "harness.tasks",
     "harness.outputs",
     "tests.support.forked",
+    "tests.support.tiny",
 ]
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
@@ -43,6 +48,7 @@ def serve(pipe: Connection, environment: Mapping[str, str], folder: str) -> None
     from harness import worker
 
     _be_as(environment, folder)
+    waiting.wait_where_told()
     worker._end_with_parent = lambda: None  # its parent is the process that it was forked from
     worker.serve(pipe)
 
@@ -62,12 +68,17 @@ def _started() -> Any:
 class _Context:
     """multiprocessing's context for "spawn", but training processes are forked."""
 
+    def __init__(self, ready: _Ready | None) -> None:
+        self._ready = ready
+
     def Process(self, target: Any, args: tuple[Any, ...], daemon: bool) -> Any:  # noqa: N802
         """See :class:`multiprocessing.Process`."""
         from harness import worker
 
         if target is not worker.serve:
             return _SPAWN.Process(target=target, args=args, daemon=daemon)
+        if self._ready is not None and not self._ready.taken:
+            return self._ready.take(*args)
         environment = {**_QUIET, **os.environ}
         return _started().Process(target=serve, args=(*args, environment, str(Path.cwd())), daemon=daemon)
 
@@ -75,13 +86,55 @@ class _Context:
         return getattr(_SPAWN, name)
 
 
-@contextlib.contextmanager
-def training_processes() -> Iterator[None]:
-    """While active, the training processes that commands of this process start are forked."""
+class _Ready:
+    """A training process that a command's process forks before it does anything, and that waits for its pipe.
+
+    Later the command has threads, whose locks a fork would copy shut. As one that is started it is a child of the
+    command, in its group.
+    """
+
+    def __init__(self) -> None:
+        fork = multiprocessing.get_context("fork")
+        self._hand, other = fork.Pipe()
+        self._process = fork.Process(target=_serve_what_is_handed, args=(other, self._hand), daemon=True)
+        self._process.start()
+        other.close()
+        self.taken = False
+
+    def take(self, pipe: Connection) -> _Ready:
+        """Takes it for a training process with a pipe, which is yet to be started."""
+        self.taken, self._pipe = True, pipe
+        return self
+
+    def start(self) -> None:
+        """Hands it the pipe."""
+        send_handle(self._hand, self._pipe.fileno(), self._process.pid)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._process, name)
+
+
+def _serve_what_is_handed(pipe: Connection, other: Connection) -> None:
     from harness import worker
 
-    before = worker.multiprocessing
-    stand_in = types.SimpleNamespace(get_context=lambda _: _Context(), parent_process=multiprocessing.parent_process)
+    other.close()
+    with contextlib.suppress(EOFError):
+        handed = Connection(recv_handle(pipe))
+        waiting.wait_where_told()
+        worker.serve(handed)
+
+
+@contextlib.contextmanager
+def training_processes(ready: _Ready | None = None) -> Iterator[None]:
+    """While active, the training processes that commands of this process start are forked.
+
+    Args:
+      ready: the first of them, where it is there already.
+    """
+    from harness import worker
+
+    before, context = worker.multiprocessing, _Context(ready)
+    stand_in = types.SimpleNamespace(get_context=lambda _: context, parent_process=multiprocessing.parent_process)
     worker.multiprocessing = stand_in  # type: ignore[assignment]
     try:
         yield
@@ -89,8 +142,45 @@ def training_processes() -> Iterator[None]:
         worker.multiprocessing = before
 
 
+class KeptProcess:
+    """One training process for the commands of many tests; a context manager that ends it.
+
+    The first training of a process takes twice as long as those after it. A study's process stays from run to run as
+    well; only here it stays from command to command.
+    """
+
+    def __enter__(self) -> KeptProcess:
+        from harness.worker import Worker
+
+        self._worker = Worker()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._worker.__exit__(kind)
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """While active, commands of this process train in the one that is kept."""
+        from harness import conducting
+
+        before = conducting.Worker
+        conducting.Worker = self._lent  # type: ignore[assignment, misc]
+        try:
+            with training_processes():
+                yield
+        finally:
+            conducting.Worker = before  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def _lent(self, **_: object) -> Iterator[Any]:
+        self._worker._asked = 0.0
+        yield self._worker
+
+
 class Command:
     """A command in a process and a session of its own, as :class:`subprocess.Popen` would start it.
+
+    It knows the profile `tiny` besides.
 
     Args:
       module: name of the command's module, as "harness.train".
@@ -176,5 +266,9 @@ def _command(module: str, words: list[str], pipe: str, environment: Mapping[str,
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123
     sys.argv = [module, *words]
-    with training_processes():
+    from ablations.profiles import PROFILES
+    from tests.support.tiny import TINY
+
+    PROFILES[TINY.name] = TINY
+    with training_processes(_Ready()):
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -17,6 +17,7 @@ be told whether each of its steps was trained, once and in order (:func:`chain`)
     PRETEND_FAILS    share of the attempts that fail on their way (default 0), drawn by the run and the attempt
     PRETEND_HEIRS    so many rows of a study, from its first on, start from the run of its last row (default 0)
     PRETEND_TRACE    a file, or pipe, that gets a line for whatever an attempt does
+    TRAINING_WAITS   see :mod:`tests.support.waiting`
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from harness.data.manifest import Manifest, Shard, Split
 from harness.devices import Devices
 from harness.experiment import TRAIN_STEPS, Protocol, Run
 from harness.planning import Plan, Planned
-from tests.support import local_gfile
+from tests.support import local_gfile, waiting
 
 if TYPE_CHECKING:
     from harness.records import RunRecord
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "additive": "harness.additive_study",
+    "study": "harness.study",
     "train": "harness.train",
     "sweep": "harness.scaling_sweep",
 }
@@ -455,27 +457,34 @@ def serve(pipe: Connection) -> None:
         return path
 
     store.Store.write = traced  # type: ignore[method-assign]
+    waiting.wait_where_told()
     worker.serve(pipe)
 
 
 @contextlib.contextmanager
-def pretending() -> Iterator[None]:
-    """While active, commands of this process train with :func:`serve`, and reach no bucket but a folder's address."""
+def pretending(reaching: bool = False) -> Iterator[None]:
+    """While active, commands of this process train with :func:`serve`.
+
+    Args:
+      reaching: whether they reach a bucket, which is a folder's address; this process then has no TensorFlow.
+    """
     from harness import conducting, workspace
+    from harness.worker import Worker
 
     worker, plan, heirs = conducting.Worker, workspace.Workspace.plan, int(os.environ.get("PRETEND_HEIRS", "0"))
 
     def planned(self: Workspace, studies: Sequence[Study], seeds: Sequence[int]) -> Plan:
         return with_parents(self, plan(self, studies, seeds), heirs)
 
-    stand_in = _Absent([_TENSORFLOW])
-    sys.meta_path.insert(0, stand_in)
-    conducting.Worker = functools.partial(worker, target=serve)  # type: ignore[misc, assignment]
+    stand_ins = [_Absent([_TENSORFLOW])] if reaching else []
+    sys.meta_path[:0] = stand_ins
+    conducting.Worker = functools.partial(Worker, target=serve)  # type: ignore[misc, assignment]
     workspace.Workspace.plan = planned  # type: ignore[method-assign]
     try:
         yield
     finally:
-        sys.meta_path.remove(stand_in)
+        for one in stand_ins:
+            sys.meta_path.remove(one)
         conducting.Worker = worker  # type: ignore[misc]
         workspace.Workspace.plan = plan  # type: ignore[method-assign]
 
@@ -488,7 +497,7 @@ def main(words: Sequence[str]) -> None:
         if one == "--data":
             make_data(Path(other))
     command = importlib.import_module(COMMANDS[words[0]]).main
-    with pretending():
+    with pretending(reaching=True):
         command(words[1:], prog_name=COMMANDS[words[0]])
 
 
