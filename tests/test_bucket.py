@@ -198,6 +198,7 @@ def test_nothing_that_no_attempt_wrote_has_a_draft(remote):
     assert Attempts(remote.folder(RUN)).numbers == []
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_bucket_goes_on_as_one_in_a_folder(data, remote, trained):
     run = stores.baseline(data)
     points = []

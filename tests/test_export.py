@@ -23,6 +23,7 @@ from harness.runner import Place
 from harness.store import Store
 from harness.studies import Cell
 from harness.workspace import facts
+from tests.support.plain import leaves
 
 KINETICS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
 DATA = Path("/data/k400")
@@ -43,13 +44,6 @@ def parsed(text, tmp_path, tpu=None, objective=None):
     file.write_text(text)
     flags = train_utils.ParseConfigOptions(exporting.TRAINERS[objective].experiment, [str(file)], tpu)
     return train_utils.parse_configuration(flags, print_return=False)
-
-
-def leaves(value):
-    """Tuples as lists, so that only what is said counts."""
-    if isinstance(value, dict):
-        return {key: leaves(item) for key, item in value.items()}
-    return [leaves(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def call(*words):

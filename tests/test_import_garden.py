@@ -12,64 +12,68 @@ import pytest
 import tensorflow as tf
 import yaml
 from click.testing import CliRunner
-from test_export import leaves
 
 from ablations.profiles import PAPER, PROFILES, QUICK
 from ablations.toggles import DEPTH, DSTEM, EMA, SE
-from harness import execution, experiment, export, exporting, garden, garden_folder, import_garden, importing, records
-from harness.data import embedded
+from harness import experiment, export, exporting, garden, garden_folder, import_garden, importing, records
 from harness.devices import Devices
-from harness.experiment import Cut, DataFacts, Protocol
+from harness.experiment import DataFacts, Protocol
 from harness.garden_folder import GardenFolderError
 from harness.store import Store
 from harness.studies import Cell
 from harness.workspace import facts
-
-SPEC = embedded.EmbeddedSpec(train_videos=24, validation_videos=13)
-
-
-def silent(event):
-    del event
+from tests.support import tiny
+from tests.support.plain import leaves
+from tests.support.tiny import TINY, every_step, silent, unevaluated
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """What was exported, and the folder into which the Garden trained it."""
 
-    manifest: embedded.Manifest
-    data: Path
+    data: tiny.Data
     run: experiment.Run
     folder: Path
-
-    def place(self, store, run):
-        return execution.place_of(store, run, store.attempt(run.id, 0), self.data)
 
     def taken(self, folder=None, views=(1, 1), checkpoint=None):
         """The folder as a run, and what it holds."""
         found = garden_folder.read(folder or self.folder, checkpoint)
-        return garden_folder.run_of(found, QUICK, facts(self.manifest), views=views), found
+        return garden_folder.run_of(found, TINY, facts(self.data.manifest), views=views), found
 
     def take_in(self, store, folder=None, **how):
         run, found = self.taken(folder, **how)
-        return importing.take_in(
-            run, found, self.manifest, self.place(store, run), store, store.attempt(run.id, 0), silent
-        )
+        attempt = store.attempt(run.id, 0)
+        place = self.data.place(store, run, attempt)
+        return importing.take_in(run, found, self.data.manifest, place, store, attempt, silent)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+@pytest.fixture(autouse=True)
+def known(tiny_profile, monkeypatch):
+    """Of the profiles whose networks are as deep commands know the tiny one alone."""
+    monkeypatch.delitem(PROFILES, QUICK.name)
+
+
+@pytest.fixture
+def trained(data, once):
     """Two steps of the Garden's own trainer, by the very command that the export prints."""
-    root = tmp_path_factory.mktemp("garden")
-    manifest, data = embedded.ensure(SPEC, root), embedded.folder(SPEC, root)
-    cell = Cell((SE.at(), DSTEM.at(), EMA.at(0.9)))
-    run = experiment.complete(cell, QUICK, facts(manifest), Cut(steps=2, batch=4), replicas=1)
-    run = dataclasses.replace(run, bookkeeping={**run.bookkeeping, "trainer.steps_per_loop": 1})
-    target = exporting.Target(Devices(), 0, data, manifest)
-    command = exporting.write(run, target, {"se": 0.25}, root / "exported")
-    environment = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": ""}
-    done = subprocess.run([sys.executable, *command[1:]], cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Trained(manifest, data, run, root / "exported" / "model")
+    run = every_step(data.run(SE.at(), DSTEM.at(), EMA.at(0.9), batch=4), validation_interval=2)
+
+    def train(folder):
+        target = exporting.Target(Devices(), 0, data.folder, data.manifest)
+        command = exporting.write(run, target, {"se": 0.25}, folder / "exported")
+        environment = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": ""}
+        words = [sys.executable, *command[1:]]
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return Trained(data, run, once("garden", train) / "exported" / "model")
+
+
+@pytest.fixture
+def taken(trained, once, tmp_path):
+    """A store into which it was taken in."""
+    kept = once("garden-taken", lambda folder: trained.take_in(Store(folder)))
+    return Store(Path(shutil.copytree(kept, tmp_path / "taken")))
 
 
 @pytest.fixture
@@ -108,9 +112,9 @@ def tags(folder):
 
 
 def test_the_garden_trained_the_exported_configuration(trained):
-    ours = garden.build(
-        trained.run.settings, {**trained.run.bookkeeping, **trained.place(Store(Path()), trained.run).bookkeeping()}
-    )
+    run, store = trained.run, Store(Path())
+    place = trained.data.place(store, run, store.attempt(run.id, 0))
+    ours = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
     assert leaves(garden_folder.read(trained.folder).config) == leaves(
         {part: ours.as_dict()[part] for part in ("task", "trainer", "runtime")}
     )
@@ -120,15 +124,14 @@ def test_it_is_the_same_run_by_another_hand(trained):
     run, _ = trained.taken(views=None)
     assert run.settings == trained.run.settings
     assert run.protocol == trained.run.protocol
-    assert run.profile == "quick"
+    assert run.profile == "tiny"
     assert run.id != trained.run.id
     assert trained.taken()[0].id == run.id
 
 
-def test_its_record_says_who_trained_it_and_agrees_with_the_gardens_own_validation(trained, store):
-    record = trained.take_in(store)
-    assert record == store.read(record.id)
-    evaluation = record.evaluations["1x1@32"]
+def test_its_record_says_who_trained_it_and_agrees_with_the_gardens_own_validation(trained, taken):
+    record = taken.read(trained.taken()[0].id)
+    evaluation = record.evaluations["1x1@16"]
     theirs = tags(trained.folder / "validation")
     assert evaluation.videos == 13
     assert evaluation.top1 == pytest.approx(float(theirs["top_1_accuracy"]))
@@ -147,43 +150,39 @@ def test_its_record_says_who_trained_it_and_agrees_with_the_gardens_own_validati
     assert record.curve[1]["loss"] == pytest.approx(float(tags(trained.folder / "train")["training_loss"]))
 
 
-@pytest.mark.slow
-def test_what_was_taken_in_is_evaluated_again_exported_and_trained_on(trained, store, tmp_path):
-    record = trained.take_in(store)
-    again = records.run_of(record, Protocol(2, 1, 32), evaluation_batch=8)
+def test_what_was_taken_in_is_evaluated_again_exported_and_trained_on(trained, taken, tmp_path):
+    data, record = trained.data, taken.read(trained.taken()[0].id)
+    again = records.run_of(record, Protocol(2, 1, 16), evaluation_batch=8)
     assert again.id == record.id
-    attempt = store.attempt(again.id, 1)
-    place = execution.place_of(store, again, attempt, trained.data)
-    found = execution.evaluate(again, trained.manifest, place, store, attempt, silent)
-    assert set(found.evaluations) == {"1x1@32", "2x1@32"}
+    found = data.evaluate(taken, again)
+    assert set(found.evaluations) == {"1x1@16", "2x1@16"}
 
     child = dataclasses.replace(trained.run, settings={**trained.run.settings, "trainer.train_steps": 1})
-    child = dataclasses.replace(child, parent=record.identity, protocol=Protocol(1, 1, 32))
-    place = dataclasses.replace(trained.place(store, child), parent=str(store.weights(record)))
-    made = execution.execute(child, trained.manifest, place, store, store.attempt(child.id, 0), silent)
+    child = unevaluated(dataclasses.replace(child, parent=record.identity))
+    made = data.execute(taken, child)
     assert made.parent == record.identity
 
     for run_id in (record.id, made.id):
-        words = [run_id[:10], "--data", trained.data, "--results", store.root, "--output", tmp_path / run_id]
+        words = [run_id[:10], "--data", data.folder, "--results", taken.root, "--output", tmp_path / run_id]
         result = CliRunner().invoke(export.main, [str(word) for word in words])
         assert result.exit_code == 0, result.output
     written = yaml.safe_load((tmp_path / made.id / "experiment.yaml").read_text())
-    assert written["task"]["init_checkpoint"] == place.parent
+    assert written["task"]["init_checkpoint"] == str(taken.weights(record))
 
 
 def call(*words):
     return CliRunner().invoke(import_garden.main, [str(word) for word in words])
 
 
-def test_the_command_takes_a_folder_in_once(trained, tmp_path):
-    words = [trained.folder, "--data", trained.data, "--results", tmp_path]
+def test_the_command_takes_a_folder_in_once(trained, tmp_path, kept_process):
+    words = [trained.folder, "--data", trained.data.folder, "--results", tmp_path]
     result = call(*words, "--views", "1x1")
     assert result.exit_code == 0, result.output
-    assert re.search(r"1x1@32: top-1 .*, 13 of 13 videos", result.output)
+    assert re.search(r"1x1@16: top-1 .*, 13 of 13 videos", result.output)
     again = call(*words)
     assert again.exit_code == 2
     run_id = Store(tmp_path).ids()[0]
-    assert f"taken in before; python -m harness.evaluate {run_id} --views 10x3" in again.output
+    assert f"taken in before; python -m harness.evaluate {run_id} --views 2x3" in again.output
     assert call(*words, "--views", "1x1").exit_code == 0
 
 
@@ -230,12 +229,12 @@ def test_a_damaged_checkpoint_is_named(copied, trained, store):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task__train_data__num_classes": 400}, "trained on 400 classes, embedded has 8"),
+        ({"task__train_data__num_classes": 400}, "trained on 400 classes, tiny has 8"),
         ({"task__train_data__is_multilabel": True}, "is_multilabel is True: the evaluation knows False only"),
         ({"task__validation_data__is_training": True}, "is_training is True: the evaluation knows False only"),
         (
-            {"task__validation_data__feature_shape": [8, 32, 40, 3]},
-            r"feature_shape\[2\] is 40: the evaluation knows 32",
+            {"task__validation_data__feature_shape": [4, 16, 20, 3]},
+            r"feature_shape\[2\] is 20: the evaluation knows 16",
         ),
         ({"task__validation_data__feature_shape": 3}, r"feature_shape\[0\] is missing \(4 fields are\)"),
         ({"task__train_data__global_batch_size": "four"}, "global_batch_size is 'four': expected a whole number"),
@@ -252,7 +251,7 @@ def test_a_damaged_checkpoint_is_named(copied, trained, store):
 def test_unusable_configurations_are_named(copied, trained, changes, message):
     with pytest.raises(GardenFolderError, match=message):
         found = garden_folder.read(edited(copied, **changes))
-        garden_folder.run_of(found, garden_folder.profile_of(found, PROFILES.values()), facts(trained.manifest))
+        garden_folder.run_of(found, garden_folder.profile_of(found, PROFILES.values()), facts(trained.data.manifest))
 
 
 def without(name):
@@ -290,7 +289,7 @@ def written(text):
 )
 def test_mistakes_are_one_line_and_exit_code_2(copied, trained, tmp_path, damage, words, message):
     damage(copied)
-    result = call(copied, "--data", trained.data, *words, "--results", tmp_path / "results")
+    result = call(copied, "--data", trained.data.folder, *words, "--results", tmp_path / "results")
     assert result.exit_code == 2
     last = result.output.strip().splitlines()[-1]
     assert last.startswith("Error: ")
