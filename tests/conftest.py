@@ -5,6 +5,7 @@ import fcntl
 import gc
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,20 @@ def fingerprints_counted_once(once):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(embedded, "content_fingerprint", fingerprint)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sqlite_without_waiting_for_the_disk():
+    """Each of thousands of commits would wait for the disk; only what outlives a power cut depends on it."""
+    from sqlalchemy import engine, event
+
+    @event.listens_for(engine.Engine, "connect")
+    def connected(connection, _):
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("pragma synchronous = off")
+
+    yield
+    event.remove(engine.Engine, "connect", connected)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The committed examples: their tables follow from their records, and their records from their predictions."""
 
 import dataclasses
+import functools
 import shutil
 from pathlib import Path
 
@@ -40,9 +41,17 @@ def asked(example):
     return made, built, made.plan([design.study for design in built], QUESTION.seeds)
 
 
-def summary(example, study=STUDY, seeds=1):
-    plan = example.plan([study], range(seeds))
-    return gathering.summary(study, plan, gathering.evidence(example, plan, margin=0.5))
+@pytest.fixture(scope="module")
+def summary(example):
+    """Gives the summary of a study of the example, read once for all tests, which change nothing."""
+
+    @functools.cache
+    def read(name="table2", seeds=1):
+        study = catalog.study(name)
+        plan = example.plan([study], range(seeds))
+        return gathering.summary(study, plan, gathering.evidence(example, plan, margin=0.5))
+
+    return read
 
 
 def stands_in_the_readme(path):
@@ -61,20 +70,20 @@ def test_the_examples_are_what_their_commands_want(example, asked):
     assert (len(asked[2].runs), asked[2].missing) == (48, ())
 
 
-def test_what_pre_training_is_worth_stands_in_the_readme(example):
+def test_what_pre_training_is_worth_stands_in_the_readme(summary):
     readme = " ".join((ROOT / "README.md").read_text().split())
     for name, steps in (("table5", (2, 4)), ("table6", (2,))):
-        rows = summary(example, catalog.study(name), 3).rows
+        rows = summary(name, 3).rows
         for number in steps:
             step, low, high = rows.loc[number, ["step", "step_low", "step_high"]]
             assert f"{step:.1f} [{low:+.1f}, {high:+.1f}]" in readme.replace(" points [", " [")
             assert low > 0
 
 
-def test_the_tables_follow_from_the_records_and_stand_in_the_readme(example):
+def test_the_tables_follow_from_the_records_and_stand_in_the_readme(summary):
     shown = [*((name, 1, "quick") for name in SHOWN), *((name, 3, "quick-3-seeds") for name in THREE_SEEDS)]
     for study, seeds, ending in ((catalog.study(name), *how) for name, *how in shown):
-        numbers = summary(example, study, seeds)
+        numbers = summary(study.name, seeds)
         drawn = {f"{study.name}-{ending}": layouts.of(study).table(numbers)}
         if any(row.follows for row in study.rows):
             drawn[f"{study.name}-{ending}-steps"] = tables.steps(numbers)
@@ -142,7 +151,7 @@ def test_a_run_that_both_examples_hold_came_out_alike():
         assert one["loss"].equals(other["loss"])
 
 
-def test_each_row_lies_between_chance_and_95_percent(example):
-    rows = summary(example).rows
+def test_each_row_lies_between_chance_and_95_percent(summary):
+    rows = summary().rows
     assert (rows["low"] > 100 / 8).all()
     assert (rows["high"] < 95).all()

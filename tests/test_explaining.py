@@ -1,6 +1,8 @@
 """Every number of a table can be followed to its runs and counted anew; a record that was changed is found out."""
 
+import copy
 import dataclasses
+import functools
 import math
 import shutil
 from pathlib import Path
@@ -35,11 +37,16 @@ def summary(store):
     return gathering.summary(STUDY, plan, gathering.evidence(made, plan, 0.5)), plan.wanted["table2"]
 
 
+@functools.cache
+def of_example(name):
+    """A store, the summary of its study and the runs that are wanted: read once for all tests, which change nothing."""
+    store = Snapshot(EXAMPLES[name][0])
+    return store, *summary(store)
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_number_of_the_examples_is_counted_anew(example):
-    folder, _ = EXAMPLES[example]
-    store = Snapshot(folder)
-    numbers, wanted = summary(store)
+    store, numbers, wanted = of_example(example)
     counted = 0
     for row in numbers.rows.index:
         for column in explaining.columns(numbers):
@@ -51,7 +58,7 @@ def test_every_number_of_the_examples_is_counted_anew(example):
 
 def test_the_values_are_those_of_the_committed_table():
     folder, name = EXAMPLES["one seed"]
-    numbers, _ = summary(Store(folder))
+    _, numbers, _ = of_example("one seed")
     printed = pd.read_csv(folder / f"{name}.csv", index_col="row")
     for column in set(explaining.columns(numbers)) & set(printed):
         assert np.allclose(printed[column], numbers.rows[column].astype(float), equal_nan=True), column
@@ -72,9 +79,9 @@ def test_it_says_where_a_number_comes_from():
         assert said in found.output
 
 
-def test_a_record_that_says_another_number_is_found_out(monkeypatch):
-    store = Snapshot(EXAMPLES["one seed"][0])
-    numbers, wanted = summary(store)
+def test_a_record_that_says_another_number_is_found_out():
+    store, numbers, wanted = of_example("one seed")
+    numbers = copy.deepcopy(numbers)
     numbers.rows.loc[3, "top1"] = 61.0
     found = explaining.explain(numbers, wanted, store, Address("table2", 3, "top1"))
     assert not found.agrees
@@ -82,7 +89,7 @@ def test_a_record_that_says_another_number_is_found_out(monkeypatch):
 
 
 def test_the_papers_number_names_its_place_in_print():
-    numbers, wanted = summary(store := Snapshot(EXAMPLES["one seed"][0]))
+    store, numbers, wanted = of_example("one seed")
     found = explaining.explain(numbers, wanted, store, Address("table2", 2, "paper_top1"))
     assert found.value == 74.9
     assert "arXiv:2109.01696" in found.lines[1]
@@ -91,7 +98,7 @@ def test_the_papers_number_names_its_place_in_print():
 
 def test_what_was_not_run_is_said_so(tmp_path):
     shutil.copytree(EXAMPLES["one seed"][0] / "runs", tmp_path / "runs")
-    numbers, wanted = summary(Store(tmp_path))
+    _, _, wanted = of_example("one seed")
     shutil.rmtree(tmp_path / "runs" / wanted[3][0])
     numbers, wanted = summary(Store(tmp_path))
     found = explaining.explain(numbers, wanted, Store(tmp_path), Address("table2", 3, "top1"))

@@ -72,24 +72,16 @@ def check_goes_on(folder, process, run, step):
 def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, data):
     process = start(tmp_path, data.folder, waiting.SIGNAL)
     until_training(process)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signal.SIGTERM)  # as a scheduler does: to the process that it started
     run, step = check_stopped(tmp_path, process, 143, "Stopped (row 1: baseline")
     check_goes_on(tmp_path, start(tmp_path, data.folder), run, step)
 
 
-@pytest.mark.parametrize(
-    ("number", "everyone", "code", "said"),
-    [
-        (signal.SIGTERM, False, 143, "Stopped (row 1: baseline"),
-        (signal.SIGINT, True, 130, "Stopping once a checkpoint"),
-    ],
-)
-def test_a_signal_to_one_process_or_all_stops_at_a_checkpoint(tmp_path, number, everyone, code, said):
+def test_ctrl_c_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     process = start_pretending(tmp_path, waiting.SIGNAL)
     until_training(process)
-    # A terminal sends Ctrl-C to every process in it; a scheduler tells the one that it started.
-    (os.killpg if everyone else os.kill)(process.pid, number)
-    run, step = check_stopped(tmp_path, process, code, said)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process in it
+    run, step = check_stopped(tmp_path, process, 130, "Stopping once a checkpoint")
     check_goes_on(tmp_path, start_pretending(tmp_path), run, step)
 
 

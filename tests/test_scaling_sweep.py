@@ -21,6 +21,7 @@ from ablations import figure2
 from ablations.toggles import DEPTH, SD
 from harness import console as console_
 from harness import presence, scaling_sweep, sharing, sweep_report, sweep_run, wandb_files
+from harness import workspace as workspaces
 from harness.experiment import Cut
 from harness.searching import Strategy
 from harness.storage import StorageError
@@ -29,9 +30,10 @@ from harness.studies import Cell
 from harness.sweep_console import TrialBoard
 from harness.sweep_storage import SweepError, file_of, found, trials
 from harness.sweeping import Axis, Limits, validated
-from harness.worker import Job, Worker
-from tests.support import sweeps
+from harness.worker import Job
+from tests.support import pretend, sweeps
 from tests.support.sweeps import Killed, Trainer
+from tests.support.tiny import PROTOCOL, TINY
 
 GRID = Strategy("grid", False, 4, 0)
 TPE = Strategy("tpe", False, 4, 0)
@@ -484,13 +486,6 @@ def test_help_names_the_defaults_that_hold():
     assert f"[default: {scaling_sweep.TRIALS}]" in text
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, drawn):
-    made = tmp_path_factory.mktemp("sweep")
-    drawn(made / "results")
-    return made
-
-
 def test_a_damaged_record_is_named_and_not_trained_over(here):
     point = sweeps.sweep(here).grid()[0]
     sweeps.keep(here.store, sweeps.record(point.run, 0.5))
@@ -521,9 +516,13 @@ def test_the_live_table_grows_with_the_trials(here):
     assert "top-1 50.0 % of 240 videos" in said
 
 
-def test_a_run_is_ended_at_a_validation_and_gone_on_with_in_the_same_process(tmp_path):
-    here = sweeps.workspace(tmp_path)
-    here = dataclasses.replace(here, cut=Cut(steps=5, validation_videos=8))
+def test_a_run_is_ended_at_a_validation_and_gone_on_with_in_the_same_process(tmp_path, data, training_process):
+    here = dataclasses.replace(
+        sweeps.workspace(tmp_path),
+        profile=TINY,
+        data=workspaces.data_set(str(data.folder), TINY, tmp_path),
+        cut=Cut(steps=5, validation_videos=8),
+    )
     (point, *_) = sweeps.sweep(here, *sweeps.axes((50,), (32,))).grid()
     run, seen = validated(point.run), []
 
@@ -532,7 +531,7 @@ def test_a_run_is_ended_at_a_validation_and_gone_on_with_in_the_same_process(tmp
         return "behind the others" if event["step"] == 2 else None
 
     job = Job("train", run, here.data.folder, here.data.spec, here.store.root)
-    with Worker() as worker:
+    with training_process.lent() as worker:
         *_, last = worker.events(job, watch)
         assert last == {"event": "interrupted", "reason": "behind the others", "watched": True}
         assert seen == [1, 2]
@@ -548,44 +547,50 @@ def test_a_run_is_ended_at_a_validation_and_gone_on_with_in_the_same_process(tmp
 SMALL = ["--steps", "2", "--validation-videos", "8", "--depth", "50,101", "--frames", "32", "--resolution", "224"]
 
 
-def trained(folder, *words):
-    result = call(*SMALL, *words, "--results", folder / "results", "--plots", folder / "plots")
-    assert result.exit_code == 0, result.output
-    return result.output
+@pytest.mark.usefixtures("tiny_profile", "kept_process")
+def test_a_sweep_that_trains_and_one_that_is_told(tmp_path, data, monkeypatch):
+    """The first trains for real, the second, which it tells of, by pretence."""
+    small = [*SMALL, "--profile", "tiny", "--data", data.folder, "--results", tmp_path / "results"]
 
+    def trained(*words):
+        result = call(*small, *words, "--plots", tmp_path / "plots")
+        assert result.exit_code == 0, result.output
+        return result.output
 
-def test_a_sweep_that_trains_and_one_that_is_told(folder):
-    name = "tpe-quick-cut-steps-2-validation-videos-8"
-    first = trained(folder, "--trials", "1", "--pruner", "none")
-    store = Store(folder / "results")
+    name = "tpe-tiny-on-tiny-cut-steps-2-validation-videos-8"
+    first = trained("--trials", "1", "--pruner", "none")
+    store = Store(tmp_path / "results")
     assert first.count(": done after") == len(store.ids()) == 1
     record = store.read(store.ids()[0])
     assert [point["step"] for point in record.curve if point["split"] == "validation"] == [1, 2]
-    assert {path.name for path in (folder / "plots").iterdir()} == {
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {
         f"sweep-{name}-front.png",
         f"sweep-{name}-front.pdf",
         f"sweep-{name}-front.svg",
     }
-    assert "CUT SHORT" in (folder / f"results/tables/sweep-{name}-front.md").read_text()
+    assert "CUT SHORT" in (tmp_path / f"results/tables/sweep-{name}-front.md").read_text()
 
-    again = trained(folder, "--trials", "1", "--pruner", "none")
+    again = trained("--trials", "1", "--pruner", "none")
     assert ": done after" not in again
     assert "To train: 0 of 1 points, 1 are." in again
 
-    other = call(*SMALL, "--depth", "50", "--pruner", "none", "--results", folder / "results")
+    other = call(*small, "--depth", "50", "--pruner", "none")
     assert other.exit_code == 2
     assert "is another sweep (space: it has depth=50,101 frames=32" in other.output
 
     kept = (store.folder(record.id) / "record.json").read_bytes()
-    second = trained(folder, "--sampler", "nsga2", "--trials", "1")
-    assert f"recorded already, top-1 {100 * record.evaluations['10x3@32-first8'].top1:.1f} %" in second
+    monkeypatch.setenv("PRETEND_SECONDS", "0")
+    with pretend.pretending():
+        second = trained("--sampler", "nsga2", "--trials", "1")
+    top1 = record.evaluations[f"{PROTOCOL}-first8"].top1
+    assert f"recorded already, top-1 {100 * top1:.1f} %" in second
     assert second.count(": done after") == 1
     assert (store.folder(record.id) / "record.json").read_bytes() == kept
     assert [summary.name for summary in sweep_report.found(store.root)] == [name.replace("tpe", "nsga2"), name]
     groups = {one.group for one in wandb_files.read(store.root / "wandb")}
     assert groups == {f"sweep-{name}", f"sweep-{name}".replace("tpe", "nsga2")}
 
-    drawn = trained(folder, "--draw")
+    drawn = trained("--draw")
     assert ": done after" not in drawn
     shutil.rmtree(store.folder(record.id))
-    assert "1 record missing" in trained(folder, "--draw")
+    assert "1 record missing" in trained("--draw")

@@ -164,7 +164,7 @@ class KeptProcess:
         from harness import conducting
 
         before = conducting.Worker
-        conducting.Worker = self._lent  # type: ignore[assignment, misc]
+        conducting.Worker = self.lent  # type: ignore[assignment, misc]
         try:
             with training_processes():
                 yield
@@ -172,7 +172,8 @@ class KeptProcess:
             conducting.Worker = before  # type: ignore[misc]
 
     @contextlib.contextmanager
-    def _lent(self, **_: object) -> Iterator[Any]:
+    def lent(self, **_: object) -> Iterator[Any]:
+        """The worker that has the process, in the place of a new :class:`harness.worker.Worker`."""
         self._worker._asked = 0.0
         yield self._worker
 
