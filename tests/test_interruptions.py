@@ -101,7 +101,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
 @pytest.mark.slow
 def test_row_3_killed_and_resumed_sees_the_same_clips(tmp_path, drawn):
     drawn(tmp_path)
-    found = clips.prove(48, tmp_path)
+    found = clips.prove(48, tmp_path, forked.run)
     assert found["steps"] == [48, 48]
 
 
@@ -110,5 +110,5 @@ def test_row_10_is_a_function_of_its_seed(tmp_path, drawn):
     for name in ("first", "second", "other"):
         drawn(tmp_path / name)
     small = ["--depth", "50", "--frames", "32"]  # what takes time at row 10's own size is building it three times
-    found = seeds.prove([*small, "--steps", "3", "--validation-videos", "8"], tmp_path)
+    found = seeds.prove([*small, "--steps", "3", "--validation-videos", "8"], tmp_path, forked.run)
     assert json.dumps(found).count("equal") == 1

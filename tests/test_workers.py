@@ -20,6 +20,7 @@ from harness.experiment import SettingsError
 from harness.store import Store
 from harness.worker import Job, Worker
 from tests.proofs import workers as two_workers
+from tests.support import forked, waiting
 
 TF_CONFIG = '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 1}}'
 
@@ -216,18 +217,22 @@ def test_a_training_process_ends_with_the_process_that_started_it(job):
 @pytest.mark.slow
 def test_two_processes_train_to_the_predictions_of_one(tmp_path, drawn):
     drawn(tmp_path / "two")
-    found = two_workers.prove(14, 9, tmp_path)
+    found = two_workers.prove(14, 9, tmp_path, forked.Command)
     assert found["videos"] == 9
 
 
 @pytest.mark.slow
 def test_workers_stop_together_and_go_on_together(tmp_path, drawn):
     drawn(tmp_path)
-    words = ["--steps", "60", "--validation-videos", "8"]
-    workers = two_workers.start_workers(tmp_path, words)
-    for line in workers[1].stdout:
-        if "step 60" in line or ": training" in line:
-            break
+    words = ["--steps", "40", "--validation-videos", "8"]
+
+    def start(module, words):
+        """The second worker trains until it is told to stop, and the first has to wait for it."""
+        waits = waiting.SIGNAL if words[-1] == 1 else ""
+        return forked.Command(module, words, environment={waiting.VARIABLE: waits})
+
+    workers = two_workers.start_workers(tmp_path, words, start)
+    assert any(": training" in line for line in workers[1].stdout)
     workers[1].send_signal(signal.SIGTERM)
     said = [worker.communicate()[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [143, 143], said
@@ -235,7 +240,8 @@ def test_workers_stop_together_and_go_on_together(tmp_path, drawn):
     (folder,) = store.runs.glob("[!.]*")
     state = store.state(folder.name)
     assert state.name == "interrupted"
-    two_workers.in_two_processes(tmp_path, words)
+    assert 0 < state.step < 40
+    two_workers.in_two_processes(tmp_path, words, forked.Command)
     assert store.read(folder.name).provenance["resumed_at"] == [state.step]
 
 

@@ -14,12 +14,13 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from harness.data import embedded
+from tests.support import commands
+from tests.support.commands import Runs
 
 SPEC = embedded.EmbeddedSpec()
 
@@ -81,26 +82,30 @@ def counted(log: Path) -> tuple[collections.Counter, int]:
     return collections.Counter(one for ids in last.values() for one in ids), len(last)
 
 
-def attempt(folder: Path, data: Path, steps: int | None, die_at: int | None) -> list[int]:
+def attempt(folder: Path, data: Path, steps: int | None, die_at: int | None, run: Runs = commands.run) -> list[int]:
     """One attempt in a process of its own; the steps at which the run resumed, once it is done."""
-    words = [str(folder), str(data), str(folder / "clips.jsonl"), str(steps or 0), str(die_at or 0)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.proofs.clips", "--child", *words], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == (-signal.SIGKILL if die_at else 0), done.stderr[-2000:]
-    return [] if die_at else json.loads(done.stdout.splitlines()[-1])
+    words = [folder, data, folder / "clips.jsonl", steps or 0, die_at or 0]
+    code, said = run("tests.proofs.clips", ["--child", *words])
+    assert code == (-signal.SIGKILL if die_at else 0), said[-2000:]
+    return [] if die_at else json.loads(said.splitlines()[-1])
 
 
-def prove(steps: int | None, folder: Path) -> dict[str, object]:
-    """Trains whole, then killed after a quarter and after two thirds, and compares."""
+def prove(steps: int | None, folder: Path, run: Runs = commands.run) -> dict[str, object]:
+    """Trains whole, then killed after a quarter and after two thirds, and compares.
+
+    Args:
+      steps: of the training; None for the profile's.
+      folder: where the runs go.
+      run: runs a command in a process of its own.
+    """
     total = steps or 256
     whole, killed = folder / "whole", folder / "killed"
     for one in (whole, killed):
         one.mkdir()
-    attempt(whole, folder / "data", steps, None)
+    attempt(whole, folder / "data", steps, None, run)
     for die_at in (total // 4, 2 * total // 3):
-        attempt(killed, folder / "data", steps, die_at)
-    resumed = attempt(killed, folder / "data", steps, None)
+        attempt(killed, folder / "data", steps, die_at, run)
+    resumed = attempt(killed, folder / "data", steps, None, run)
     (expected, steps_of_one), (found, steps_of_other) = counted(whole / "clips.jsonl"), counted(killed / "clips.jsonl")
     assert found == expected, "clips were seen another number of times"
     assert len(resumed) == 2, resumed

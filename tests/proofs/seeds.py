@@ -6,22 +6,22 @@ python -m tests.proofs.seeds --steps 4 --validation-videos 8  in short, as test_
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from harness.store import Store
+from tests.support import commands
+from tests.support.commands import Runs
 
 ROW_10 = ["ls", "sd", "wd", "ep", "sj", "se", "dstem", "ra", "--depth", "200", "--frames", "48"]
 
 
-def predictions(folder: Path, seed: int, words: list[str]):
+def predictions(folder: Path, seed: int, words: list[str], run: Runs):
     """Per-video predictions of row 10, trained in a process of its own."""
-    command = [sys.executable, "-m", "harness.train", *ROW_10, "--seed", str(seed), "--results", str(folder), *words]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    code, said = run("harness.train", [*ROW_10, "--seed", seed, "--results", folder, *words])
+    assert code == 0, said
     store = Store(folder)
     record = store.read(store.ids()[0])
     return store.predictions(record, next(iter(record.evaluations)))
@@ -35,10 +35,10 @@ def equal(one, other) -> bool:
     )
 
 
-def prove(words: list[str], folder: Path) -> dict[str, object]:
-    """Trains and compares."""
+def prove(words: list[str], folder: Path, run: Runs = commands.run) -> dict[str, object]:
+    """Trains and compares; `run` runs a command in a process of its own."""
     first, second, other = (
-        predictions(folder / name, seed, words) for name, seed in (("first", 0), ("second", 0), ("other", 1))
+        predictions(folder / name, seed, words, run) for name, seed in (("first", 0), ("second", 0), ("other", 1))
     )
     assert equal(first, second), "two runs with one seed differ"
     assert not equal(first, other), "another seed changes nothing"

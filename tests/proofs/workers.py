@@ -11,14 +11,16 @@ agrees to a relative 1e-4. The sums over two replicas have the same terms, so no
 import argparse
 import json
 import socket
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from harness.store import Store
+from tests.support import commands
+from tests.support.commands import Starts
 
 TOLERANCE = 1e-4
 
@@ -34,22 +36,16 @@ def ports(count: int) -> list[int]:
     return found
 
 
-def start_workers(results: Path, words: list[str]) -> list[subprocess.Popen]:
-    """The two workers of row 1, started as a user starts them."""
+def start_workers(results: Path, words: list[str], start: Starts = commands.start) -> list[Any]:
+    """The two workers of row 1; `start` starts a command in a process of its own."""
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports(2))
-    command = [sys.executable, "-u", "-m", "harness.train", "--strategy", "multi_worker_mirrored"]
-    command += ["--worker-hosts", hosts, "--wandb", "off", "--results", str(results), *words]
-    return [
-        subprocess.Popen(
-            [*command, "--task-index", str(index)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for index in range(2)
-    ]
+    words = ["--strategy", "multi_worker_mirrored", "--worker-hosts", hosts, "--wandb", "off", *words]
+    return [start("harness.train", [*words, "--results", results, "--task-index", index]) for index in range(2)]
 
 
-def in_two_processes(results: Path, words: list[str]) -> list[str]:
+def in_two_processes(results: Path, words: list[str], start: Starts = commands.start) -> list[str]:
     """Trains row 1 with two workers; what each of them said."""
-    workers = start_workers(results, words)
+    workers = start_workers(results, words, start)
     said = [worker.communicate()[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
     return said
@@ -103,12 +99,14 @@ def compared(one: Store, other: Store) -> dict[str, object]:
     }
 
 
-def prove(steps: int | None, videos: int | None, folder: Path) -> dict[str, object]:
-    """Trains both ways and compares."""
+def prove(steps: int | None, videos: int | None, folder: Path, start: Starts = commands.start) -> dict[str, object]:
+    """Trains both ways and compares; `start` starts a command in a process of its own."""
     words = [*(["--steps", str(steps)] if steps else []), *(["--validation-videos", str(videos)] if videos else [])]
-    in_two_processes(folder / "two", words)
-    child = [sys.executable, "-m", "tests.proofs.workers", "--child", str(folder / "one"), str(folder / "two" / "data")]
-    subprocess.run([*child, str(steps or 0), str(videos or 0)], check=True, stdout=subprocess.DEVNULL)
+    in_two_processes(folder / "two", words, start)
+    data = folder / "two" / "data"
+    child = start("tests.proofs.workers", ["--child", folder / "one", data, steps or 0, videos or 0])
+    said, _ = child.communicate()
+    assert child.returncode == 0, said
     found = compared(Store(folder / "two"), Store(folder / "one"))
     assert found["same class"] == found["videos"], found
     assert found["losses apart by at most"] <= TOLERANCE, found
