@@ -150,6 +150,7 @@ def test_its_record_says_who_trained_it_and_agrees_with_the_gardens_own_validati
     assert record.curve[1]["loss"] == pytest.approx(float(tags(trained.folder / "train")["training_loss"]))
 
 
+@pytest.mark.slow
 def test_what_was_taken_in_is_evaluated_again_exported_and_trained_on(trained, taken, tmp_path):
     data, record = trained.data, taken.read(trained.taken()[0].id)
     again = records.run_of(record, Protocol(2, 1, 16), evaluation_batch=8)
