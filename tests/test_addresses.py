@@ -1,7 +1,8 @@
 """Files at an address are used as files at a path are: each does what pathlib does with the same folder."""
 
-import subprocess
+import os
 import sys
+import types
 
 import pytest
 
@@ -116,17 +117,16 @@ def test_what_fails_leaves_no_half_and_names_the_address(tmp_path, monkeypatch, 
     assert error.value.filename == "s3://lab/x"
 
 
-def test_loading_tensorflow_for_files_leaves_the_tpu_to_the_process_that_trains():
-    code = """
-import os, sys, types, importlib
-from harness import addresses
-assert "tensorflow" not in sys.modules and addresses.of("results").parent
-seen = []
-def load(name):
-    seen.append(os.environ["TPU_LOAD_LIBRARY"])
-    sys.modules[name] = types.SimpleNamespace(io=types.SimpleNamespace(gfile="files"))
-importlib.import_module = load
-assert addresses._gfile() == addresses._gfile() == "files"
-print(*seen, os.environ.get("TPU_LOAD_LIBRARY"))
-"""
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "0 None\n"
+def test_loading_tensorflow_for_files_leaves_the_tpu_to_the_process_that_trains(monkeypatch):
+    seen = []
+
+    def load(name):
+        seen.append(os.environ["TPU_LOAD_LIBRARY"])
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(io=types.SimpleNamespace(gfile="files")))
+
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    monkeypatch.delenv("TPU_LOAD_LIBRARY", raising=False)
+    monkeypatch.setattr(addresses, "importlib", types.SimpleNamespace(import_module=load))
+    assert addresses._gfile() == addresses._gfile() == "files"
+    assert seen == ["0"]
+    assert "TPU_LOAD_LIBRARY" not in os.environ

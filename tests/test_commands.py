@@ -1,7 +1,9 @@
 """The commands as a user meets them: help, mistakes, plans. Nothing here trains, and none of it loads TensorFlow."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -29,6 +31,7 @@ from harness import (
     train,
 )
 from harness.designs import DESIGNS
+from tests.support import imports
 
 COMMANDS = {
     "additive_study": additive_study.main,
@@ -74,11 +77,28 @@ def test_help_has_an_example(name):
     assert f"python -m harness.{name}" in result.output
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_and_import_leave_tensorflow_and_pandas_alone(name):
-    code = f"import harness.{name}, sys; print([m for m in ('tensorflow', 'pandas', 'matplotlib') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+@pytest.fixture(scope="module")
+def imported(once):
+    """Name of a step -> its report, of one process that imports and calls them all."""
+
+    def make(folder):
+        (folder / "results").mkdir()
+        words = [sys.executable, "-m", "tests.support.imports", folder / "results"]
+        done = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+        (folder / "steps.json").write_text(done.stdout)
+
+    return json.loads((once("imported", make) / "steps.json").read_text())
+
+
+def test_every_command_is_among_the_imports():
+    assert sorted(COMMANDS) == sorted((*imports.FIRST, *imports.QUEUE, *imports.COMMANDS))
+
+
+@pytest.mark.parametrize("step", imports.STEPS, ids=lambda step: step.name)
+def test_it_leaves_tensorflow_and_what_else_it_does_without_alone(step, imported):
+    report = imported[step.name]
+    assert {name: by for name, by in report["brought"].items() if name in step.without} == {}
+    assert report["result"] == step.result
 
 
 @pytest.mark.parametrize(

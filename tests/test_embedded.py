@@ -5,8 +5,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,14 +38,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # --- The set as files -------------------------------------------------------------------------------------------------
-
-
-def test_importing_and_drawing_need_no_tensorflow() -> None:
-    code = (
-        "import sys; from harness.data import embedded; embedded.draw_pixels(embedded.EmbeddedSpec(), 'train', 0); "
-        "sys.exit('tensorflow' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
 
 
 def test_same_seed_same_bytes(written: Path, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -160,19 +158,3 @@ def test_the_same_numbers_give_the_same_bytes(suffix):
 def test_an_unknown_format_is_refused():
     with pytest.raises(ValueError, match="'gif': expected one of png, pdf, svg"):
         drawing.to_bytes(figures.additive(summaries.summary(study=STUDY.only([1]))), "gif")
-
-
-def test_it_changes_no_setting_and_loads_neither_pyplot_nor_tensorflow():
-    code = """
-import sys
-import matplotlib
-before = matplotlib.rcParams.copy()  # dict() would load pyplot to find a backend
-sys.path.insert(0, "tests")
-from tests.support import summaries
-from harness import drawing, figures
-drawing.to_bytes(figures.additive(summaries.summary()), "pdf")
-assert not {"tensorflow", "matplotlib.pyplot"} & set(sys.modules)
-assert matplotlib.rcParams.copy() == before
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -4,8 +4,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -337,18 +335,3 @@ def test_the_same_numbers_give_the_same_bytes(suffix):
     one, two, three, four = [drawing.to_bytes(figure, suffix) for figure in drawn_twice()]
     assert one == two and three == four
     assert one.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])
-
-
-def test_it_changes_no_setting_and_loads_neither_pyplot_nor_tensorflow():
-    code = """
-import sys
-import matplotlib
-before = matplotlib.rcParams.copy()  # dict() would load pyplot to find a backend
-from harness import drawing, paper_figures, published
-figure = paper_figures.scaling(None, published.load("figure2"), published.source("figure2"))
-drawing.to_bytes(figure, "pdf")
-assert not {"tensorflow", "matplotlib.pyplot"} & set(sys.modules)
-assert matplotlib.rcParams.copy() == before
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -3,8 +3,6 @@
 import dataclasses
 import itertools
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -274,8 +272,5 @@ def test_neither_records_nor_assumptions_is_refused_with_what_to_give(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_has_an_example_and_loads_nothing_heavy():
+def test_help_has_an_example():
     assert "python -m harness.plan_seeds --detect 0.3" in call("--help").output
-    code = "import harness.plan_seeds, sys; print([m for m in ('tensorflow', 'pandas', 'scipy') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

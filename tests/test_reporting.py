@@ -5,8 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -347,17 +345,3 @@ def test_the_whole_report_of_the_example(tmp_path):
     assert len(shown) == len(set(shown)) >= 4
     assert all((tmp_path / name).is_file() for name in shown)
     assert sorted(EXAMPLE.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [("report", ["table2"]), ("study", ["table2", "table4", "--plan", "--profile", "paper"])],
-)
-def test_neither_report_nor_plan_loads_tensorflow(command, words, tmp_path):
-    code = (
-        f"import sys; from harness import {command} as it; it.main(sys.argv[1:], standalone_mode=False); "
-        "assert 'tensorflow' not in sys.modules"
-    )
-    where = ["--results", str(tmp_path), "--plots", str(tmp_path / "plots")]
-    done = subprocess.run([sys.executable, "-c", code, *words, *where], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

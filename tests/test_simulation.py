@@ -3,8 +3,6 @@
 import itertools
 import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -195,12 +193,3 @@ def test_an_interval_that_is_too_short_is_caught():
         assert found["percentile bootstrap over seeds", scenario][3] < 90
         assert found["paired t", scenario][3] > 90
     assert found["Welch's t", "alike by seed"][5] > 99
-
-
-def test_tensorflow_is_not_loaded():
-    code = (
-        "import sys, harness.check_statistics; early = 'numpy' in sys.modules\n"
-        "import harness.simulated_checks, harness.simulated_methods; print(early, 'tensorflow' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
