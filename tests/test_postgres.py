@@ -59,6 +59,7 @@ def restart(server):
     server.start()
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_sweep(url, tmp_path):
     words = ["--data", tmp_path / "clips", "--results", tmp_path / "results", "--plots", tmp_path / "plots"]
     command = [
@@ -151,7 +152,7 @@ def test_workers_of_a_server_that_was_just_restarted_get_time_to_be_heard(server
 
 
 def test_processes_that_open_a_fresh_database_at_once_take_each_attempt_once(server):
-    check_race(at(server.url, create(server, "fresh", "template0")), 6, 8)
+    check_race(at(server.url, create(server, "fresh", "template0")), 4, 8)
 
 
 def test_one_at_a_time_is_alone(url):

@@ -18,6 +18,14 @@ HERE = ["--profile", "quick", "--topology", "v3:2x2", "--rows", "1"]
 needs_libtpu = pytest.mark.skipif(compiler.installed() is None, reason="needs pip install -e '.[preflight]'")
 
 
+def tiny(data, results):
+    """What the command finds of the tiny profile's first row, and what it says meanwhile."""
+    words = ["table2", "--profile", "tiny", "--data", data.folder, "--topology", "v3:2x2", "--rows", "1", "--json"]
+    done = CliRunner().invoke(preflight.main, [*map(str, words), "--results", str(results)])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout), done.stderr
+
+
 def preflown(results, *flags, code=0, environment=None):
     done = subprocess.run(
         [sys.executable, "-m", "harness.preflight", "table2", *HERE, "--results", results, "--json", *flags],
@@ -41,7 +49,41 @@ def baseline():
 
 
 @needs_libtpu
-def test_programs_of_a_row_are_compiled_once_and_measured(results):
+def test_programs_of_a_row_are_compiled_once_and_measured(data, tiny_profile, tmp_path):
+    run = experiment.complete(STUDY.rows[0].cell(0), tiny_profile, workspace.facts(data.manifest), replicas=8)
+    found, said = tiny(data, tmp_path)
+    assert "2/2" in said
+    train, evaluation = found["programs"]
+    params = counting.count(run.settings).params
+    # Weights and momentum in float32, and two clips of 4 frames of 16 x 16 pixels; a TPU rounds their shapes up.
+    least = 4 * 2 * params + 2 * 4 * 16 * 16 * 3
+    assert least < train["arguments"]
+    # What a step changes keeps its place: all but its logs.
+    assert 0 <= train["outputs"] - train["aliased"] < 100_000
+    assert train["aliased"] > 4 * 2 * 0.9 * params
+    assert (
+        train["needed"]
+        == sum(train[name] for name in ("arguments", "outputs", "temporaries", "code")) - (train["aliased"])
+    )
+    by_hand = 3 * 2 * counting.count(run.settings, 4, 16).multiply_adds
+    # The first layer has no gradient of its input, and what meets padding is not counted.
+    assert 0.2 * by_hand < train["multiply_adds"] < by_hand
+    assert evaluation["aliased"] == 0
+    assert evaluation["views"] == 6
+    (row,) = found["rows"]
+    assert row["steps"] == run.settings["trainer.train_steps"]
+    seconds = row["steps"] * train["step_seconds"] + row["evaluation_steps"] * evaluation["step_seconds"]
+    assert row["core_hours"] == pytest.approx(8 * seconds / 3600)
+    assert found["slice"]["cores"] == 8
+
+    again, said = tiny(data, tmp_path)
+    assert said == ""
+    assert again == found
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_programs_of_the_quick_profile_are_compiled_once_and_measured(results):
     found, said = preflown(results)
     assert "2/2" in said
     train, evaluation = found["programs"]
@@ -83,6 +125,7 @@ metadata.version = version
 """
 
 
+@pytest.mark.slow
 def test_without_a_tpu_compiler_the_cpu_s_proves_it_and_memory_is_an_estimate(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(HIDDEN)
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))

@@ -56,6 +56,7 @@ def test_after_twenty_faults_each_run_is_recorded_once(endured: tuple[Evidence, 
     assert found.told["trials"] > len(left.runs)
 
 
+@pytest.mark.slow
 def test_machines_that_share_but_a_bucket_and_a_database_record_each_run_once(tmp_path: Path) -> None:
     with postgres.server() as server:
         left, seen = sharing.endure(4, 2, 10, 1, server, tmp_path, pace=(0.1, 0.6), bucket=True)

@@ -74,14 +74,67 @@ PROGRAMS = """
 """
 
 
-def test_memory_and_operations_of_a_product_are_those_counted_by_hand():
-    found = run(
-        PROGRAMS
-        + """
+# What is compiled for each test, all of it in one process: importing TensorFlow, jax and libtpu takes six seconds.
+SNIPPETS = {
+    "memory_and_operations_of_a_product_are_those_counted_by_hand": """
     found = compiled(lowered(lambda a, b: a @ b, [256, 512], [512, 1024]))
-    print(json.dumps(found))
-    """
-    )
+    found = found
+    """,
+    "a_variable_that_is_changed_keeps_its_place": """
+    variable = tf.Variable(tf.zeros([1024, 1024]))
+    def step(x):
+        variable.assign_add(x)
+        return tf.reduce_sum(x)
+    found = compiled(lowered(step, [1024, 1024]))
+    """,
+    "cores_that_sum_over_all_of_a_slice_are_compiled_together": """
+    def summed(x):
+        return gen_xla_ops.xla_all_reduce(x, [list(range(8))], reduce_op="Add", mode="CrossReplica")
+    found = [compiled(lowered(summed, [512, 512]), cores=8), compiled(lowered(summed, [512, 512]), cores=4)]
+    """,
+    "what_stays_on_the_chip_is_not_moved": """
+    def chain(x, w):
+        for _ in range(4):
+            x = tf.nn.relu(tf.nn.conv2d(x, w, 1, "SAME"))
+        return x
+    hlo = lowered(chain, [8, 56, 56, 128], [3, 3, 128, 128])
+    found = [compiled(hlo, "v5e:2x2"), compiled(hlo, "v3:2x2")]
+    """,
+    "what_does_not_fit_is_told_from_what_is_refused": """
+    # 16 GiB a core on v3: one argument alone is 20 GB, and half of it is not.
+    found = [compiled(lowered(lambda a: a + 1.0, [5, 10**9])), compiled(lowered(lambda a: a + 1.0, [10**9])),
+                      compiled(lowered(lambda a: a + 1.0, [10**9]), "v5e:2x2")]
+    """,
+    "a_slice_is_counted_as_the_compiler_counts_it": """
+    found = [compiler.devices(slices.slice_of(name)) for name in ("v3:8x8", "v5e:8x8", "v4:2x2x2")]
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def compiled(once):
+    """Name of a test -> what its snippet found."""
+
+    def make(folder):
+        (folder / "found.json").write_text(json.dumps(run(PROGRAMS + ALL.format(snippets=repr(SNIPPETS)))))
+
+    return json.loads((once("tpu-compiler", make) / "found.json").read_text())
+
+
+ALL = """
+    import textwrap
+
+    results = {{}}
+    for name, code in {snippets}.items():
+        namespace = dict(globals())
+        exec(textwrap.dedent(code), namespace)
+        results[name] = namespace["found"]
+    print(json.dumps(results))
+"""
+
+
+def test_memory_and_operations_of_a_product_are_those_counted_by_hand(compiled):
+    found = compiled["memory_and_operations_of_a_product_are_those_counted_by_hand"]
     arguments, outputs, aliased, _, needed, operations, moved = found
     assert arguments == 4 * (256 * 512 + 512 * 1024)
     assert outputs == 4 * 256 * 1024
@@ -91,32 +144,16 @@ def test_memory_and_operations_of_a_product_are_those_counted_by_hand():
     assert moved >= arguments + outputs
 
 
-def test_a_variable_that_is_changed_keeps_its_place():
-    found = run(
-        PROGRAMS
-        + """
-    variable = tf.Variable(tf.zeros([1024, 1024]))
-    def step(x):
-        variable.assign_add(x)
-        return tf.reduce_sum(x)
-    print(json.dumps(compiled(lowered(step, [1024, 1024]))))
-    """
-    )
+def test_a_variable_that_is_changed_keeps_its_place(compiled):
+    found = compiled["a_variable_that_is_changed_keeps_its_place"]
     arguments, outputs, aliased, *_ = found
     assert arguments == 2 * 4 * 1024**2
     assert aliased == 4 * 1024**2  # the variable comes back in its own memory
     assert 0 < outputs - aliased < 4096  # the sum
 
 
-def test_cores_that_sum_over_all_of_a_slice_are_compiled_together():
-    found = run(
-        PROGRAMS
-        + """
-    def summed(x):
-        return gen_xla_ops.xla_all_reduce(x, [list(range(8))], reduce_op="Add", mode="CrossReplica")
-    print(json.dumps([compiled(lowered(summed, [512, 512]), cores=8), compiled(lowered(summed, [512, 512]), cores=4)]))
-    """
-    )
+def test_cores_that_sum_over_all_of_a_slice_are_compiled_together(compiled):
+    found = compiled["cores_that_sum_over_all_of_a_slice_are_compiled_together"]
     assert found[0][0] == found[0][1] == 4 * 512 * 512
     assert found[1][0] == "RefusedError"  # a sum over eight cores is none of four
 
@@ -128,46 +165,24 @@ def test_an_identity_that_tensorflow_writes_in_its_own_words_is_understood():
     )
 
 
-def test_what_stays_on_the_chip_is_not_moved():
+def test_what_stays_on_the_chip_is_not_moved(compiled):
     """Of a chain that fits into a v5e's on-chip memory, only what comes in and goes out is; a v3 has none."""
-    found = run(
-        PROGRAMS
-        + """
-    def chain(x, w):
-        for _ in range(4):
-            x = tf.nn.relu(tf.nn.conv2d(x, w, 1, "SAME"))
-        return x
-    hlo = lowered(chain, [8, 56, 56, 128], [3, 3, 128, 128])
-    print(json.dumps([compiled(hlo, "v5e:2x2"), compiled(hlo, "v3:2x2")]))
-    """
-    )
+    found = compiled["what_stays_on_the_chip_is_not_moved"]
     (arguments, outputs, *_, on_v5e), (*_, on_v3) = found
     assert on_v5e == pytest.approx(arguments + outputs, rel=0.05)
     assert on_v3 > 3 * (arguments + outputs)
 
 
-def test_what_does_not_fit_is_told_from_what_is_refused():
-    found = run(
-        PROGRAMS
-        + """
-    # 16 GiB a core on v3: one argument alone is 20 GB, and half of it is not.
-    print(json.dumps([compiled(lowered(lambda a: a + 1.0, [5, 10**9])), compiled(lowered(lambda a: a + 1.0, [10**9])),
-                      compiled(lowered(lambda a: a + 1.0, [10**9]), "v5e:2x2")]))
-    """
-    )
+def test_what_does_not_fit_is_told_from_what_is_refused(compiled):
+    found = compiled["what_does_not_fit_is_told_from_what_is_refused"]
     assert found[0][0] == "TooLargeError"
     assert "memory" in found[0][1]
     assert "\n" not in found[0][1]
     assert found[1][0] == found[2][0] == pytest.approx(4e9, rel=1e-5)
 
 
-def test_a_slice_is_counted_as_the_compiler_counts_it():
-    counted = run(
-        PROGRAMS
-        + """
-    print(json.dumps([compiler.devices(slices.slice_of(name)) for name in ("v3:8x8", "v5e:8x8", "v4:2x2x2")]))
-    """
-    )
+def test_a_slice_is_counted_as_the_compiler_counts_it(compiled):
+    counted = compiled["a_slice_is_counted_as_the_compiler_counts_it"]
     for topology, found in zip(("v3:8x8", "v5e:8x8", "v4:2x2x2"), counted, strict=True):
         one = slices.slice_of(topology)
         assert found == [one.cores, one.hosts]
