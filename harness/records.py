@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from harness.errors import HarnessError
 from harness.experiment import (
     RESULTS_VERSION,
     TRAIN_BATCH,
@@ -33,7 +34,7 @@ FIRST_SCHEMA = 2
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-class RecordError(ValueError):
+class RecordError(HarnessError):
     """A record that cannot be used; the message is one line for the user."""
 
 
