@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from harness import checkpoints, files
 from harness.addresses import Folder
+from harness.errors import HarnessError
 
 Event = Mapping[str, Any]
 
@@ -44,7 +45,7 @@ class LostError(Exception):
     """An attempt that is not its worker's any more: it must write nothing more."""
 
 
-class RunError(ValueError):
+class RunError(HarnessError):
     """A run that cannot go on; the message is one line: what is wrong, where, what was expected."""
 
 

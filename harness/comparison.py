@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from harness import estimates, power
+from harness.errors import HarnessError
 from harness.estimates import Difference
 
 LEVEL = 0.05  # of every test, after Holm's correction
 _MOST = 100_000  # seeds or videos that nobody would add
 
 
-class MixedError(ValueError):
+class MixedError(HarnessError):
     """Numbers that cannot be compared; the message is one line for the user."""
 
 

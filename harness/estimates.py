@@ -15,11 +15,13 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from harness.errors import HarnessError
+
 _ROUNDING = 1e-12  # accuracies are counts over videos: a spread below this is the rounding of sums
 _UNIFORM = 1 / math.sqrt(12)  # standard deviation of rounding to whole numbers
 
 
-class EstimateError(ValueError):
+class EstimateError(HarnessError):
     """Arrays from which no such number can be estimated."""
 
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
+from harness.errors import HarnessError
 from harness.studies import Cell
 from harness.toggles import Applied, In, Toggle, ToggleError, compose, suggest
 
@@ -29,7 +30,7 @@ TRAIN_BATCH = "task.train_data.global_batch_size"
 SEED = "task.train_data.seed"
 
 
-class SettingsError(ValueError):
+class SettingsError(HarnessError):
     """Settings that cannot be computed or do not fit together; the message is one line for the user."""
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness import comparison, counting, estimates, lineage, published, verdicts
 from harness.aggregate import Summary
+from harness.errors import HarnessError
 from harness.experiment import difference
 from harness.records import RunRecord
 from harness.store import Store
@@ -19,7 +20,7 @@ from harness.studies import Row
 from harness.toggles import suggest
 
 
-class ExplainError(ValueError):
+class ExplainError(HarnessError):
     """There is no such number; the message is one line for the user."""
 
 

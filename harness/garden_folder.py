@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import dotted
+from harness.errors import HarnessError
 from harness.experiment import (
     SEED,
     TRAIN_BATCH,
@@ -63,7 +64,7 @@ _NUMBERS = (
 )
 
 
-class GardenFolderError(ValueError):
+class GardenFolderError(HarnessError):
     """A folder that cannot be taken in as a run; the message is one line: what is wrong, what was expected."""
 
 

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from harness import addresses
 from harness import devices as devices_
 from harness.addresses import Folder
+from harness.errors import HarnessError
 from harness.experiment import Cut, SettingsError
 from harness.sharing import GRACE, RETRIES, Sharing
 
@@ -48,7 +49,7 @@ DESIGN_NAMES = (
 class Mistake(click.ClickException):
     """What a user can get wrong: one line, exit code 2."""
 
-    exit_code = 2
+    exit_code = HarnessError.exit_code
 
 
 class Temporary(Mistake):
@@ -58,16 +59,14 @@ class Temporary(Mistake):
 
 
 def one_line_errors(function: Function) -> Function:
-    """Turns what a user can get wrong into one line and exit code 2; every such error of ours is a ValueError."""
+    """Prints the errors that a user may meet as one line, and ends the command with their exit code."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except ValueError as error:
-            if not type(error).__module__.startswith("harness."):
-                raise
-            kind = Temporary if getattr(error, "temporary", False) else Mistake
+        except HarnessError as error:
+            kind = Temporary if error.exit_code == Temporary.exit_code else Mistake
             raise kind(str(error)) from error
         except OSError as error:
             raise Mistake(f"{error.filename or 'file system'}: {error.strerror or error}") from error

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness import claims
 from harness.claims import SETTLED, Attempt, Item
+from harness.errors import HarnessError
 
 STATES = ("waiting", "running", "done", "failed", "cancelled", "blocked")
 OTHERS = "other runs"
@@ -27,7 +28,7 @@ _TENTH = 0.1
 _SHORTEST = 4  # characters of a run's id that name it: a mistyped row is no run
 
 
-class ChoiceError(ValueError):
+class ChoiceError(HarnessError):
     """Rows or runs that are not there, or that cannot be cancelled or tried again; one line for the user."""
 
 

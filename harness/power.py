@@ -12,12 +12,13 @@ import numpy as np
 from scipy import optimize, stats
 
 from harness import estimates
+from harness.errors import HarnessError
 
 _MOST = 10**8  # videos or seeds: nobody has more, and up to here the search takes about a second
 _TAIL = 1e-12  # chance of the numbers of discordant videos that the sum over them leaves out, on each side
 
 
-class PowerError(ValueError):
+class PowerError(HarnessError):
     """A number that no such test can have."""
 
 

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from harness.errors import HarnessError
+
 # Printed accuracies and steps carry one decimal; half of it is what rounding may hide. In tenths of a point.
 _HALF = 0.5
 # Closer than any two roundings of counts of videos can be; what is left is floating-point noise.
 _NOISE = 1e-6
 
 
-class PublishedError(ValueError):
+class PublishedError(HarnessError):
     """A published step that no counts of videos can have led to; the message is one line."""
 
 

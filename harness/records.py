@@ -1,4 +1,12 @@
-"""The record of a run: frozen, versioned, plain data; what every reported number comes from."""
+"""The record of a run: frozen, versioned, plain data; what every reported number comes from.
+
+Records outlive the code that wrote them. A reader takes every schema from the first release's, 2, to its own, and gives
+a field that a record is too old to have its default. So a new field is one line of its class:
+
+    notes: str = _since(3, "")
+
+which raises the schema that is written to 3. A field is never removed, renamed or given another meaning.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from harness.errors import HarnessError
 from harness.experiment import (
     RESULTS_VERSION,
     TRAIN_BATCH,
@@ -21,12 +30,17 @@ from harness.experiment import (
 )
 from harness.studies import Cell
 
-SCHEMA = 2
+FIRST_SCHEMA = 2
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-class RecordError(ValueError):
+class RecordError(HarnessError):
     """A record that cannot be used; the message is one line for the user."""
+
+
+def _since(schema: int, default: Any) -> Any:
+    """A field that records have from a schema on; in older ones it reads as the default."""
+    return dataclasses.field(default=default, metadata={"schema": schema})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +137,15 @@ class RunRecord:
         return int(self.settings[TRAIN_BATCH]) // int(self.identity_content["clips_per_group"])
 
 
+def _schema_of(field: dataclasses.Field[Any]) -> int:
+    """The schema that first had a field."""
+    return int(field.metadata.get("schema", FIRST_SCHEMA))
+
+
+# What is written: the schema of the newest field.
+SCHEMA = max(_schema_of(field) for kind in (RunRecord, Evaluation) for field in dataclasses.fields(kind))
+
+
 def of_run(
     run: Run,
     cost: Mapping[str, Any],
@@ -206,7 +229,8 @@ def from_json(content: Any, where: str) -> RunRecord:
     Raises:
       RecordError: naming the file, the field and what was expected.
     """
-    fields = _fields(content, RunRecord, where)
+    schema, fields = _unsealed(content, where)
+    fields = _complete(fields, schema, RunRecord, where)
     if not isinstance(fields["identity"], str) or not _HASH.fullmatch(fields["identity"]):
         raise RecordError(f"{where}: identity {str(fields['identity'])[:20]!r}: expected 64 hexadecimal digits")
     for name in (
@@ -225,8 +249,8 @@ def from_json(content: Any, where: str) -> RunRecord:
             raise RecordError(f"{where}: {name}: expected a mapping")
     fields["curve"] = tuple(fields["curve"])
     fields["evaluations"] = {
-        protocol: Evaluation(**_fields(one, Evaluation, f"{where}: evaluation {protocol}", versioned=False))
-        for protocol, one in fields["evaluations"].items()
+        protocol: Evaluation(**_complete(evaluation, schema, Evaluation, f"{where}: evaluation {protocol}"))
+        for protocol, evaluation in fields["evaluations"].items()
     }
     return RunRecord(**fields)
 
@@ -237,26 +261,50 @@ def evaluation_from_json(content: Any, where: str) -> tuple[str, Evaluation]:
     Raises:
       RecordError: naming the file, the field and what was expected.
     """
-    fields = _fields(content, Evaluation, where, also=("identity",))
-    return str(fields.pop("identity")), Evaluation(**fields)
+    schema, fields = _unsealed(content, where)
+    if "identity" not in fields:
+        raise RecordError(f"{where}: field 'identity' is missing")
+    return str(fields.pop("identity")), Evaluation(**_complete(fields, schema, Evaluation, where))
 
 
-def _fields(content: Any, kind: type, where: str, versioned: bool = True, also: tuple[str, ...] = ()) -> dict[str, Any]:
-    if not isinstance(content, Mapping):
-        raise RecordError(f"{where}: expected a JSON object")
-    fields = dict(content)
-    if versioned:
-        schema = fields.pop("schema", None)
-        if schema != SCHEMA:
-            raise RecordError(f"{where}: schema {schema!r}: this version of the harness reads {SCHEMA}")
-        seal = fields.pop("sha256", None)
-    expected = {*also, *(field.name for field in dataclasses.fields(kind))}
-    for missing in sorted(expected - set(fields)):
-        raise RecordError(f"{where}: field {missing!r} is missing")
-    for extra in sorted(set(fields) - expected):
-        raise RecordError(f"{where}: unknown field {extra!r}")
-    if versioned and seal != content_hash(fields):
+def _unsealed(content: Any, where: str) -> tuple[int, dict[str, Any]]:
+    """The schema and the fields in a file's plain data, as they were written.
+
+    Raises:
+      RecordError: it is no object, of a schema that this version doesn't know, or was changed since it was written.
+    """
+    fields = dict(_object(content, where))
+    schema, seal = fields.pop("schema", None), fields.pop("sha256", None)
+    if type(schema) is not int or schema < FIRST_SCHEMA:
+        raise RecordError(f"{where}: schema {schema!r}: this version of the harness reads {_READ}")
+    if schema > SCHEMA:
+        raise RecordError(f"{where}: schema {schema}: this version of the harness reads {_READ}, a newer one wrote it")
+    if seal != content_hash(fields):
         raise RecordError(
             f"{where}: changed since it was written, its sha256 does not hold; remove the folder to train anew"
         )
+    return schema, fields
+
+
+_READ = str(SCHEMA) if SCHEMA == FIRST_SCHEMA else f"{FIRST_SCHEMA} to {SCHEMA}"
+
+
+def _complete(content: Any, schema: int, kind: type, where: str) -> dict[str, Any]:
+    """The fields of a class, those that are newer than the schema at their defaults.
+
+    Raises:
+      RecordError: a field that the schema has is missing, or one that it hasn't is there.
+    """
+    fields = dict(_object(content, where))
+    known = [field for field in dataclasses.fields(kind) if _schema_of(field) <= schema]
+    for missing in sorted({field.name for field in known} - set(fields)):
+        raise RecordError(f"{where}: field {missing!r} is missing")
+    for extra in sorted(set(fields) - {field.name for field in known}):
+        raise RecordError(f"{where}: unknown field {extra!r}")
     return fields
+
+
+def _object(content: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise RecordError(f"{where}: expected a JSON object")
+    return content

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness import catalog, synthetic, workspace
 from harness.devices import Devices
+from harness.errors import HarnessError
 from harness.experiment import Cut
 from harness.workspace import Workspace
 
@@ -80,5 +81,5 @@ def _timed(words: list[str]) -> tuple[float, bool]:
 def _output(words: list[str]) -> str:
     done = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"what was measured failed: {(done.stderr.strip() or 'without a word').splitlines()[-1]}")
+        raise HarnessError(f"what was measured failed: {(done.stderr.strip() or 'without a word').splitlines()[-1]}")
     return done.stdout

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import random
 import re
 import sqlite3
@@ -22,6 +23,8 @@ import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+
+from harness.errors import HarnessError
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 # No user's to heed: what is experimental of Optuna, and that heartbeats are meant for its own loop. Set once and not
@@ -62,14 +65,14 @@ _TRY_LOCK = "select pg_try_advisory_xact_lock(7265730)"
 T = TypeVar("T")
 
 
-class StorageError(ValueError):
+class StorageError(HarnessError):
     """A storage that cannot be used, in one line; credentials are not repeated."""
 
 
 class UnansweredError(StorageError):
     """One that does not answer at present, or is full: whoever is started again may find it well."""
 
-    temporary = True
+    exit_code = os.EX_TEMPFAIL
 
 
 def url_of(path: Path) -> str:

@@ -15,6 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from harness.errors import HarnessError
 from harness.storage import StorageError, faults_named, open_storage, url_of
 from harness.sweeping import Axis, Limits, Point, Space
 
@@ -34,7 +35,7 @@ _SETTINGS = "settings"
 _SPACE = "space"
 
 
-class SweepError(ValueError):
+class SweepError(HarnessError):
     """A sweep that cannot be read, or that is another than asked for; one line for the user."""
 
 

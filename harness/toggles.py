@@ -13,8 +13,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.errors import HarnessError
 
-class ToggleError(ValueError):
+
+class ToggleError(HarnessError):
     """A toggle, its value or a combination of toggles that cannot be used; the message is one line for the user."""
 
 

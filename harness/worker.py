@@ -29,6 +29,7 @@ from harness.addresses import Folder
 from harness.attempts import Interrupted, LostError
 from harness.data.embedded import EmbeddedSpec
 from harness.devices import Devices, DevicesError
+from harness.errors import HarnessError
 from harness.experiment import Run, SettingsError
 from harness.following import WAIT
 from harness.garden_folder import GardenFolder
@@ -439,7 +440,7 @@ def redirect_output(log: Path) -> None:
 def one_line(error: Exception) -> str:
     """What went wrong, in one line: ours as it is, others with their kind."""
     text = " ".join(str(error).split())
-    if type(error).__module__.startswith("harness."):
+    if isinstance(error, HarnessError):
         return text
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'file system'}: {error.strerror.lower()}"

@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.errors import HarnessError
 
-class SourceError(ValueError):
+
+class SourceError(HarnessError):
     """A list of videos that cannot be used; the message is one line: file, line, what is wrong, what was expected."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import files
+from harness.errors import HarnessError
 
 FILE_NAME = "manifest.json"
 SCHEMA = 1
@@ -23,7 +24,7 @@ ID_BYTES = 64
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
 
-class ManifestError(ValueError):
+class ManifestError(HarnessError):
     """A data set that cannot be trusted; the message is one line: the file, what is wrong, what was expected."""
 
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from harness.errors import HarnessError
+
 PARTS = ".parts"
 
 
-class PlaceError(ValueError):
+class PlaceError(HarnessError):
     """A folder that cannot be written or read; the message is one line."""
 
 

@@ -28,6 +28,7 @@ from harness.data.places import Place
 from harness.data.shards import Entry, Report, Task
 from harness.data.sources import Listing
 from harness.data.video import Decoding
+from harness.errors import HarnessError
 
 REPORTS = shards.REPORTS
 LABELS = "labels.txt"
@@ -37,7 +38,7 @@ _PROBLEMS = ("media_id", "label", "path", "kind", "reason")
 _FEWEST_SHARDS = 8
 
 
-class PreparingError(ValueError):
+class PreparingError(HarnessError):
     """A preparation that cannot be done or go on; the message is one line."""
 
 

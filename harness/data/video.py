@@ -22,6 +22,8 @@ import av.logging
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
+from harness.errors import HarnessError
+
 # SWS_ACCURATE_RND and SWS_BITEXACT of FFmpeg, which PyAV does not name.
 _SCALER = Interpolation.BICUBIC | 0x40000 | 0x80000
 # Containers only: a playlist named video.mp4 would make FFmpeg open whatever it lists.
@@ -35,7 +37,7 @@ KINDS = (
 )  # fmt: skip
 
 
-class VideoError(ValueError):
+class VideoError(HarnessError):
     """A video that cannot be used: `kind` is one of `KINDS`, the message one line with what was found."""
 
     def __init__(self, kind: str, reason: str) -> None:
