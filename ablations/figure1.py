@@ -8,7 +8,7 @@ Paper: Du et al., 2021, "Revisiting 3D ResNets for Video Recognition", Figure 1.
 """
 
 from ablations import table3
-from harness.studies import Row, Study
+from harness.config.studies import Row, Study
 
 _PUBLISHED = {"R3D-50": 1, "R3D-RS-50": 4, "R3D-RS-101": 5, "R3D-RS-152": 6, "R3D-RS-200": 7}
 _LAST = table3.STUDY.rows[-1]

@@ -12,8 +12,8 @@ Paper: Du et al., 2021, "Revisiting 3D ResNets for Video Recognition", Figure 2 
 """
 
 from ablations.toggles import DEPTH, FRAMES, R3D_RS, RESOLUTION, TABLE_2
-from harness.studies import Row, Study
-from harness.toggles import Applied
+from harness.config.studies import Row, Study
+from harness.config.toggles import Applied
 
 # What every point has: the recipe of R3D-RS, row 8 of Table 2.
 BASE = R3D_RS

@@ -3,7 +3,7 @@
 import dataclasses
 
 from ablations.toggles import DEPTH, DSTEM, FRAMES, SE
-from harness.toggles import Applied
+from harness.config.toggles import Applied
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.toggles import AXES, BACKBONE, OPTIMIZER
-from harness.experiment import Profile
-from harness.toggles import In
+from harness.config.experiment import Profile
+from harness.config.toggles import In
 
 _DATA_BOTH = {
     "file_type": "tfrecord",

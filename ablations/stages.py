@@ -3,10 +3,10 @@
 P = paper, G = Model Garden, ? = our choice. Amounts are the paper's; the profiles translate them.
 """
 
-from ablations import contrastive
+from ablations import cvrl
 from ablations.toggles import OPTIMIZER
-from harness.stages import PRE_TRAINING, Stage
-from harness.toggles import In
+from harness.config.stages import PRE_TRAINING, Stage
+from harness.config.toggles import In
 
 _RATE = f"{OPTIMIZER}.learning_rate.cosine.initial_learning_rate"
 _DECAY = f"{OPTIMIZER}.learning_rate.cosine.decay_steps"
@@ -51,8 +51,8 @@ CVRL = Stage(
     label="self-supervised pre-training",
     source="Section 5; CVRL (Qian et al. 2021)",
     meaning="two clips of a video are told from those of others, without labels",
-    changes=contrastive.PRE_TRAINING,
-    removes=contrastive.REMOVED_IN_PRE_TRAINING,
+    changes=cvrl.PRE_TRAINING,
+    removes=cvrl.REMOVED_IN_PRE_TRAINING,
     evaluated=False,
 )
 LINEAR = Stage(
@@ -60,5 +60,5 @@ LINEAR = Stage(
     label="linear evaluation",
     source="Section 5; CVRL (Qian et al. 2021)",
     meaning="a linear classifier on a network that stays as it is",
-    changes=contrastive.LINEAR_EVALUATION,
+    changes=cvrl.LINEAR_EVALUATION,
 )

@@ -9,7 +9,7 @@ Paper: Du et al., 2021, "Revisiting 3D ResNets for Video Recognition", Table 2.
 """
 
 from ablations.toggles import DEPTH, DSTEM, EP, FRAMES, LS, RA, SD, SE, SJ, TABLE_2, WD
-from harness.studies import Row, Study, additive
+from harness.config.studies import Row, Study, additive
 
 _STEPS = additive(
     steps=[LS.at(), SD.at(), WD.at(), EP.at(), SJ.at(), SE.at(), DSTEM.at()],

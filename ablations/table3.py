@@ -8,7 +8,7 @@ Paper: Du et al., 2021, "Revisiting 3D ResNets for Video Recognition", Table 3.
 """
 
 from ablations.toggles import DEPTH, FRAMES, R3D_RS, RA, TABLE_2
-from harness.studies import Row, Study
+from harness.config.studies import Row, Study
 
 STUDY = Study(
     name="table3",

@@ -9,7 +9,7 @@ used: Table 3 names it where it was, so these two rows have none.
 """
 
 from ablations.toggles import DEPTH, FRAMES, R3D_RS, TABLE_2
-from harness.studies import Row, Study
+from harness.config.studies import Row, Study
 
 STUDY = Study(
     name="table4",

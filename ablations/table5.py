@@ -14,7 +14,7 @@ that the gains are counted from, and pre-train without.
 
 from ablations.stages import FINETUNE, PRETRAIN
 from ablations.toggles import DEPTH, EP, FRAMES, R3D_RS, RA, TABLE_2
-from harness.studies import Row, Study
+from harness.config.studies import Row, Study
 
 _SCALE = (DEPTH.at(200), FRAMES.at(48))
 # The stages have schedules of their own.

@@ -14,7 +14,7 @@ Paper: Du et al., 2021, "Revisiting 3D ResNets for Video Recognition", Table 6; 
 
 from ablations.stages import CVRL, LINEAR
 from ablations.toggles import DEPTH, DSTEM, SD, SE
-from harness.studies import Row, Study
+from harness.config.studies import Row, Study
 
 _RS = (SD.at(), SE.at(), DSTEM.at())
 _CHAIN = (CVRL, LINEAR)

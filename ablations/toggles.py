@@ -3,7 +3,7 @@
 A toggle of your own is an object like these in a file of yours, named with `--toggles FILE`.
 """
 
-from harness.toggles import VALUE, In, Toggle
+from harness.config.toggles import VALUE, In, Toggle
 
 BACKBONE = "task.model.backbone.resnet_3d_rs"
 OPTIMIZER = "trainer.optimizer_config"

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from harness import options
+from harness.cli import options
 
 _EXAMPLES = """
 \b
@@ -69,10 +69,13 @@ def main(
     from rich.console import Console
 
     from ablations.table2 import STUDY
-    from harness import catalog, describing, gathering, outputs, running
-    from harness import designs as designs_
-    from harness.studies import parse_rows
-    from harness.toggles import parse
+    from harness.analysis import evidence
+    from harness.cli import describing, running
+    from harness.config import designs as designs_
+    from harness.config.studies import parse_rows
+    from harness.config.toggles import parse
+    from harness.planning import catalog
+    from harness.reporting import writers
 
     if draw_only:
         options.refuse_others(_DRAWN, "--draw trains nothing")
@@ -92,10 +95,10 @@ def main(
         describing.describe(workspace, chosen, console)
     if plan_only:
         return
-    name = gathering.stem(workspace, study, seeds, gathering.asked(question, designs))
+    name = evidence.stem(workspace, study, seeds, evidence.asked(question, designs))
     how = running.How(wandb_mode, train=not draw_only, fail_fast=fail_fast)
     # The table is always the whole study's: a row that was not asked for is shown as not run.
-    draw = functools.partial(outputs.draw, workspace, whole, designs, question, name, plots, margin)
+    draw = functools.partial(writers.draw, workspace, whole, designs, question, name, plots, margin)
     running.run(workspace, chosen, name, console, how, draw, plots)
 
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness import options
+from harness.cli import options
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from harness.config.experiment import Run
     from harness.data.manifest import Manifest
-    from harness.experiment import Run
-    from harness.workspace import Workspace
+    from harness.planning.workspace import Workspace
 
 _EXAMPLES = """
 \b
@@ -61,17 +61,16 @@ def reading(rounds: int, as_json: bool, results: Path) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     # What TensorFlow says while it starts is no result of a benchmark.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from harness import input_speed
-    from harness.data import speed
+    from harness.data import benchmark, input_speed
 
     with tempfile.TemporaryDirectory() as folder:
-        lines = list(speed.measure(speed.write_shard(Path(folder) / "shard.tfrecord"), rounds))
+        lines = list(benchmark.measure(benchmark.write_shard(Path(folder) / "shard.tfrecord"), rounds))
     click.echo(json.dumps(lines, indent=1) if as_json else reading_table(lines))
     input_speed.write(results, lines)
 
 
 def reading_table(lines: list[dict[str, Any]]) -> str:
-    """The Markdown table of what :func:`harness.data.speed.measure` found."""
+    """The Markdown table of what :func:`harness.data.benchmark.measure` found."""
     head = ["case", "ours", "the Garden's", "decoding alone", "against the Garden", "against decoding alone"]
     rows = [
         [
@@ -100,7 +99,7 @@ def reporting(runs: int, as_json: bool) -> None:
     import json
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    from harness import report_speed
+    from harness.cli import report_speed
 
     with tempfile.TemporaryDirectory() as folder:
         found = report_speed.measure(Path(folder) / "results", runs)
@@ -108,7 +107,7 @@ def reporting(runs: int, as_json: bool) -> None:
 
 
 def report_text(found: Mapping[str, Any]) -> str:
-    """What :func:`harness.report_speed.measure` found, in words."""
+    """What :func:`harness.cli.report_speed.measure` found, in words."""
     named = {
         "report, from start to end": "whole",
         "  reading records and predictions": "reading",
@@ -143,9 +142,9 @@ def determinism(
 
     The harness always trains with them: one seed is one result. Nothing is recorded.
     """
-    from harness import catalog
-    from harness.experiment import SettingsError
-    from harness.studies import Cell
+    from harness.config.experiment import SettingsError
+    from harness.config.studies import Cell
+    from harness.planning import catalog
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
     known = catalog.toggles(toggle_files)
@@ -168,7 +167,7 @@ def _measured(workspace: Workspace, run: Run, deterministic: bool) -> float:
     """Seconds of one step, in a process of its own: TensorFlow cannot take determinism back."""
     from multiprocessing import get_context
 
-    from harness.attempts import RunError
+    from harness.store.attempts import RunError
 
     context = get_context("spawn")
     ours, other = context.Pipe()
@@ -214,13 +213,13 @@ def seconds_a_step(workspace: Workspace, run: Run, deterministic: bool, folder: 
     """
     from unittest import mock
 
-    from harness import worker
+    from harness.training import worker
 
     # What TensorFlow and Orbit print is no result of a benchmark.
     worker.redirect_output(Path(folder) / "log.txt")
     import tensorflow as tf
 
-    from harness import runner
+    from harness.training import loop
 
     points: list[tuple[int, float]] = []
 
@@ -231,15 +230,15 @@ def seconds_a_step(workspace: Workspace, run: Run, deterministic: bool, folder: 
     nothing = mock.patch.object(tf.config.experimental, "enable_op_determinism", lambda: None)
     with contextlib.nullcontext() if deterministic else nothing:
         described, data = _described(workspace)
-        runner.train(_without_pauses(run), described, runner.Place(data, folder, workspace.devices), report)
+        loop.train(_without_pauses(run), described, loop.Place(data, folder, workspace.devices), report)
     (first, began), (last, ended) = points[0], points[-1]
     return (ended - began) / (last - first)
 
 
 def _described(workspace: Workspace) -> tuple[Manifest, str]:
     """The data set's manifest and folder; the embedded one is drawn where it is not there."""
+    from harness.config.experiment import SettingsError
     from harness.data import embedded, manifest
-    from harness.experiment import SettingsError
 
     data = workspace.data
     if data.folder is None:

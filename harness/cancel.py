@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import options
+from harness.cli import options
 
 if TYPE_CHECKING:
-    from harness.leases import Queue
-    from harness.overview import Row
+    from harness.scheduler.monitor import Row
+    from harness.scheduler.run_queue import Queue
 
 _EXAMPLES = """
 \b
@@ -40,17 +40,17 @@ def main(words: tuple[str, ...], storage: str | None, results: Path, name: str |
     ROW is a row's number, or "STUDY ROW"; RUN is a run's id or at least 4 characters of its beginning. Runs that start
     from a cancelled one are blocked until it is retried.
     """
-    from harness import looking, overview
+    from harness.scheduler import looking, monitor
 
     queue = looking.open_queue(storage, results, say=lambda text: click.echo(text, err=True))
-    groups = overview.chosen(looking.look(queue), name)
-    rows = overview.to_cancel(groups, words)
+    groups = monitor.chosen(looking.look(queue), name)
+    rows = monitor.to_cancel(groups, words)
     ended = {row.item.key: _cancel(queue, row) for row in rows}
     for row in rows:
         at = f", {row.worker} drops it at its next check" if row.worker else ""
         said = f"cancelled{at}" if ended[row.item.key] else "was done meanwhile"
         click.echo(f"{row.item.label} ({row.item.key}): {said}")
-    if blocked := overview.depending(groups, {key for key, was in ended.items() if was}):
+    if blocked := monitor.depending(groups, {key for key, was in ended.items() if was}):
         click.echo(f"Blocked, since they start from there: {blocked} run{'s' if blocked > 1 else ''}.")
     if any(ended.values()):
         click.echo("python -m harness.retry takes a cancelled run back.")
@@ -60,7 +60,7 @@ def main(words: tuple[str, ...], storage: str | None, results: Path, name: str |
 
 def _cancel(queue: Queue, row: Row) -> bool:
     """Ends every open attempt at a row as cancelled; False where it was done meanwhile."""
-    from harness.claims import UNFINISHED
+    from harness.scheduler.run_states import UNFINISHED
 
     for _ in range(_ROUNDS):
         own = [one for one in queue.attempts() if one.item.key == row.item.key]

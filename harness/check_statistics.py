@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import options
+from harness.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.simulated_checks import Check, Found
-    from harness.simulated_methods import Tried
+    from harness.analysis.simulated_checks import Check, Found
+    from harness.analysis.simulated_methods import Tried
 
 _EXAMPLES = """
 \b
@@ -39,7 +39,7 @@ def main(studies: int, fast: bool) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from harness import simulated_checks, simulated_methods
+    from harness.analysis import simulated_checks, simulated_methods
 
     studies = FAST if fast else studies
     screen, checks = Console(stderr=True), list(enumerate(simulated_checks.checks()))

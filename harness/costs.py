@@ -18,13 +18,13 @@ def lines() -> list[dict[str, Any]]:
     """For each R3D model of Tables 2 to 4: "model", "params", "multiply_adds", "classes" and the published numbers."""
     from ablations.models import MODELS
     from ablations.profiles import PAPER
-    from harness import counting, experiment
-    from harness.studies import Cell
+    from harness.config import experiment, network
+    from harness.config.studies import Cell
 
     found = []
     for model in MODELS:
         data = experiment.DataFacts(f"kinetics{model.classes}", model.classes, train_videos=1, validation_videos=1)
-        cost = counting.count(experiment.complete(Cell(model.applied), PAPER, data, replicas=1).settings)
+        cost = network.count(experiment.complete(Cell(model.applied), PAPER, data, replicas=1).settings)
         found.append(
             {
                 "model": model.name,

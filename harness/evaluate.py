@@ -8,8 +8,9 @@ from typing import Literal
 
 import click
 
-from harness import devices, options
-from harness.addresses import Folder
+from harness.cli import options
+from harness.config import devices
+from harness.system.paths import Folder
 
 _EXAMPLES = """
 \b
@@ -49,10 +50,14 @@ def main(
     """
     from rich.console import Console
 
-    from harness import conducting, describing, mirroring, records, workspace
-    from harness.experiment import Cut, Protocol, SettingsError
-    from harness.sharing import Sharing
-    from harness.store import Store
+    from harness.cli import describing
+    from harness.config.experiment import Cut, Protocol, SettingsError
+    from harness.planning import workspace
+    from harness.scheduler import orchestrator
+    from harness.scheduler.sharing import Sharing
+    from harness.store import records
+    from harness.store.run_store import Store
+    from harness.tracking import study_mirror
 
     chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
     clips, crops = options.views_of(views)
@@ -71,8 +76,8 @@ def main(
             )
         again = records.run_of(record, wanted, profile.evaluation_batch)
         place = workspace.Workspace(profile, found, Cut(), again.replicas, store, chosen, sharing=Sharing(storage))
-        with mirroring.mirror(wandb_mode, f"evaluate-{record.profile}", store, console) as mirror:
-            failures = conducting.conduct(place, conducting.plan_of_one(again, done=True), console, mirror)
+        with study_mirror.mirror(wandb_mode, f"evaluate-{record.profile}", store, console) as mirror:
+            failures = orchestrator.conduct(place, orchestrator.plan_of_one(again, done=True), console, mirror)
         if failures:
             click.echo(f"FAILED {failures[0]}", err=True)
             raise SystemExit(1)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness import options
+from harness.cli import options
 
 if TYPE_CHECKING:
+    from harness.config.experiment import Run
     from harness.data.manifest import Manifest
-    from harness.experiment import Run
-    from harness.workspace import DataSet, Workspace
+    from harness.planning.workspace import DataSet, Workspace
 
 _EXAMPLES = """
 \b
@@ -46,7 +46,7 @@ def main(what: str, output: Path | None, seed: int, gpus: int | None, **flags: A
 
     RUN is the id of a recorded run, or the start of it; ROW is a row of the additive study: row1 to row10.
     """
-    from harness import exporting
+    from harness.training import garden_export
 
     row = re.fullmatch(r"row(\d{1,4})", what)
     if row:
@@ -56,21 +56,21 @@ def main(what: str, output: Path | None, seed: int, gpus: int | None, **flags: A
         options.refuse_others(_OPEN, f"run {what!r} was trained already; the flag is for a row")
         run, changes, workspace = _recorded(what, flags)
     manifest = _manifest(workspace.data)
-    target = exporting.Target(
+    target = garden_export.Target(
         devices=workspace.devices,
-        gpus=exporting.gpus_for(run, workspace.devices, gpus),
-        data=workspace.data.folder.absolute() if workspace.data.folder else exporting.ELSEWHERE,
+        gpus=garden_export.gpus_for(run, workspace.devices, gpus),
+        data=workspace.data.folder.absolute() if workspace.data.folder else garden_export.ELSEWHERE,
         manifest=manifest,
         parent=str(workspace.store.weights(workspace.store.read(run.parent[:16]))) if run.parent else None,
     )
     folder = output or workspace.store.root / "export" / run.id
-    command = exporting.write(run, target, changes, folder)
+    command = garden_export.write(run, target, changes, folder)
     _say(folder, command, run, manifest, workspace)
 
 
 def _of_row(number: int, workspace: Workspace, seed: int) -> tuple[Run, dict[str, Any]]:
     from ablations.table2 import STUDY
-    from harness.experiment import applied_as_data
+    from harness.config.experiment import applied_as_data
 
     run = workspace.complete(STUDY.only([number]).rows[0].cell(seed))
     return run, {**applied_as_data(run.cell.toggles), **run.scale}
@@ -78,13 +78,13 @@ def _of_row(number: int, workspace: Workspace, seed: int) -> tuple[Run, dict[str
 
 def _recorded(what: str, flags: dict[str, Any]) -> tuple[Run, dict[str, Any], Workspace]:
     """A recorded run, its toggles and axes, and a workspace with its data set."""
-    from harness import records
-    from harness import workspace as workspaces
-    from harness.experiment import Protocol, SettingsError
-    from harness.store import Store
+    from harness.config.experiment import Protocol, SettingsError
+    from harness.planning import workspace as workspace_
+    from harness.store import records
+    from harness.store.run_store import Store
 
     record = Store(flags["results"], flags["runs"]).find(what)
-    own = {"profile_name": record.profile, "data": flags["data"] or workspaces.generated_name(record.data)}
+    own = {"profile_name": record.profile, "data": flags["data"] or workspace_.generated_name(record.data)}
     workspace = options.workspace(**{**flags, **own}, purpose="plan")
     named, made = workspace.data.facts, record.data
     if workspace.data.folder and named.fingerprint != made["fingerprint"]:
@@ -115,22 +115,23 @@ def _manifest(data: DataSet) -> Manifest | None:
 
 
 def _say(folder: Path, command: list[str], run: Run, manifest: Manifest | None, workspace: Workspace) -> None:
-    from harness import exporting, objectives
-    from harness.devices import MULTI_WORKER
+    from harness.config import objectives
+    from harness.config.devices import MULTI_WORKER
+    from harness.training import garden_export
 
     click.echo(f"Wrote {', '.join(sorted(str(path) for path in folder.glob('*') if path.is_file()))}.")
     if manifest is None:
-        click.echo(f"Put the folder of {workspace.data.facts.name} in place of {exporting.ELSEWHERE} in it.")
+        click.echo(f"Put the folder of {workspace.data.facts.name} in place of {garden_export.ELSEWHERE} in it.")
     where = "; on every worker, with TF_CONFIG set" if workspace.devices.strategy == MULTI_WORKER else ""
-    click.echo(f"To train it with the Model Garden alone{where}:\n  {exporting.typed(command)}")
+    click.echo(f"To train it with the Model Garden alone{where}:\n  {garden_export.typed(command)}")
     if objectives.of(run.settings) is not None:
         return  # import_garden takes in the Garden's video classification alone
     taken = ["python", "-m", "harness.import_garden", str(folder / "model"), "--results", str(workspace.store.root)]
     if workspace.store.elsewhere is not None:
         taken += ["--runs", str(workspace.store.elsewhere)]
     if manifest is None or workspace.data.spec is None:
-        taken += ["--data", str(workspace.data.folder or exporting.ELSEWHERE)]
-    click.echo(f"To take in what it trained:\n  {exporting.typed(taken)}")
+        taken += ["--data", str(workspace.data.folder or garden_export.ELSEWHERE)]
+    click.echo(f"To take in what it trained:\n  {garden_export.typed(taken)}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import Literal
 
 import click
 
-from harness import devices, options
-from harness.addresses import Folder
+from harness.cli import options
+from harness.config import devices
+from harness.system.paths import Folder
 
 _EXAMPLES = """
 \b
@@ -56,10 +57,14 @@ def main(
     from rich.console import Console
 
     from ablations.profiles import PROFILES
-    from harness import conducting, describing, garden_folder, mirroring, workspace
-    from harness.experiment import Cut
-    from harness.sharing import Sharing
-    from harness.store import Store
+    from harness.cli import describing
+    from harness.config.experiment import Cut
+    from harness.planning import workspace
+    from harness.scheduler import orchestrator
+    from harness.scheduler.sharing import Sharing
+    from harness.store.run_store import Store
+    from harness.tracking import study_mirror
+    from harness.training import garden_folder
 
     chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
     if chosen.workers > 1:
@@ -72,8 +77,8 @@ def main(
     if not store.has(run.id):
         shared = Sharing(storage)
         place = workspace.Workspace(profile, data_set, Cut(), run.replicas, store, chosen, garden=found, sharing=shared)
-        with mirroring.mirror(wandb_mode, f"import-{profile.name}", store, console) as mirror:
-            failures = conducting.conduct(place, conducting.plan_of_one(run, done=False), console, mirror)
+        with study_mirror.mirror(wandb_mode, f"import-{profile.name}", store, console) as mirror:
+            failures = orchestrator.conduct(place, orchestrator.plan_of_one(run, done=False), console, mirror)
         if failures:
             click.echo(f"FAILED {failures[0]}", err=True)
             raise SystemExit(1)

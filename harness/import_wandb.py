@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness import files, options, records, wandb_files
-from harness.addresses import Folder
-from harness.attempts import FOLDER
-from harness.experiment import content_hash
-from harness.records import Evaluation, RecordError, RunRecord
-from harness.tracking import RUN_RECORD
-from harness.wandb_files import Artifact
+from harness.cli import options
+from harness.config.experiment import content_hash
+from harness.store import records
+from harness.store.attempts import FOLDER
+from harness.store.records import Evaluation, RecordError, RunRecord
+from harness.system import files
+from harness.system.paths import Folder
+from harness.tracking import wandb_files
+from harness.tracking.wandb import RUN_RECORD
+from harness.tracking.wandb_files import Artifact
 
 if TYPE_CHECKING:
-    from harness.store import Store
+    from harness.store.run_store import Store
 
 _EXAMPLES = """
 \b
@@ -85,7 +88,7 @@ def main(folder: Path | None, project: str | None, group: str | None, results: P
     FOLDER holds offline runs, at any depth, and the data/ folder beside them. Every hash is checked first; what is
     there already is never overwritten.
     """
-    from harness.store import Store
+    from harness.store.run_store import Store
 
     if (folder is None) == (project is None):
         raise click.UsageError("expected either FOLDER or --project")

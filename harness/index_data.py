@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness import options
+from harness.cli import options
 
 _EXAMPLES = """
 \b
@@ -46,14 +46,14 @@ def main(folder: Path, classes: Path, name: str | None) -> None:
     import os
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from harness.data import indexing
+    from harness.data import index
 
-    shards = [path for split in manifests.SPLITS for path in indexing.shard_files(folder, split)]
+    shards = [path for split in manifests.SPLITS for path in index.shard_files(folder, split)]
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("", total=sum(path.stat().st_size for path in shards))
         source = f"indexed from {len(shards)} shards"
-        found = indexing.index(
+        found = index.index(
             folder, name or folder.resolve().name, names, source, lambda done: progress.advance(task, done)
         )
     manifests.save(found, folder)

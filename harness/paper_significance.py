@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import options
+from harness.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pandas as pd
 
-    from harness.rendering import Column, Line, Table
+    from harness.reporting.render import Column, Line, Table
 
 _EXAMPLES = """
 \b
@@ -35,20 +35,21 @@ def main(alpha: float) -> None:
     """
     from ablations.datasets import KINETICS_400
     from ablations.table2 import STUDY
-    from harness import published, published_steps, rendering
+    from harness.analysis import published, published_steps
+    from harness.reporting import render
 
     videos = KINETICS_400.validation_videos
     follows = {row.number: row.follows for row in STUDY.rows}
     found = published_steps.steps(published.load("table2"), follows, videos, alpha)
     labels = {row.number: row.applied[-1].toggle.label if row.follows else "" for row in STUDY.rows}
     found.insert(0, "label", [labels[row] for row in found.index])
-    click.echo(rendering.markdown(_table(found, videos, alpha)))
+    click.echo(render.markdown(_table(found, videos, alpha)))
     click.echo("\n\n".join(_sentences(found.dropna(), videos, alpha)))
 
 
 def _table(found: pd.DataFrame, videos: int, alpha: float) -> Table:
-    from harness.rendering import Column, Table
-    from harness.tables import signed
+    from harness.reporting.render import Column, Table
+    from harness.reporting.study_tables import signed
 
     columns = (
         Column("#", lambda line: str(line["row"]), "right"),
@@ -72,8 +73,8 @@ def _table(found: pd.DataFrame, videos: int, alpha: float) -> Table:
 
 def _of_steps(head: str, form: Callable[[Line], str]) -> Column:
     """A column that is empty where a row is no step."""
-    from harness.rendering import Column
-    from harness.tables import NOTHING
+    from harness.reporting.render import Column
+    from harness.reporting.study_tables import NOTHING
 
     return Column(head, lambda line: form(line) if line["label"] else NOTHING)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness import options
+from harness.cli import options
 
 if TYPE_CHECKING:
-    from harness.seed_planning import Goal
-    from harness.studies import Study
-    from harness.workspace import Workspace
+    from harness.analysis.seed_planning import Goal
+    from harness.config.studies import Study
+    from harness.planning.workspace import Workspace
 
 _EXAMPLES = """
 \b
@@ -75,9 +75,9 @@ def main(
 
     From records: the spread of a step over its seeds, and the share of the videos that it flipped. Trains nothing.
     """
-    from harness import seed_report
-    from harness.experiment import SettingsError
-    from harness.seed_planning import Goal
+    from harness.analysis.seed_planning import Goal
+    from harness.config.experiment import SettingsError
+    from harness.reporting import seed_report
 
     goal = Goal(detect / 100, power, alpha)
     if (videos is None) != (discordance is None):
@@ -100,22 +100,25 @@ def main(
 
 def _study(toggle_files: tuple[Path, ...], added: tuple[str, ...]) -> Study:
     from ablations.table2 import STUDY
-    from harness import catalog
-    from harness.toggles import parse
+    from harness.config.toggles import parse
+    from harness.planning import catalog
 
     known = catalog.toggles(toggle_files)
     return STUDY.plus([parse(text, known) for text in added])
 
 
 def _from_records(goal: Goal, study: Study, seeds: int | None, flags: dict[str, Any]) -> None:
-    from harness import conducting, describing, gathering, seed_report
-    from harness.experiment import SettingsError
+    from harness.analysis import evidence
+    from harness.cli import describing
+    from harness.config.experiment import SettingsError
+    from harness.reporting import seed_report
+    from harness.scheduler import orchestrator
 
     workspace = _recorded(flags)
     count = seeds or _most_seeds(workspace, study)
     plan = workspace.plan([study], range(count))
-    steps = seed_report.measured(gathering.summary(study, plan, gathering.evidence(workspace, plan)))
-    failures = conducting.faults(plan)
+    steps = seed_report.measured(evidence.summary(study, plan, evidence.evidence(workspace, plan)))
+    failures = orchestrator.faults(plan)
     for failure in failures:
         click.echo(f"FAILED {failure}", err=True)
     if all(math.isnan(step.difference) for step in steps):
@@ -130,12 +133,12 @@ def _from_records(goal: Goal, study: Study, seeds: int | None, flags: dict[str, 
 
 
 def _recorded(flags: dict[str, Any]) -> Workspace:
-    from harness import workspace as workspaces
-    from harness.experiment import SettingsError
-    from harness.store import Store
+    from harness.config.experiment import SettingsError
+    from harness.planning import workspace as workspace_
+    from harness.store.run_store import Store
 
-    store, name = Store(flags["results"], flags["runs"]), workspaces.profile(flags["profile_name"]).name
-    if not any(record.profile == name for record in workspaces.readable(store)):
+    store, name = Store(flags["results"], flags["runs"]), workspace_.profile(flags["profile_name"]).name
+    if not any(record.profile == name for record in workspace_.readable(store)):
         raise SettingsError(f"{store.runs}: holds no record of profile {name}: {_INSTEAD}")
     return options.workspace(**flags, purpose="draw")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from harness import options
-from harness.addresses import Folder
+from harness.cli import options
+from harness.system.paths import Folder
 
 _EXAMPLES = """
 \b
@@ -69,7 +69,8 @@ def main(
 
     STUDY is a study of ablations/, such as table2, or the path of a file of yours.
     """
-    from harness import catalog, preflighting
+    from harness.cli import preflighting
+    from harness.planning import catalog
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the processes that compile, too
     studies = catalog.named(names)

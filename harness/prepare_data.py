@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import options
+from harness.cli import options
 
 if TYPE_CHECKING:
     from collections import Counter
 
+    from harness.data.destinations import Place
     from harness.data.manifest import Manifest
-    from harness.data.places import Place
-    from harness.data.preparing import Progress, Survey
+    from harness.data.prepare import Progress, Survey
     from harness.data.sources import Listing
 
 _EXAMPLES = """
@@ -151,7 +151,7 @@ def main(
     if videos is None or out is None or kind is None:
         raise click.UsageError("needs VIDEOS, OUT and --format; see --help for an example of each format")
     from harness.data import lists, sources, video
-    from harness.data.places import Place
+    from harness.data.destinations import Place
 
     decoding = video.Decoding(short_side, quality, _rate(fps), min_frames)
     named = lists.names(classes) if classes else None
@@ -161,34 +161,34 @@ def main(
         raise lists.SourceError(f"{out}: is inside {videos}, where every folder is a class; name one outside")
     listing = sources.listing(kind, request)
     _describe(listing)
-    from harness.data import preparing
+    from harness.data import prepare
 
-    tasks = preparing.tasks(listing, videos, decoding, videos_per_shard, seed)
+    tasks = prepare.tasks(listing, videos, decoding, videos_per_shard, seed)
     made_with = {
         "format": kind, "short_side": str(short_side), "quality": str(quality), "fps": fps or "as it is",
         "min_frames": str(min_frames), "seed": str(seed), "libraries": video.versions(),
     }  # fmt: skip
     title = name or Path(place.path()).resolve().name or "prepared"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    place.make(preparing.REPORTS)
+    place.make(prepare.REPORTS)
     with place.locked():
         place.sweep()
-        plan = preparing.survey(tasks, place)
+        plan = prepare.survey(tasks, place)
         if plan.refused and not rebuild:
-            raise preparing.PreparingError(f"{place.path()}: {plan.refused}")
+            raise prepare.PreparingError(f"{place.path()}: {plan.refused}")
         _run(plan, place, workers or os.cpu_count() or 1, sum(len(task.videos) for task in tasks))
-        left_out = preparing.problems(tasks, place)
+        left_out = prepare.problems(tasks, place)
         _describe_problems(left_out, place)
         if left_out and strict:
             place.remove("manifest.json")
             click.echo("FAILED --strict: videos cannot be used, so no manifest was written", err=True)
             raise SystemExit(1)
         source = f"prepared by harness.prepare_data from {kind} lists"
-        _say_done(place, preparing.finish(tasks, place, title, source, made_with))
+        _say_done(place, prepare.finish(tasks, place, title, source, made_with))
 
 
 def _rate(text: str | None) -> Fraction | None:
-    from harness.data.preparing import PreparingError
+    from harness.data.prepare import PreparingError
 
     if text is None:
         return None
@@ -225,7 +225,7 @@ def _say_done(place: Place, manifest: Manifest) -> None:
 
 
 def _run(plan: Survey, place: Place, workers: int, videos: int) -> None:
-    from harness.data import preparing
+    from harness.data import prepare
 
     todo = sum(len(task.videos) for task in plan.todo)
     for line in plan.changed:
@@ -234,8 +234,8 @@ def _run(plan: Survey, place: Place, workers: int, videos: int) -> None:
         click.echo(f"{videos - todo:,} videos are in finished shards already")
     try:
         with _shown(todo, len(plan.todo)) as progress:
-            preparing.run(plan, place, workers, progress)
-    except preparing.WorkerLostError as lost:
+            prepare.run(plan, place, workers, progress)
+    except prepare.WorkerLostError as lost:
         click.echo(f"FAILED {lost}", err=True)
         raise SystemExit(1) from None
     finally:
@@ -248,7 +248,7 @@ def _shown(videos: int, shards: int) -> Iterator[Progress]:
     from rich import progress as bars
     from rich.console import Console
 
-    from harness.data.preparing import Progress
+    from harness.data.prepare import Progress
 
     rate = bars.TextColumn("{task.fields[rate]} videos/s, left")
     columns = (bars.BarColumn(), bars.MofNCompleteColumn(), rate, bars.TimeRemainingColumn(elapsed_when_finished=True))
@@ -293,16 +293,16 @@ def _check(folder: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    from harness.data import checking
-    from harness.data.places import Place
+    from harness.data import check
+    from harness.data.destinations import Place
 
     place = Place(folder)
-    manifest = checking.load(place)
+    manifest = check.load(place)
     total = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
     found = 0
     with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=total)
-        for fault in checking.faults(place, manifest, lambda done: bar.advance(task, done)):
+        for fault in check.faults(place, manifest, lambda done: bar.advance(task, done)):
             found += 1
             click.echo(f"DAMAGED {fault}", err=True)
     if found:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import options
-from harness.addresses import Folder
+from harness.cli import options
+from harness.system.paths import Folder
 
 if TYPE_CHECKING:
-    from harness.store import Store
-    from harness.workspace import Workspace
+    from harness.planning.workspace import Workspace
+    from harness.store.run_store import Store
 
 _EXAMPLES = """
 \b
@@ -68,29 +68,31 @@ def main(
     Trains nothing. What was not run is shown as not run; studies under several trainings (profile, data set, devices,
     cuts) are drawn once for each, never mixed. Without records it holds the paper's published numbers alone.
     """
-    from harness.store import Snapshot
+    from harness.store.run_store import Snapshot
 
     if results.exists() and not results.is_dir():
         raise click.UsageError(f"--results {results}: is a file; expected a folder")
     store = Snapshot(results, runs)
     store.begin()  # which other processes do, while this one loads the rest
-    from harness import catalog, drawing, layouts, outputs, reporting
+    from harness.planning import catalog
+    from harness.reporting import figure_style, layouts, writers
+    from harness.reporting import sections as sections_
 
-    drawing.load_backends()
+    figure_style.load_backends()
     studies = catalog.named(names) or list(catalog.studies().values())
     for study in studies:
         layouts.check(study)
     trainings = _trainings(store, profile_name, data, {**given, "validation_videos": validation_videos})
     if explained is not None:
-        found = reporting.explained(explained, studies, trainings, margin)
+        found = sections_.explained(explained, studies, trainings, margin)
         for line in found.lines:
             click.echo(line)
         if not found.agrees:
             raise SystemExit(1)
         return
-    parts = reporting.report(studies, trainings, store, margin, whole=not names)
-    sections, page = outputs.render(parts), "-".join(["report", *(study.name for study in studies if names)])
-    files = outputs.write_report(sections, results, plots, page)
+    parts = sections_.report(studies, trainings, store, margin, whole=not names)
+    sections, page = writers.render(parts), "-".join(["report", *(study.name for study in studies if names)])
+    files = writers.write_report(sections, results, plots, page)
     click.echo(f"Written: {len(files)} files; begin with {results / page}.html or {results / page}.md")
     faults = [*store.faults(), *(fault for section in sections for fault in section.faults)]
     for fault in dict.fromkeys(faults):
@@ -107,17 +109,17 @@ def _trainings(
     Raises:
       SettingsError: flags that fit no record, or a folder that was named and is not there.
     """
-    from harness import recovering
-    from harness import workspace as workspaces
-    from harness.experiment import SettingsError
+    from harness.analysis import trainings as trainings_
+    from harness.config.experiment import SettingsError
+    from harness.planning import workspace
 
     where = store.place
     if not where.is_dir():
         options.refuse_others(_WITHOUT_RECORDS, f"{where}: no such folder")
     if profile is not None:
-        workspaces.profile(profile)
+        workspace.profile(profile)
     cut = {name: value for name, value in given.items() if name != "validation_videos"}
-    found = recovering.trainings(store, profile, data, cut)
+    found = trainings_.trainings(store, profile, data, cut)
     videos = given["validation_videos"]
     found = {flags: one for flags, one in found.items() if videos in (None, one.cut.validation_videos)}
     asked = {"profile": profile, "data": data, **given}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import options
+from harness.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.overview import Group, Row
+    from harness.scheduler.monitor import Group, Row
 
 _EXAMPLES = """
 \b
@@ -40,13 +40,13 @@ def main(words: tuple[str, ...], storage: str | None, results: Path, name: str |
     ROW is a row's number, or "STUDY ROW"; RUN is a run's id or at least 4 characters of its beginning. Earlier failures
     do not count any more.
     """
-    from harness import looking, overview
+    from harness.scheduler import looking, monitor
 
     if bool(words) == all_failed:
         raise click.UsageError("name rows or runs, or --failed")
     queue = looking.open_queue(storage, results, say=lambda text: click.echo(text, err=True))
-    groups = overview.chosen(looking.look(queue), name)
-    rows = overview.failed(groups) if all_failed else overview.to_retry(groups, words)
+    groups = monitor.chosen(looking.look(queue), name)
+    rows = monitor.failed(groups) if all_failed else monitor.to_retry(groups, words)
     for row in rows:
         queue.add(row.item, again=True)
         begun = f", from step {row.step:,}" if row.step and not row.trained else ""
@@ -56,14 +56,14 @@ def main(words: tuple[str, ...], storage: str | None, results: Path, name: str |
 
 def _who(groups: Sequence[Group], rows: Sequence[Row]) -> str:
     """Who will take them up, or what to start."""
-    from harness import overview
+    from harness.scheduler import monitor
 
     keys = {row.item.key for row in rows}
-    own = [one for one in groups if keys & {row.item.key for row in one.rows} and one.name != overview.OTHERS]
+    own = [one for one in groups if keys & {row.item.key for row in one.rows} and one.name != monitor.OTHERS]
     if any(one.workers for one in own):
         names = ", ".join(sorted({row.worker for one in own for row in one.rows if row.worker}))
         return f"Taken up by a worker that is at the study now{f' ({names})' if names else ''}, or that is started."
-    return f"Nobody is at it; {overview.START}."
+    return f"Nobody is at it; {monitor.START}."
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from harness import options
+from harness.cli import options
 
 _EXAMPLES = """
 \b
@@ -92,9 +92,10 @@ def main(
     """
     from rich.console import Console
 
-    from harness import catalog, sweep_run
-    from harness.searching import Strategy
-    from harness.sweeping import Limits
+    from harness.planning import catalog
+    from harness.sweep import sweep_run
+    from harness.sweep.search import Strategy
+    from harness.sweep.space import Limits
 
     sweep_run.refuse_flags(sampler, trials)
     known = catalog.toggles(toggle_files)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import options
+from harness.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from harness.leases import Queue
-    from harness.overview import Group
+    from harness.scheduler.monitor import Group
+    from harness.scheduler.run_queue import Queue
 
 _EXAMPLES = """
 \b
@@ -57,20 +57,20 @@ def main(storage: str | None, results: Path, name: str | None, watch: bool, as_j
     import json
     import os
 
-    from harness import looking, overview, overview_table
+    from harness.scheduler import looking, monitor, monitor_table
 
     if watch and as_json:
         raise click.UsageError("--json: one look; leave out --watch")
-    console = overview_table.console_for(os.environ.get("COLUMNS"))
+    console = monitor_table.console_for(os.environ.get("COLUMNS"))
     queue = looking.open_queue(storage, results, watch, _complain)
     if watch:
         _watch(queue, name, console)
         return
-    groups = overview.chosen(looking.look(queue), name)
+    groups = monitor.chosen(looking.look(queue), name)
     if as_json:
-        click.echo(json.dumps(overview.as_json(groups), indent=1))
+        click.echo(json.dumps(monitor.as_json(groups), indent=1))
         return
-    console.print(overview_table.draw(groups, console.width, console.height - 1 if console.is_terminal else None))
+    console.print(monitor_table.draw(groups, console.width, console.height - 1 if console.is_terminal else None))
 
 
 def _complain(text: str) -> None:
@@ -91,12 +91,12 @@ def _live(queue: Queue, name: str | None, console: Console) -> Sequence[Group]:
     """A table that is drawn anew."""
     from rich.live import Live
 
-    from harness import overview_table
+    from harness.scheduler import monitor_table
 
     with Live(console=console, auto_refresh=False) as live:
         while True:
             groups = _look(queue, name)
-            live.update(overview_table.draw(groups, console.width, console.height - 1), refresh=True)
+            live.update(monitor_table.draw(groups, console.width, console.height - 1), refresh=True)
             if _settled(groups):
                 return groups
             _pause()
@@ -104,13 +104,13 @@ def _live(queue: Queue, name: str | None, console: Console) -> Sequence[Group]:
 
 def _lines(queue: Queue, name: str | None, console: Console) -> Sequence[Group]:
     """Tables below one another, for a pipe: another one when something changed."""
-    from harness import overview_table
+    from harness.scheduler import monitor_table
 
     before = ""
     while True:
         groups = _look(queue, name)
         with console.capture() as drawn:
-            console.print(overview_table.draw(groups, console.width))
+            console.print(monitor_table.draw(groups, console.width))
         if drawn.get() != before:
             click.echo(("\n" if before else "") + drawn.get(), nl=False)
             before = drawn.get()
@@ -120,9 +120,9 @@ def _lines(queue: Queue, name: str | None, console: Console) -> Sequence[Group]:
 
 
 def _look(queue: Queue, name: str | None) -> Sequence[Group]:
-    from harness import looking, overview
+    from harness.scheduler import looking, monitor
 
-    return overview.chosen(looking.look(queue), name)
+    return monitor.chosen(looking.look(queue), name)
 
 
 def _settled(groups: Sequence[Group]) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from harness import options
+from harness.cli import options
 
 _EXAMPLES = """
 \b
@@ -55,7 +55,8 @@ def main(
     """
     from rich.console import Console
 
-    from harness import catalog, describing, fitting
+    from harness.cli import describing
+    from harness.planning import catalog, checks
 
     if list_only:
         for name, study in catalog.studies().items():
@@ -65,7 +66,7 @@ def main(
         raise click.UsageError("name a study, such as table3; --list names them all")
     studies = catalog.named(names)
     if any(catalog.studies().get(study.name) != study for study in studies):
-        from harness import layouts
+        from harness.reporting import layouts
 
         for study in studies:
             layouts.check(study)
@@ -74,14 +75,16 @@ def main(
     workspace = options.workspace(**flags, purpose="plan" if plan_only else "train")  # type: ignore[arg-type]
     plan = workspace.plan(studies, range(seeds))
     plan.refuse_mixed_protocols()
-    fitting.refuse_misfits(plan, workspace.store)
+    checks.refuse_misfits(plan, workspace.store)
     describing.describe(workspace, plan, console)
     if plan_only:
         return
-    from harness import gathering, outputs, running
+    from harness.analysis import evidence
+    from harness.cli import running
+    from harness.reporting import writers
 
-    name = "-".join(gathering.stem(workspace, study, seeds) for study in studies)
-    draw = functools.partial(outputs.draw_each, workspace, plan, seeds, plots, margin)
+    name = "-".join(evidence.stem(workspace, study, seeds) for study in studies)
+    draw = functools.partial(writers.draw_each, workspace, plan, seeds, plots, margin)
     running.run(workspace, plan, name, console, running.How(wandb_mode, fail_fast=fail_fast), draw, plots)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from harness import options
+from harness.cli import options
 
 _EXAMPLES = """
 \b
@@ -51,8 +51,12 @@ def main(
     """
     from rich.console import Console
 
-    from harness import catalog, conducting, describing, experiment, fitting, mirroring
-    from harness.studies import Cell, Row, Study
+    from harness.cli import describing
+    from harness.config import experiment
+    from harness.config.studies import Cell, Row, Study
+    from harness.planning import catalog, checks
+    from harness.scheduler import orchestrator
+    from harness.tracking import study_mirror
 
     known = catalog.toggles(toggle_files)
     console = Console()
@@ -69,7 +73,7 @@ def main(
     )
     study = Study("train", "One run", tuple(one.toggle for one in applied), (Row(1, "", applied),))
     plan = workspace.plan([study], [seed])
-    fitting.refuse_misfits(plan, workspace.store)
+    checks.refuse_misfits(plan, workspace.store)
     describing.describe(workspace, plan, console)
     if plan_only:
         baseline = workspace.complete(Cell((), seed))
@@ -77,9 +81,9 @@ def main(
             click.echo(f"  {field}: {before} -> {after}")
         return
     mode = wandb_mode if workspace.devices.chief else "off"
-    with mirroring.mirror(mode, f"train-{workspace.profile.name}", workspace.store, console) as mirror:
+    with study_mirror.mirror(mode, f"train-{workspace.profile.name}", workspace.store, console) as mirror:
         mirror.catch_up(plan)
-        failures = conducting.faults(plan) + conducting.conduct(workspace, plan, console, mirror)
+        failures = orchestrator.faults(plan) + orchestrator.conduct(workspace, plan, console, mirror)
     if failures:
         click.echo(f"FAILED {failures[0]}", err=True)
         raise SystemExit(1)

@@ -138,7 +138,7 @@ def tiny_profile(monkeypatch):
 @pytest.fixture
 def trained(once, data, other_data, tmp_path):
     """A copy of a store of :mod:`tests.support.trained`, by its name, that was trained once for all tests."""
-    from harness.store import Store
+    from harness.store.run_store import Store
     from tests.support import trained
 
     def copied(name, folder="results"):
@@ -193,9 +193,9 @@ def compiled(monkeypatch):
     """The tasks that would be compiled, each time, and how many at a time; each is found to fit."""
     from test_tpu_results import result
 
-    from harness.tpu import compiling
-    from harness.tpu.compiling import Progress
-    from harness.tpu.results import Results
+    from harness.accelerators import compilation
+    from harness.accelerators.compilation import Progress
+    from harness.accelerators.results import Results
 
     asked = []
 
@@ -206,5 +206,5 @@ def compiled(monkeypatch):
             yield Progress(number, "tracing")
             yield Progress(number, "3 s", ended=True)
 
-    monkeypatch.setattr(compiling, "compile_all", compile_all)
+    monkeypatch.setattr(compilation, "compile_all", compile_all)
     return asked

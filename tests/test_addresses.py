@@ -6,16 +6,16 @@ import types
 
 import pytest
 
-from harness import addresses, files
-from harness.addresses import Address
+from harness.system import files, paths
+from harness.system.paths import Address
 from tests.support import local_gfile
 
 
 @pytest.fixture(params=["path", "address", "address without TensorFlow"])
 def place(request, tmp_path, monkeypatch):
     if request.param.endswith("TensorFlow"):
-        monkeypatch.setattr(addresses, "_gfile", lambda: local_gfile)
-    return tmp_path / "a [b]*" if request.param == "path" else addresses.of(f"file://{tmp_path}/a [b]*")
+        monkeypatch.setattr(paths, "_gfile", lambda: local_gfile)
+    return tmp_path / "a [b]*" if request.param == "path" else paths.of(f"file://{tmp_path}/a [b]*")
 
 
 def names(found):
@@ -29,9 +29,9 @@ def error_of(what):
 
 
 def test_a_text_is_a_path_or_an_address():
-    assert addresses.of("gs://lab//table2/") == Address("gs://lab/table2")
-    assert str(addresses.of("file:///tmp/x/")) == "file:///tmp/x"
-    assert str(addresses.of("results/runs")) == "results/runs"
+    assert paths.of("gs://lab//table2/") == Address("gs://lab/table2")
+    assert str(paths.of("file:///tmp/x/")) == "file:///tmp/x"
+    assert str(paths.of("results/runs")) == "results/runs"
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,15 @@ def test_lines_are_added_to_what_is_there(place):
 @pytest.mark.parametrize("without", [False, True])
 def test_what_fails_leaves_no_half_and_names_the_address(tmp_path, monkeypatch, without):
     if without:
-        monkeypatch.setattr(addresses, "_gfile", lambda: local_gfile)
-    place = addresses.of(f"file://{tmp_path}/a")
+        monkeypatch.setattr(paths, "_gfile", lambda: local_gfile)
+    place = paths.of(f"file://{tmp_path}/a")
     (place / "folder" / "x").write_text("")
     with pytest.raises(OSError, match="irectory") as error:
         (place / "folder").write_text("there is a folder of the name")
     assert error.value.filename == f"{place}/folder"
     assert names(place.glob("*")) == ["folder"]
     with pytest.raises(OSError, match="not implemented") as error:
-        addresses.of("s3://lab/x").exists()
+        paths.of("s3://lab/x").exists()
     assert error.value.filename == "s3://lab/x"
 
 
@@ -126,7 +126,7 @@ def test_loading_tensorflow_for_files_leaves_the_tpu_to_the_process_that_trains(
 
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     monkeypatch.delenv("TPU_LOAD_LIBRARY", raising=False)
-    monkeypatch.setattr(addresses, "importlib", types.SimpleNamespace(import_module=load))
-    assert addresses._gfile() == addresses._gfile() == "files"
+    monkeypatch.setattr(paths, "importlib", types.SimpleNamespace(import_module=load))
+    assert paths._gfile() == paths._gfile() == "files"
     assert seen == ["0"]
     assert "TPU_LOAD_LIBRARY" not in os.environ

@@ -9,10 +9,10 @@ from scipy import stats
 
 from ablations.table2 import STUDY
 from ablations.toggles import LS
-from harness import aggregate, published
-from harness.comparison import MixedError
-from harness.experiment import DataFacts
-from harness.studies import Row, Study
+from harness.analysis import published, study_summary
+from harness.analysis.comparison import MixedError
+from harness.config.experiment import DataFacts
+from harness.config.studies import Row, Study
 from tests.support.measured import evidence, first, from_outcomes, line, outcomes
 
 
@@ -22,7 +22,7 @@ def summarise(lines, wanted, rows=(1, 2, 3), profile="quick", **more):
 
 def of(measured, wanted, rows=(1, 2, 3)):
     by_seed = {number: dict(enumerate(ids)) for number, ids in wanted.items()}
-    return aggregate.summarise(STUDY.only(list(rows)), by_seed, measured, published.load("table2"))
+    return study_summary.summarise(STUDY.only(list(rows)), by_seed, measured, published.load("table2"))
 
 
 def test_numbers_steps_and_the_papers_beside_them():
@@ -227,7 +227,9 @@ def test_rows_that_are_asked_on_different_data_share_a_table():
     six = {"fingerprint": "cd" * 32, "dataset": "six", "classes": 3, "videos": 120, "videos_in_split": 120}
     lines = [line("a", 0.5), line("b", 0.6), line("c", 0.4, **six), line("d", 0.65, **six)]
     names = {"ab" * 32: tuple("ABCDEFGH"), "cd" * 32: tuple("xyz")}
-    found = aggregate.summarise(study, wanted, evidence(lines, classes=names, origins={"d": "that, then this"}), None)
+    found = study_summary.summarise(
+        study, wanted, evidence(lines, classes=names, origins={"d": "that, then this"}), None
+    )
     assert list(found.rows["step"].dropna()) == pytest.approx([10, 25])
     assert found.reference == "paper, Kinetics-400 and Kinetics-600"
     assert set(found.flips.loc[found.flips["row"] == 2, "class"]) <= set("ABCDEFGH")
@@ -240,7 +242,7 @@ def test_rows_that_are_asked_on_different_data_share_a_table():
     assert "Trained on embedded (abababab), six (cdcdcdcd)" in found.caption
     mixed = [line("a", 0.5), line("b", 0.6, **six), *lines[2:]]
     with pytest.raises(MixedError, match=r"more than one data set \(run a: abababab, run b: cdcdcdcd\)"):
-        aggregate.summarise(study, wanted, evidence(mixed), None)
+        study_summary.summarise(study, wanted, evidence(mixed), None)
 
 
 def test_runs_of_another_profile_are_refused():

@@ -9,9 +9,10 @@ import pytest
 
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, DSTEM, EP, FRAMES, LS, RA, RESOLUTION, SD, SE, SJ, WD
-from harness import architecture, experiment, rendering
-from harness.experiment import DataFacts
-from harness.studies import Cell
+from harness.config import experiment
+from harness.config.experiment import DataFacts
+from harness.config.studies import Cell
+from harness.reporting import architecture_table, render
 
 KINETICS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
 RS = (LS.at(), SD.at(), WD.at(), EP.at(), SJ.at(), SE.at(), DSTEM.at())
@@ -63,17 +64,17 @@ def changed(run, **settings):
 
 
 def table(*applied, profile=PAPER):
-    return architecture.architecture(planned(*applied, profile=profile))
+    return architecture_table.architecture(planned(*applied, profile=profile))
 
 
 def operations(made, stage):
-    cells = rendering.cells(made)
+    cells = render.cells(made)
     return list(cells.loc[made.data["stage"] == stage, "operations"])
 
 
 def test_it_is_the_papers_table_1():
     made = table(*RS)
-    assert [tuple(line) for line in rendering.cells(made).to_numpy()] == PAPER_TABLE
+    assert [tuple(line) for line in render.cells(made).to_numpy()] == PAPER_TABLE
     assert (made.name, made.title) == ("table1", "Architecture of R3D-RS-50 (paper profile)")
 
 
@@ -95,7 +96,7 @@ def test_without_any_module_there_is_no_line_for_them():
     run = planned()
     spec = {"temporal_strides": 1, "temporal_kernel_sizes": [1], "use_self_gating": False}
     plain = {f"task.model.backbone.resnet_3d_rs.block_specs[{stage}]": spec for stage in range(4)}
-    made = architecture.architecture(changed(run, **plain, **{"task.model.dropout_rate": 0.0}))
+    made = architecture_table.architecture(changed(run, **plain, **{"task.model.dropout_rate": 0.0}))
     assert operations(made, "C4") == ["1×1², 256", "1×3², 256 / 1×2²", "1×1², 1024"]
     assert operations(made, "Head") == ["Ave Pool", "FC, 400"]
 
@@ -130,14 +131,14 @@ def test_it_is_the_network_that_the_garden_builds(case):
     from official.vision.modeling.layers import nn_blocks_3d
     from official.vision.tasks import video_classification
 
-    from harness import garden
+    from harness.training import garden_config
 
     profile, applied = CASES[case]
     run = planned(*applied, profile=profile)
     network = video_classification.VideoClassificationTask(
-        garden.build(run.settings, run.bookkeeping).task
+        garden_config.build(run.settings, run.bookkeeping).task
     ).build_model()
-    data = architecture.architecture(run).data
+    data = architecture_table.architecture(run).data
 
     def convolutions(rows):
         return [
@@ -180,8 +181,8 @@ def test_it_is_the_network_that_the_garden_builds(case):
 def test_every_format_shows_it_and_the_file_holds_its_numbers(case):
     profile, applied = CASES[case]
     made = table(*applied, profile=profile)
-    texts = rendering.render(made)
-    assert set(texts) == set(rendering.SUFFIXES)
+    texts = render.render(made)
+    assert set(texts) == set(render.SUFFIXES)
     for suffix in ("md", "html", "csv"):
         assert not re.search(r"\bnan\b", texts[suffix])
     back = pd.read_csv(io.StringIO(texts["csv"]), index_col="line", keep_default_na=True)
@@ -190,7 +191,7 @@ def test_every_format_shows_it_and_the_file_holds_its_numbers(case):
 
 
 def test_in_latex_a_stride_is_an_underline():
-    text = rendering.render(table(*RS))["tex"]
+    text = render.render(table(*RS))["tex"]
     assert r"& \underline{5}$\times$\underline{3}$^2$, 32 &" in text
     assert r"& 1$\times$\underline{3}$^2$ &" in text
     assert text.count(r"1$\times$\underline{3}$^2$, ") == 3
@@ -201,5 +202,5 @@ def test_in_latex_a_stride_is_an_underline():
 def test_a_stride_that_is_not_2_keeps_its_stroke():
     run = planned()
     field = "task.model.backbone.resnet_3d_rs.stem_conv_temporal_stride"
-    text = rendering.render(architecture.architecture(changed(run, **{field: 4})))["tex"]
+    text = render.render(architecture_table.architecture(changed(run, **{field: 4})))["tex"]
     assert r"5$\times$7$^2$, 64 / 4$\times$2$^2$" in text

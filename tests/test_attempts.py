@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from harness import attempts, checkpoints
-from harness.attempts import State
-from harness.records import RecordError
-from harness.store import Store
+from harness.store import attempts, checkpoints
+from harness.store.attempts import State
+from harness.store.records import RecordError
+from harness.store.run_store import Store
 
 RUN = "0123456789abcdef"
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from official.vision.ops import augment as gardens
 
-from harness.data import augment, draws, embedded
+from harness.data import embedded, randaugment, seeded_ops
 
 SHAPE = (8, 40, 56, 3)
 LEVELS = (0.0, 3.0, 7.5, 10.0)
@@ -31,7 +31,7 @@ def args_of(name, level):
 def traced(operations, name, level, shape):
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([2], tf.int64)])
     def run(image, seed):
-        with draws.fixed_by(seed):
+        with seeded_ops.fixed_by(seed):
             return operations[name](image, *args_of(name, level))
 
     return lambda pixels, seed: run(pixels, seed).numpy()
@@ -42,30 +42,30 @@ def applied(operations, name, level, pixels, seed=SEED):
 
 
 def test_all_sixteen_operations_are_ours():
-    assert set(augment.OPERATIONS) == set(gardens.RandAugment().available_ops)
-    assert len(augment.OPERATIONS) == 16
+    assert set(randaugment.OPERATIONS) == set(gardens.RandAugment().available_ops)
+    assert len(randaugment.OPERATIONS) == 16
 
 
 @pytest.mark.parametrize("level", ASKED_LEVELS)
-@pytest.mark.parametrize("name", sorted(augment.OPERATIONS))
+@pytest.mark.parametrize("name", sorted(randaugment.OPERATIONS))
 def test_an_operation_gives_the_gardens_pixels(name, level):
     for seed in (SEED, (4, 1)):
-        ours = applied(augment.OPERATIONS, name, level, clip(), seed)
+        ours = applied(randaugment.OPERATIONS, name, level, clip(), seed)
         assert np.array_equal(ours, applied(gardens.NAME_TO_FUNC, name, level, clip(), seed))
 
 
-@pytest.mark.parametrize("name", sorted(set(augment.OPERATIONS) - {"Cutout"}))
+@pytest.mark.parametrize("name", sorted(set(randaugment.OPERATIONS) - {"Cutout"}))
 def test_all_frames_get_the_same_operation_at_the_same_magnitude(name):
     # Of a clip that stands still, all frames must stay alike; and they must have changed.
     still = np.repeat(clip()[:1], SHAPE[0], axis=0)
-    found = applied(augment.OPERATIONS, name, 3.0, still)
+    found = applied(randaugment.OPERATIONS, name, 3.0, still)
     assert (found == found[:1]).all()
     assert (found != still).any()
 
 
 def test_cutout_fills_the_same_box_in_a_span_of_frames():
     still = np.repeat(clip()[:1], SHAPE[0], axis=0)
-    filled = (applied(augment.OPERATIONS, "Cutout", 7.5, still) != still).any(axis=-1)
+    filled = (applied(randaugment.OPERATIONS, "Cutout", 7.5, still) != still).any(axis=-1)
     hit = filled.any(axis=(1, 2))
     first, last = np.flatnonzero(hit)[[0, -1]]
     assert hit[first : last + 1].all()
@@ -87,12 +87,12 @@ MORE_SHAPES = [(2, 5, 17, 3), (1, 3, 3, 3), (4, 1, 6, 3)]
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, *(pytest.param(shape, marks=pytest.mark.slow) for shape in MORE_SHAPES)])
-@pytest.mark.parametrize("name", sorted(augment.OPERATIONS))
+@pytest.mark.parametrize("name", sorted(randaugment.OPERATIONS))
 def test_an_operation_gives_the_gardens_pixels_on_extreme_clips_of_odd_sizes(name, shape):
     if name == "Sharpness" and min(shape[1:3]) < 3:
         pytest.skip("the Garden's smoothing needs three pixels a side")
     for level in LEVELS[1::2]:
-        ours, theirs = (traced(each, name, level, shape) for each in (augment.OPERATIONS, gardens.NAME_TO_FUNC))
+        ours, theirs = (traced(each, name, level, shape) for each in (randaugment.OPERATIONS, gardens.NAME_TO_FUNC))
         for pixels in extremes(shape):
             for seed in (SEED, (4, 1), (0, 6)):
                 assert np.array_equal(ours(pixels, seed), theirs(pixels, seed))
@@ -101,7 +101,7 @@ def test_an_operation_gives_the_gardens_pixels_on_extreme_clips_of_odd_sizes(nam
 @pytest.mark.parametrize("level", ASKED_LEVELS)
 def test_every_colour_blends_with_its_grey_as_in_the_garden(level):
     ours, theirs = (
-        traced(each, "Color", level, (1, 512, 2048, 3)) for each in (augment.OPERATIONS, gardens.NAME_TO_FUNC)
+        traced(each, "Color", level, (1, 512, 2048, 3)) for each in (randaugment.OPERATIONS, gardens.NAME_TO_FUNC)
     )
     for begin in range(0, 1 << 24, 1 << 20):
         colours = np.arange(begin, begin + (1 << 20)).reshape(1, 512, 2048)
@@ -112,7 +112,7 @@ def test_every_colour_blends_with_its_grey_as_in_the_garden(level):
 @pytest.mark.parametrize("factor", [0.0, 0.1, 0.28, 0.64, 1.0, 1.45, 1.72, 1.9])
 def test_every_two_bytes_blend_as_in_the_garden(factor):
     first, second = (each.astype(np.uint8) for each in np.mgrid[:256, :256])
-    ours = augment._blended(tf.cast(first, tf.float32), tf.constant(second), tf.constant(factor, tf.float32))
+    ours = randaugment._blended(tf.cast(first, tf.float32), tf.constant(second), tf.constant(factor, tf.float32))
     assert np.array_equal(ours, gardens.blend(first, second, factor))
 
 
@@ -121,7 +121,7 @@ def test_every_range_is_stretched_with_two_roundings():
     low, high = (each.astype(np.float32) for each in np.triu_indices(256, 1))
     scale = np.float32(255) / (high - low)
     levels = np.repeat(np.arange(256, dtype=np.uint8)[None, None, :, None], len(low), axis=3)
-    ours = augment._stretched(levels, tf.constant(scale), tf.constant(-low * scale))
+    ours = randaugment._stretched(levels, tf.constant(scale), tf.constant(-low * scale))
     products = levels * scale
     assert products.dtype == np.float32
     assert np.array_equal(ours, np.clip(products - low * scale, 0, 255).astype(np.uint8))
@@ -135,11 +135,11 @@ def test_the_policy_draws_what_the_garden_draws(choices):
     def distorted(policy):
         @tf.function(input_signature=[tf.TensorSpec([2], tf.int64)])
         def run(seed):
-            with draws.fixed_by(seed):
+            with seeded_ops.fixed_by(seed):
                 return policy(magnitude=10, **choices).distort(tf.constant(clip()))
 
         return [run([5, place]).numpy() for place in range(40)]
 
-    ours, theirs = distorted(augment.RandAugment), distorted(gardens.RandAugment)
+    ours, theirs = distorted(randaugment.RandAugment), distorted(gardens.RandAugment)
     assert all(np.array_equal(*pair) for pair in zip(ours, theirs, strict=True))
     assert len({one.tobytes() for one in ours}) > 20

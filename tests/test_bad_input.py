@@ -8,23 +8,24 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from harness import additive_study, describing, evaluate, train
-from harness.data import indexing, manifest
-from harness.store import Store
+from harness import additive_study, evaluate, train
+from harness.cli import describing
+from harness.data import index, manifest
+from harness.store.run_store import Store
 from tests.support import trained as trained_
 from tests.support.tiny import PROTOCOL
 
 CUT = ["--steps", "2", "--validation-videos", "8"]
 DIVERGES = """
 from ablations.toggles import OPTIMIZER
-from harness.toggles import VALUE, Toggle
+from harness.config.toggles import VALUE, Toggle
 
 _RATE = f"{OPTIMIZER}.learning_rate.cosine.initial_learning_rate"
 RATE = Toggle("rate", "LR", "", "learning rate", {_RATE: VALUE}, 1e30)
 WARMUP = Toggle("warmup", "WU", "", "warm-up steps", {f"{OPTIMIZER}.warmup.linear.warmup_steps": VALUE}, 1)
 """
 SILENTLY_WRONG = """
-from harness.toggles import Toggle
+from harness.config.toggles import Toggle
 
 TRAIN = Toggle("sparse", "S", "", "labels as numbers in training", {"task.train_data.one_hot": False}, 1)
 LOSS = Toggle("loss", "L", "", "labels as numbers in the loss", {"task.losses.one_hot": False}, 1)
@@ -148,7 +149,7 @@ def test_a_split_of_empty_shards_is_named_when_a_folder_is_indexed(damaged):
     with pytest.raises(
         manifest.ManifestError, match=f"{damaged}: the shards of validation hold no video; expected at least"
     ):
-        indexing.index(damaged, "mine", [str(number) for number in range(8)], "test", lambda _: None)
+        index.index(damaged, "mine", [str(number) for number in range(8)], "test", lambda _: None)
 
 
 def test_videos_shorter_than_a_clip_are_refused_unless_asked_for(damaged, tmp_path):

@@ -15,11 +15,15 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from harness import addresses, execution, files, joining, once, report, sharing, store, train, worker
-from harness.attempts import Attempts, LostError
-from harness.experiment import TRAIN_STEPS
-from harness.store import AlreadyThereError, Snapshot, Store
-from harness.worker import Job, Worker
+from harness import report, train
+from harness.config.experiment import TRAIN_STEPS
+from harness.scheduler import membership, sharing
+from harness.store import run_store, write_once
+from harness.store.attempts import Attempts, LostError
+from harness.store.run_store import AlreadyThereError, Snapshot, Store
+from harness.system import files, paths
+from harness.training import executor, worker
+from harness.training.worker import Job, Worker
 from tests.support import trained as stores
 from tests.support.made_up import IDENTITY, evaluation, record
 from tests.support.printing import printing
@@ -33,7 +37,7 @@ TABLE = pd.DataFrame(
 
 
 def bucket(folder):
-    return addresses.of(f"file://{folder}/bucket")
+    return paths.of(f"file://{folder}/bucket")
 
 
 @pytest.fixture
@@ -79,7 +83,7 @@ def answers(own):
     said["attempts"] = own.attempts(RUN).numbers, below(own.attempt(RUN, 4).folder)
     said["outcomes"] = own.outcomes(read, "1x1@32").to_dict(), own.predictions(read, "10x3@32").to_dict()
     own.look_at([RUN])
-    with own.locked(), pytest.raises(store.RecordError):
+    with own.locked(), pytest.raises(run_store.RecordError):
         own.find("f")
     snapshot = Snapshot(own.root, own.elsewhere)
     snapshot.begin()
@@ -87,7 +91,7 @@ def answers(own):
     said["snapshot"] = snapshot.ids(), snapshot.excerpts(), snapshot.faults(), snapshot.protocols(RUN)
     files.replace(own.predictions_file(read, "1x1@32"), b"changed")
     for damaged in (lambda: own.checked(RUN), lambda: own.predictions(read, "1x1@32")):
-        with pytest.raises(store.RecordError) as error:
+        with pytest.raises(run_store.RecordError) as error:
             damaged()
         said[str(len(said))] = below(error.value)
     return said
@@ -129,7 +133,7 @@ def test_of_two_that_write_at_once_both_are_named(monkeypatch, remote, one, othe
             said.append(str(error))
 
     # The other one comes between the look whether the record is there and its being written.
-    looked = addresses.Address.exists
+    looked = paths.Address.exists
     count = []
 
     def exists(self):
@@ -141,7 +145,7 @@ def test_of_two_that_write_at_once_both_are_named(monkeypatch, remote, one, othe
             other_writes()
         return found
 
-    monkeypatch.setattr(addresses.Address, "exists", exists)
+    monkeypatch.setattr(paths.Address, "exists", exists)
     with pytest.raises(AlreadyThereError) as error:
         remote.write(by(one))
     path = remote.folder(RUN) / "record.json"
@@ -157,7 +161,7 @@ def test_of_two_that_write_at_once_both_are_named(monkeypatch, remote, one, othe
 
 def test_an_attempt_that_was_taken_for_dead_gives_way_when_it_wakes(monkeypatch, remote):
     """It was paused between its look and its record; the next one recorded the run, and removed what it had left."""
-    looked, count = addresses.Address.exists, []
+    looked, count = paths.Address.exists, []
 
     def exists(self):
         found = looked(self)
@@ -168,7 +172,7 @@ def test_an_attempt_that_was_taken_for_dead_gives_way_when_it_wakes(monkeypatch,
             remote.attempts(RUN).settle(5, remote.attempt(RUN, 5).checkpoints / "weights-9")
         return found
 
-    monkeypatch.setattr(addresses.Address, "exists", exists)
+    monkeypatch.setattr(paths.Address, "exists", exists)
     with pytest.raises(AlreadyThereError, match="attempt 3 and attempt 5 wrote it at the same time"):
         remote.write(by(3))
     assert kept(remote) == (5, [5])
@@ -185,15 +189,15 @@ def test_the_one_whose_record_stands_keeps_its_files(remote):
         remote.write_predictions(RUN, "10x3@32", TABLE, number)
     remote.write(by(5, weights="attempts/5/checkpoints/weights-2"))
     for number in (3, 5):
-        execution._leave(RUN, remote, remote.attempt(RUN, number))
+        executor._leave(RUN, remote, remote.attempt(RUN, number))
     assert not remote.attempt(RUN, 3).predictions("10x3@32").exists()
     assert remote.attempt(RUN, 5).predictions("10x3@32").exists()
 
 
 def test_nothing_that_no_attempt_wrote_has_a_draft(remote):
-    path = once.write(remote.folder(RUN), "record.json", b"1", None)
+    path = write_once.write(remote.folder(RUN), "record.json", b"1", None)
     with pytest.raises(FileExistsError):
-        once.write(remote.folder(RUN), "record.json", b"2", None)
+        write_once.write(remote.folder(RUN), "record.json", b"2", None)
     assert path.read_bytes() == b"1"
     assert Attempts(remote.folder(RUN)).numbers == []
 
@@ -332,10 +336,10 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
 
 
 def test_two_workers_that_begin_in_a_bucket_at_once_write_the_same(remote, tmp_path):
-    one, other = (joining._new_id(remote, "db") for _ in "ab")
+    one, other = (membership._new_id(remote, "db") for _ in "ab")
     assert one == other
-    assert joining._new_id(remote, "another") != one
+    assert membership._new_id(remote, "another") != one
     local = Store(tmp_path)
-    assert joining._new_id(local, "db") != joining._new_id(local, "db")
+    assert membership._new_id(local, "db") != membership._new_id(local, "db")
     sharing.Sharing("sqlite:///x").refuse_for(remote)
     sharing.Sharing().refuse_for(local)

@@ -9,9 +9,10 @@ from click.testing import CliRunner
 from ablations import datasets
 from ablations.stages import FINETUNE, LINEAR, PRETRAIN
 from ablations.toggles import DEPTH
-from harness import import_wandb, runner
-from harness.attempts import RunError
-from harness.store import Store
+from harness import import_wandb
+from harness.store.attempts import RunError
+from harness.store.run_store import Store
+from harness.training import loop
 from tests.proofs import resume
 from tests.support import trained as stores
 from tests.support.tiny import PROTOCOL, every_step, seldom, silent, unevaluated, variables
@@ -95,14 +96,14 @@ def test_damaged_weights_are_not_started_from(data, store, before):
     path.write_bytes(content)
     run = data.run(stages=(PRETRAIN, FINETUNE), parent=before)
     with pytest.raises(RunError, match="damaged checkpoint"):
-        runner.train(run, data.manifest, data.place(store, run, store.attempt(run.id, 0)), silent)
+        loop.train(run, data.manifest, data.place(store, run, store.attempt(run.id, 0)), silent)
 
 
 OWN = '''
 """Two chains with one beginning."""
 
 from ablations.stages import FINETUNE, LINEAR, PRETRAIN
-from harness.studies import Row, Study
+from harness.config.studies import Row, Study
 
 STUDY = Study("own", "Two chains", (), (
     Row(1, "tuned", (), stages=(PRETRAIN, FINETUNE)),

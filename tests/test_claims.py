@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from harness import claims
-from harness.claims import Attempt, Item
+from harness.scheduler import run_states
+from harness.scheduler.run_states import Attempt, Item
 
 
 def attempts(*told, item=Item("a", "a", "s"), first=0):  # noqa: B008 - it is frozen
@@ -44,14 +44,14 @@ def attempts(*told, item=Item("a", "a", "s"), first=0):  # noqa: B008 - it is fr
     ],
 )
 def test_standing(told, recorded, name):
-    assert claims.standing(attempts(*told), recorded, retries=1).name == name
+    assert run_states.standing(attempts(*told), recorded, retries=1).name == name
 
 
 CHAIN = [Item("a", "a", "s", 0), Item("b", "b", "s", 1, "a"), Item("c", "c", "s", 2, "b")]
 
 
 def names(held, recorded=()):
-    return [one.name for one in claims.standings(CHAIN, held, set(recorded), 0).values()]
+    return [one.name for one in run_states.standings(CHAIN, held, set(recorded), 0).values()]
 
 
 def test_what_starts_from_a_failed_run_is_blocked_however_far_below():
@@ -64,19 +64,19 @@ def test_what_starts_from_a_failed_run_is_blocked_however_far_below():
 def test_litter_and_untold():
     held = attempts("waiting", "waiting", "running", "waiting")
     items = {"a": CHAIN[0]}
-    assert [one.number for one in claims.litter(held, ())] == [1, 3]
-    assert [one.number for one in claims.litter(held, "a")] == [0, 1, 3]
-    assert claims.untold(attempts("failed", "stale"), items, "a") == [CHAIN[0]]
-    assert not claims.untold(attempts("failed", "stale"), items, "")
-    assert not claims.untold(attempts("stale", "done"), items, "a")
+    assert [one.number for one in run_states.litter(held, ())] == [1, 3]
+    assert [one.number for one in run_states.litter(held, "a")] == [0, 1, 3]
+    assert run_states.untold(attempts("failed", "stale"), items, "a") == [CHAIN[0]]
+    assert not run_states.untold(attempts("failed", "stale"), items, "")
+    assert not run_states.untold(attempts("stale", "done"), items, "a")
 
 
 def test_claimable_goes_by_the_plan_and_waits_for_parents():
     held = [*attempts("waiting", item=CHAIN[1]), *attempts("waiting", item=CHAIN[0], first=1)]
     items = {one.key: one for one in CHAIN}
-    assert [one.number for one in claims.claimable(held, items, ())] == [1]
-    assert [one.number for one in claims.claimable(held, items, "a")] == [0]
-    assert not claims.claimable(attempts("running", "waiting"), items, ())
+    assert [one.number for one in run_states.claimable(held, items, ())] == [1]
+    assert [one.number for one in run_states.claimable(held, items, "a")] == [0]
+    assert not run_states.claimable(attempts("running", "waiting"), items, ())
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -87,7 +87,7 @@ def test_workers_with_old_lists_never_train_a_run_twice(seed):
         mine, does = rng.randrange(4), rng.choice(("list", "claim", "end", "add", "add"))
         running = [one for one in held if one.state == "running"]
         if does == "list":
-            seen[mine] = claims.claimable(list(held), items, set(recorded))
+            seen[mine] = run_states.claimable(list(held), items, set(recorded))
         elif does == "claim" and seen[mine]:
             one = held[seen[mine].pop(0).number]
             if one.state == "waiting":  # the compare-and-set

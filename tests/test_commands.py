@@ -19,7 +19,6 @@ from harness import (
     import_garden,
     import_wandb,
     index_data,
-    options,
     paper_significance,
     plan_seeds,
     prepare_data,
@@ -30,7 +29,8 @@ from harness import (
     study,
     train,
 )
-from harness.designs import DESIGNS
+from harness.cli import options
+from harness.config.designs import DESIGNS
 from tests.support import imports
 
 COMMANDS = {
@@ -205,7 +205,7 @@ def test_train_prints_the_difference_from_the_baseline(tmp_path):
 def test_a_toggle_of_ones_own_is_an_eleventh_row(tmp_path):
     file = tmp_path / "my.py"
     file.write_text(
-        "from harness.toggles import VALUE, Toggle\n"
+        "from harness.config.toggles import VALUE, Toggle\n"
         "DROPOUT = Toggle('dropout', 'DO', 'mine', 'dropout', {'task.model.dropout_rate': VALUE}, 0.3)\n"
     )
     result = call("additive_study", "--toggles", file, "--add", "dropout=0.1", "--plan", "--results", tmp_path / "r")
@@ -220,7 +220,10 @@ def test_a_toggle_of_ones_own_is_an_eleventh_row(tmp_path):
         ("x = 1", "defines no Toggle"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("def", "SyntaxError: invalid syntax"),
-        ("from harness.toggles import Toggle\nT = Toggle('ls', '', '', 'mine', {}, 1)", "the key 'ls' is taken by"),
+        (
+            "from harness.config.toggles import Toggle\nT = Toggle('ls', '', '', 'mine', {}, 1)",
+            "the key 'ls' is taken by",
+        ),
     ],
 )
 def test_unusable_toggle_files_are_named(tmp_path, text, message):

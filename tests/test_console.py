@@ -7,8 +7,11 @@ from rich.console import Console
 
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
-from harness import console, experiment, planning, tables, terminal
-from harness.experiment import DataFacts
+from harness.config import experiment
+from harness.config.experiment import DataFacts
+from harness.planning import plans
+from harness.reporting import study_tables, terminal
+from harness.scheduler import progress
 from tests.support import summaries
 
 DATA = DataFacts("embedded", 8, 512, 240, "ab" * 32)
@@ -18,7 +21,7 @@ DONE = {"event": "done", "top1": 0.75, "top5": 1.0, "videos": 240}
 
 @pytest.fixture
 def plan():
-    return planning.plan([STUDY], [0], lambda _, cell: experiment.complete(cell, QUICK, DATA, replicas=1))
+    return plans.plan([STUDY], [0], lambda _, cell: experiment.complete(cell, QUICK, DATA, replicas=1))
 
 
 def out(width, is_terminal):
@@ -27,7 +30,7 @@ def out(width, is_terminal):
 
 def test_lines_say_each_stage_once(plan):
     said = out(200, False)
-    with console.view(console.Board(plan, 1e10), said) as view:
+    with progress.view(progress.Board(plan, 1e10), said) as view:
         for event in ({"event": "build"}, TRAIN, TRAIN, {**TRAIN, "event": "validation"}, DONE):
             view.event(plan.runs[1].run.id, event)
     lines = said.file.getvalue().splitlines()
@@ -44,8 +47,8 @@ def test_lines_say_each_stage_once(plan):
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_live_table_shows_the_last_metrics_at_any_width(plan, width):
     screen = out(width, True)
-    board = console.Board(plan, 1e10)
-    view = console.Screen(board, screen)
+    board = progress.Board(plan, 1e10)
+    view = progress.Screen(board, screen)
     view.event(plan.runs[9].run.id, TRAIN)
     screen.print(view._draw())
     text = screen.file.getvalue()
@@ -54,7 +57,7 @@ def test_live_table_shows_the_last_metrics_at_any_width(plan, width):
 
 
 def test_time_to_go_is_unknown_until_something_was_measured(plan):
-    board = console.Board(plan, None)
+    board = progress.Board(plan, None)
     assert board.remaining is None
     board.update(plan.runs[0].run.id, TRAIN)
     board.update(plan.runs[0].run.id, DONE)
@@ -65,7 +68,7 @@ def test_time_to_go_is_unknown_until_something_was_measured(plan):
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_no_number_and_no_word_of_the_caption_is_cut(width, is_terminal):
     said = out(width, is_terminal)
-    terminal.show([tables.additive(summaries.summary())], ["row 3: boom"], said)
+    terminal.show([study_tables.additive(summaries.summary())], ["row 3: boom"], said)
     text = " ".join(said.file.getvalue().split())
     assert " ".join(summaries.CAPTION.split()) in text
     for shown in ("74.4", "81.0 (+0.3)", "350-EP", "FAILED row 3: boom"):
@@ -77,4 +80,4 @@ def test_no_number_and_no_word_of_the_caption_is_cut(width, is_terminal):
     ("seconds", "text"), [(None, "-"), (42, "42 s"), (300, "5 min"), (3600 * 3, "3.0 h"), (99.4, "99 s")]
 )
 def test_duration(seconds, text):
-    assert console.duration(seconds) == text
+    assert progress.duration(seconds) == text

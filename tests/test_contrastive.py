@@ -10,9 +10,10 @@ from official.core import train_utils
 from official.projects.video_ssl.losses import losses as gardens
 
 from ablations.toggles import DEPTH, DSTEM, OPTIMIZER, SD, SE
-from harness import contrastive, counting, garden
-from harness.experiment import SettingsError
-from harness.toggles import VALUE, Toggle
+from harness.config import network
+from harness.config.experiment import SettingsError
+from harness.config.toggles import VALUE, Toggle
+from harness.training import cvrl_task, garden_config
 from tests.support import forked
 from tests.support.contrasts import ALONE, BATCH, DECAY, EMBEDDINGS, MATRIX, config_of, settings_of
 
@@ -31,7 +32,7 @@ def by_hand(first, second, temperature):
 
 
 def test_the_loss_is_the_one_written_out():
-    found = contrastive.loss(tf.concat(list(EMBEDDINGS), 0), 0.1, True, ALONE)
+    found = cvrl_task.loss(tf.concat(list(EMBEDDINGS), 0), 0.1, True, ALONE)
     value, accuracy = by_hand(*EMBEDDINGS, 0.1)
     assert float(found["contrastive_loss"]) == pytest.approx(value, rel=1e-5)
     assert float(found["contrast_acc"]) == pytest.approx(accuracy)
@@ -43,7 +44,7 @@ def test_the_loss_of_one_replica_is_the_gardens(normalized):
     dense = tf_keras.layers.Dense(2)
     dense.build([None, 3])
     embeddings = tf.concat(list(EMBEDDINGS), 0)
-    ours = contrastive.loss(embeddings, 0.3, normalized, ALONE)
+    ours = cvrl_task.loss(embeddings, 0.3, normalized, ALONE)
     theirs = gardens.contrastive_loss(embeddings, 1, normalized, 0.3, dense, 0.0)
     for name, value in ours.items():
         assert float(value) == pytest.approx(float(theirs[name]), rel=1e-5), name
@@ -58,7 +59,7 @@ def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels_alone():
         variable.assign(draw.normal(size=variable.shape))
     config = config_of().task
     config.losses.l2_weight_decay = DECAY
-    task = contrastive.ContrastiveTask(config, None, None, replicas=lambda: ALONE)
+    task = cvrl_task.ContrastiveTask(config, None, None, replicas=lambda: ALONE)
     embeddings = tf.constant(EMBEDDINGS.reshape(2 * BATCH, -1))
     with tf.GradientTape() as tape:
         losses, measured = task.build_losses(embeddings, 1, model)
@@ -92,7 +93,7 @@ def test_two_replicas_have_the_loss_and_gradient_of_the_global_batch(on_replicas
     matrix = tf.Variable(MATRIX)
     with tf.GradientTape() as tape:
         embeddings = tf.concat([clips @ matrix for clips in EMBEDDINGS], 0)
-        alone = contrastive.loss(embeddings, 0.1, True, ALONE)["contrastive_loss"]
+        alone = cvrl_task.loss(embeddings, 0.1, True, ALONE)["contrastive_loss"]
     gradient = tape.gradient(alone, matrix).numpy()
     for found in (on_replicas["one"], on_replicas["two"]):
         assert found["loss"] == pytest.approx(value, rel=1e-5)
@@ -122,9 +123,9 @@ def test_a_step_applies_the_gradient_of_the_global_batch_with_weight_decay(on_re
 
 def test_every_option_of_the_network_is_in_the_backbone():
     settings, bookkeeping = settings_of(SE.at(), DSTEM.at(), SD.at(), DEPTH.at(101))
-    config = garden.build(settings, bookkeeping)
-    model = contrastive.ContrastiveTask(config.task, None, None).build_model()
-    assert model.count_params() == counting.count(settings).params
+    config = garden_config.build(settings, bookkeeping)
+    model = cvrl_task.ContrastiveTask(config.task, None, None).build_model()
+    assert model.count_params() == network.count(settings).params
     names = [layer.name for layer in model.backbone._flatten_layers()]
     assert sum("squeeze_excitation" in name for name in names) == 5
     assert sum("stochastic_depth" in name for name in names) == 5
@@ -147,8 +148,8 @@ def test_lars_is_the_step_written_out():
         f"{OPTIMIZER}.learning_rate.cosine.initial_learning_rate": 4.0,
         f"{OPTIMIZER}.optimizer.lars.eeta": 0.001,
     }
-    config = garden.build({**settings, **changed}, bookkeeping)
-    task = contrastive.ContrastiveTask(config.task, None, None)
+    config = garden_config.build({**settings, **changed}, bookkeeping)
+    task = cvrl_task.ContrastiveTask(config.task, None, None)
     config.trainer.optimizer_config.warmup.type = None
     optimizer = train_utils.create_optimizer(task, config)
     rng = np.random.default_rng(4)

@@ -6,9 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from ablations.profiles import PAPER
-from harness import costs, counting, experiment
-from harness.experiment import DataFacts
-from harness.studies import Cell
+from harness import costs
+from harness.config import experiment, network
+from harness.config.experiment import DataFacts
+from harness.config.studies import Cell
 
 # Measured on the Garden's built models: all Keras weights, and the profiler's convolutions and dense layers.
 MEASURED = {
@@ -35,8 +36,8 @@ def test_counts_are_exact_and_near_the_papers(counted):
 
 def test_training_costs_three_forward_passes_of_the_training_clips():
     run = experiment.complete(Cell(()), PAPER, DataFacts("k", 400, 1024, 1), replicas=1)
-    forward = counting.count(run.settings, frames=16, size=224).multiply_adds
-    assert counting.training(run.settings) == 3 * forward * 1024 * 200
+    forward = network.count(run.settings, frames=16, size=224).multiply_adds
+    assert network.training(run.settings) == 3 * forward * 1024 * 200
 
 
 def test_command_prints_json():

@@ -9,8 +9,9 @@ from scipy import stats
 
 from ablations.table2 import STUDY
 from ablations.toggles import TOGGLES
-from harness import credit, designs, estimates
-from harness.designs import Question
+from harness.analysis import credit, estimates
+from harness.config import designs
+from harness.config.designs import Question
 from tests.support.measured import from_outcomes
 
 KEYS = ("ls", "sd", "ep")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness import credit_figure, drawing, rendering, tables, terminal
+from harness.reporting import credit_figure, figure_style, render, study_tables, terminal
 from tests.support import summaries
 from tests.support.summaries import DESIGNS, LABELS, NAN, NOT_RUN
 
@@ -38,11 +38,11 @@ CASES = {
 
 
 def cell(numbers, design: str, label: str) -> str:
-    return str(rendering.cells(tables.credits(numbers)).set_index("toggle").loc[label, design])
+    return str(render.cells(study_tables.credits(numbers)).set_index("toggle").loc[label, design])
 
 
 def test_there_is_a_line_for_each_toggle_and_a_column_for_each_design():
-    cells = rendering.cells(tables.credits(CASES["every design"]))
+    cells = render.cells(study_tables.credits(CASES["every design"]))
     assert list(cells.columns) == ["toggle", *DESIGNS]
     assert list(cells["toggle"]) == list(LABELS)
 
@@ -77,7 +77,7 @@ def test_a_toggle_of_which_a_design_does_not_speak_gets_a_dash():
 @pytest.mark.parametrize("case", CASES)
 def test_csv_holds_every_number_unrounded(case):
     wanted = CASES[case].credits
-    back = pd.read_csv(io.StringIO(rendering.csv(tables.credits(CASES[case]))), float_precision="round_trip")
+    back = pd.read_csv(io.StringIO(render.csv(study_tables.credits(CASES[case]))), float_precision="round_trip")
     assert list(back.columns) == list(wanted.columns)
     for name in ("credit", "low", "high", "p", "p_holm", "p_equal"):
         np.testing.assert_array_equal(back[name].astype(float), wanted[name].astype(float))
@@ -86,30 +86,30 @@ def test_csv_holds_every_number_unrounded(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_cell_is_blank_or_nan(case):
-    made = tables.credits(CASES[case])
-    assert (rendering.cells(made) != "").all(axis=None)
-    assert all("nan" not in text for text in rendering.render(made).values())
+    made = study_tables.credits(CASES[case])
+    assert (render.cells(made) != "").all(axis=None)
+    assert all("nan" not in text for text in render.render(made).values())
 
 
 def test_the_ten_largest_interactions_are_shown_and_all_are_in_the_file():
-    made = tables.interactions(summaries.credits(pairs=28))
-    cells = rendering.cells(made)
+    made = study_tables.interactions(summaries.credits(pairs=28))
+    cells = render.cells(made)
     assert cells.iloc[:2].to_numpy().tolist() == [
         ["LS × SD", "+6.5 [+4.5, +8.5]*", "<0.001", "0.011", "more"],
         ["SD × WD", "-6.2 [-8.2, -4.2]*", "<0.001", "0.011", "less"],
     ]
     assert len(cells) == 10 and "The 10 largest of 28" in made.caption
-    assert len(pd.read_csv(io.StringIO(rendering.csv(made)))) == 28
+    assert len(pd.read_csv(io.StringIO(render.csv(made)))) == 28
 
 
 @pytest.mark.parametrize(("pairs", "lines"), [(1, 1), (10, 10)])
 def test_few_interactions_are_all_shown(pairs, lines):
-    made = tables.interactions(summaries.credits(pairs=pairs))
-    assert (len(rendering.cells(made)), made.caption) == (lines, "Interactions are told from 37 runs.")
+    made = study_tables.interactions(summaries.credits(pairs=pairs))
+    assert (len(render.cells(made)), made.caption) == (lines, "Interactions are told from 37 runs.")
 
 
 def test_without_interactions_there_is_no_table():
-    assert tables.interactions(summaries.credits(pairs=0)) is None
+    assert study_tables.interactions(summaries.credits(pairs=0)) is None
 
 
 def test_points_are_the_given_numbers():
@@ -184,7 +184,7 @@ def legends(figure):
 def test_texts_are_legible_inside_and_apart(case):
     figure = credit_figure.credits(CASES[case])
     figure.draw_without_rendering()
-    assert figure.get_figwidth() == drawing.WIDTH
+    assert figure.get_figwidth() == figure_style.WIDTH
     axes = figure.axes[0]
     assert len(legends(figure)) == 2
     labels = axes.get_xticklabels()
@@ -202,15 +202,15 @@ def test_texts_are_legible_inside_and_apart(case):
 
 @pytest.mark.parametrize("suffix", ["png", "pdf"])
 def test_the_same_credits_give_the_same_bytes(suffix):
-    first, second = (drawing.to_bytes(credit_figure.credits(CASES["one missing"]), suffix) for _ in range(2))
+    first, second = (figure_style.to_bytes(credit_figure.credits(CASES["one missing"]), suffix) for _ in range(2))
     assert first == second
 
 
 TABLES = {
-    "additive": tables.additive(summaries.summary()),
-    "steps": tables.steps(summaries.summary()),
-    "credits": tables.credits(CASES["every design"]),
-    "interactions": tables.interactions(CASES["four designs"]),
+    "additive": study_tables.additive(summaries.summary()),
+    "steps": study_tables.steps(summaries.summary()),
+    "credits": study_tables.credits(CASES["every design"]),
+    "interactions": study_tables.interactions(CASES["four designs"]),
 }
 
 
@@ -222,7 +222,7 @@ def test_a_terminal_of_any_width_shows_every_cell_whole(name, width, is_terminal
     terminal.show_table(TABLES[name], console)
     text = console.file.getvalue()
     unbroken = [place for place, column in enumerate(TABLES[name].columns) if not column.wrap]
-    for shown in rendering.cells(TABLES[name]).iloc[:, unbroken].to_numpy().ravel():
+    for shown in render.cells(TABLES[name]).iloc[:, unbroken].to_numpy().ravel():
         assert shown.replace("<", r"\<" if "|" in text else "<") in text
     assert "…" not in text
     words = text.split()
@@ -246,6 +246,6 @@ def test_show_prints_tables_and_failures():
 
 def test_heads_stand_in_lines_that_take_no_room():
     made = TABLES["steps"]
-    for head, column, width in zip(rendering.stacked_heads(made), made.columns, rendering.widths(made), strict=True):
+    for head, column, width in zip(render.stacked_heads(made), made.columns, render.widths(made), strict=True):
         assert head.replace("\n", " ") == column.head
         assert max(map(len, head.split("\n"))) <= width

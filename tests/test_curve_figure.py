@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import curve_figure, drawing
+from harness.reporting import curve_figure, figure_style
 
 ROOT = Path(__file__).parents[1]
 TITLE, CAPTION = "Training curves (quick profile)", "Made by hand; costs $5."
@@ -138,7 +138,7 @@ def test_nothing_run_is_said(case):
 def test_texts_are_legible_inside_and_apart(case):
     figure = curve_figure.curves(TITLE, CAPTION, CASES[case])
     figure.draw_without_rendering()
-    assert figure.get_figwidth() == drawing.WIDTH
+    assert figure.get_figwidth() == figure_style.WIDTH
     key, *panels = figure.axes
     texts = [*(key.get_legend().get_texts()), figure._suptitle, figure._supxlabel]
     for axes in panels:
@@ -156,5 +156,5 @@ def test_texts_are_legible_inside_and_apart(case):
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_the_same_points_give_the_same_bytes(suffix):
-    one, two = (drawing.to_bytes(curve_figure.curves(TITLE, CAPTION, CASES["three"]), suffix) for _ in range(2))
+    one, two = (figure_style.to_bytes(curve_figure.curves(TITLE, CAPTION, CASES["three"]), suffix) for _ in range(2))
     assert one == two

@@ -9,7 +9,8 @@ from official.vision.configs import video_classification as exp_cfg
 from official.vision.dataloaders import video_input
 from PIL import Image
 
-from harness.data import decoding, draws, inputs
+from harness.data import decoding, seeded_ops
+from harness.data import on_device as on_device_
 
 RANDAUGMENT = {"type": "randaug", "randaug": {"num_layers": 2, "magnitude": 10}}
 
@@ -37,7 +38,7 @@ def gardens(params, encoded, places=1):
     parse = video_input.Parser(params).parse_fn(params.is_training)
 
     def run(place):
-        with draws.fixed_by(tf.stack([tf.constant(7, tf.int64), place])):
+        with seeded_ops.fixed_by(tf.stack([tf.constant(7, tf.int64), place])):
             return parse({video_input.IMAGE_KEY: encoded, video_input.LABEL_KEY: tf.constant([1], tf.int64)})[0]
 
     return [clip["image"].numpy() for clip in tf.data.Dataset.range(places).map(run)]
@@ -46,13 +47,13 @@ def gardens(params, encoded, places=1):
 def ours(params, encoded, places=1, frame=(0, 0)):
     @tf.function
     def on_host(place):
-        with draws.fixed_by(tf.stack([tf.constant(7, tf.int64), place])):
+        with seeded_ops.fixed_by(tf.stack([tf.constant(7, tf.int64), place])):
             if params.is_training:
                 return {"image": decoding.training_clip(encoded, params)}
             longest = decoding.longest(params, frame) if params.num_test_crops == 3 else 0
             return decoding.evaluation_frames(encoded, params, longest)
 
-    on_device = tf.function(lambda features: inputs.for_network(features, params)["image"])
+    on_device = tf.function(lambda features: on_device_.for_network(features, params)["image"])
     clips = []
     for place in tf.range(places, dtype=tf.int64):
         sent = on_host(place)
@@ -136,5 +137,5 @@ def test_a_frame_of_another_size_is_an_error_where_the_crop_would_fit_it():
 def test_the_device_scales_every_byte_as_the_host_would(dtype, xla):
     levels = tf.range(256)
     expected = (np.arange(256, dtype=np.float32) / np.float32(255)).astype(tf.as_dtype(dtype).as_numpy_dtype)
-    scale = tf.function(lambda image: inputs.scaled(image, params_of(True, dtype=dtype)), jit_compile=xla)
+    scale = tf.function(lambda image: on_device_.scaled(image, params_of(True, dtype=dtype)), jit_compile=xla)
     assert np.array_equal(scale(tf.cast(levels, tf.uint8)).numpy(), expected)

@@ -10,11 +10,12 @@ from rich.console import Console
 from ablations.profiles import QUICK
 from ablations.stages import CVRL, FINETUNE, LINEAR, PRETRAIN
 from ablations.toggles import SE
-from harness import describing, synthetic, workspace
-from harness.devices import Devices
-from harness.experiment import Cut, DataFacts
-from harness.store import Store
-from harness.studies import Row, Study
+from harness.cli import describing, synthetic
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, DataFacts
+from harness.config.studies import Row, Study
+from harness.planning import workspace
+from harness.store.run_store import Store
 
 TARGET = DataFacts("clips", 8, 128, 240, "ab" * 32)
 NAMESAKE = DataFacts("clips", 9, 512, 240, "cd" * 32)

@@ -7,9 +7,9 @@ import pytest
 
 from ablations.table2 import STUDY
 from ablations.toggles import DEPTH, FRAMES, LS, SD, TOGGLES
-from harness import designs
-from harness.designs import DESIGNS, Question
-from harness.toggles import ToggleError
+from harness.config import designs
+from harness.config.designs import DESIGNS, Question
+from harness.config.toggles import ToggleError
 
 KEYS = ("ls", "sd", "wd", "ep", "se")
 SEEDS = (0, 1, 2)

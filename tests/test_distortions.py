@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harness.data import distortions, draws
+from harness.data import cvrl_distortions, seeded_ops
 
 NONE = {
     "order": [4, 4, 4, 4],
@@ -22,7 +22,7 @@ CLIP = np.random.default_rng(0).uniform(size=(3, 20, 24, 3)).astype(np.float32)
 
 
 def distorted(clip, **changed):
-    return distortions.distorted(
+    return cvrl_distortions.distorted(
         tf.constant(clip), {**{k: tf.constant(v) for k, v in (NONE | changed).items()}}
     ).numpy()
 
@@ -88,12 +88,12 @@ def test_a_still_clip_stays_still():
 def test_draws_are_as_likely_as_said():
     @tf.function
     def some(number):
-        with draws.fixed_by(tf.stack([7, number])):
-            return [distortions.drawn(view) for view in distortions.VIEWS]
+        with seeded_ops.fixed_by(tf.stack([7, number])):
+            return [cvrl_distortions.drawn(view) for view in cvrl_distortions.VIEWS]
 
     count = 600
     found = tf.map_fn(some, tf.range(count), fn_output_signature=tf.nest.map_structure(like, some(tf.constant(0))))
-    for view, drawn in zip(distortions.VIEWS, found, strict=True):
+    for view, drawn in zip(cvrl_distortions.VIEWS, found, strict=True):
         one = {name: value.numpy() for name, value in drawn.items()}
         shares = {
             "jitter": ((one["order"][:, 0] < 4).mean(), 0.8),
@@ -122,10 +122,10 @@ def test_weakened_draws_lie_between_none_and_their_own():
     drawn = {name: tf.constant(value) for name, value in NONE.items()}
     drawn |= {name: tf.constant([0.2, 1.8]) for name in ("brightness", "contrast", "saturation")}
     drawn |= {"hue": tf.constant([-0.2, 0.1]), "sigma": tf.constant([2.0, 0.0]), "grey": tf.constant([True, False])}
-    half = {name: value.numpy().tolist() for name, value in distortions.weakened(drawn, 0.5).items()}
+    half = {name: value.numpy().tolist() for name, value in cvrl_distortions.weakened(drawn, 0.5).items()}
     for name in ("brightness", "contrast", "saturation"):
         assert half[name] == pytest.approx([0.6, 1.4])
     assert (half["hue"], half["sigma"]) == (pytest.approx([-0.1, 0.05]), [1.0, 0.0])
     assert (half["grey"], half["order"]) == ([True, False], [4, 4, 4, 4])
-    whole = distortions.weakened(drawn, 1.0)
+    whole = cvrl_distortions.weakened(drawn, 1.0)
     assert all(whole[name] is drawn[name] for name in drawn)

@@ -3,8 +3,8 @@
 import pytest
 
 from ablations.profiles import PAPER, QUICK
-from harness.dotted import flat, nested
-from harness.experiment import SettingsError
+from harness.config.experiment import SettingsError
+from harness.config.nested import flat, nested
 
 
 def test_lists_and_mappings_are_built_in_order():

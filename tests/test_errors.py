@@ -8,15 +8,15 @@ import pytest
 from click.testing import CliRunner
 
 import harness
-from harness import options
-from harness.errors import HarnessError
-from harness.experiment import SettingsError
-from harness.storage import UnansweredError
+from harness.cli import options
+from harness.config.experiment import SettingsError
+from harness.scheduler.optuna_storage import UnansweredError
+from harness.system.errors import HarnessError
 
 # These pass between parts of the program, and end in a sentence of their own.
 INTERNAL = {"Interrupted", "LostError", "RefusedError", "SecondWriterError", "SilentError", "Stopped", "TooLargeError"}
 CLICKS = {"Mistake", "Temporary"}
-NEED_JAX = ("harness.tpu.compiler", "harness.tpu.lowering", "harness.tpu.proving")
+NEED_JAX = ("harness.accelerators.tpu_compiler", "harness.accelerators.lower", "harness.accelerators.proving")
 
 
 def test_errors_have_one_root():

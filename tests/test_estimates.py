@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import optimize, special, stats
 
-from harness import estimates
+from harness.analysis import estimates
 
 NAN = math.nan
 

@@ -10,11 +10,15 @@ import pytest
 
 from ablations.table2 import STUDY
 from ablations.toggles import TOGGLES
-from harness import catalog, designs, gathering, layouts, outputs, rendering, sweep_report, tables, workspace
-from harness.designs import Question
-from harness.devices import Devices
-from harness.experiment import Cut
-from harness.store import Store
+from harness.analysis import evidence
+from harness.config import designs
+from harness.config.designs import Question
+from harness.config.devices import Devices
+from harness.config.experiment import Cut
+from harness.planning import catalog, workspace
+from harness.reporting import layouts, render, study_tables, writers
+from harness.store.run_store import Store
+from harness.sweep import sweep_summary
 from tests.support import committed
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +53,7 @@ def summary(example):
     def read(name="table2", seeds=1):
         study = catalog.study(name)
         plan = example.plan([study], range(seeds))
-        return gathering.summary(study, plan, gathering.evidence(example, plan, margin=0.5))
+        return evidence.summary(study, plan, evidence.evidence(example, plan, margin=0.5))
 
     return read
 
@@ -86,9 +90,9 @@ def test_the_tables_follow_from_the_records_and_stand_in_the_readme(summary):
         numbers = summary(study.name, seeds)
         drawn = {f"{study.name}-{ending}": layouts.of(study).table(numbers)}
         if any(row.follows for row in study.rows):
-            drawn[f"{study.name}-{ending}-steps"] = tables.steps(numbers)
+            drawn[f"{study.name}-{ending}-steps"] = study_tables.steps(numbers)
         for name, table in drawn.items():
-            for suffix, text in rendering.render(dataclasses.replace(table, name=name)).items():
+            for suffix, text in render.render(dataclasses.replace(table, name=name)).items():
                 assert committed.equals(EXAMPLE / f"{name}.{suffix}", text)
     stands_in_the_readme(EXAMPLE / "table2-quick.md")
     stands_in_the_readme(EXAMPLE / "table6-quick.md")
@@ -97,11 +101,11 @@ def test_the_tables_follow_from_the_records_and_stand_in_the_readme(summary):
 def test_the_sweeps_follow_from_their_storage_and_the_records(tmp_path):
     shutil.copytree(EXAMPLE / "runs", tmp_path / "runs")
     shutil.copytree(EXAMPLE / "sweeps", tmp_path / "sweeps")
-    found = sweep_report.found(tmp_path)
+    found = sweep_summary.found(tmp_path)
     assert [one.name for one in found] == ["nsga2-quick", "tpe-quick"]
     for one in found:
-        for name, table in sweep_report.tables(one):
-            for suffix, text in rendering.render(table).items():
+        for name, table in sweep_summary.tables(one):
+            for suffix, text in render.render(table).items():
                 assert committed.equals(EXAMPLE / f"{name}.{suffix}", text)
         points = one.points
         known = points[points["top1"].notna()]
@@ -119,11 +123,11 @@ def test_the_sweeps_follow_from_their_storage_and_the_records(tmp_path):
 
 def test_the_credits_follow_from_the_records_and_stand_in_the_readme(asked):
     made, built, plan = asked
-    found = outputs.credits(built, QUESTION, plan, gathering.evidence(made, plan, margin=0.5))
-    stem = gathering.stem(made, STUDY, 3, gathering.asked(QUESTION, built))
+    found = writers.credits(built, QUESTION, plan, evidence.evidence(made, plan, margin=0.5))
+    stem = evidence.stem(made, STUDY, 3, evidence.asked(QUESTION, built))
     name = f"{stem}-additive-reverse-leave-one-out-shapley"
-    for kind, table in (("credit", tables.credits(found)), ("interactions", tables.interactions(found))):
-        for suffix, text in rendering.render(table).items():
+    for kind, table in (("credit", study_tables.credits(found)), ("interactions", study_tables.interactions(found))):
+        for suffix, text in render.render(table).items():
             assert committed.equals(DESIGNS / f"{name}-{kind}.{suffix}", text)
     stands_in_the_readme(DESIGNS / f"{name}-credit.md")
 

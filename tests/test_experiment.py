@@ -10,10 +10,10 @@ import pytest
 from ablations.profiles import PAPER, PROFILES, QUICK
 from ablations.table2 import STUDY
 from ablations.toggles import AXES, DEPTH, DSTEM, EMA, EP, FRAMES, LS, RA, RESOLUTION, SD, SE, SJ, TABLE_2, WD
-from harness import experiment
-from harness.experiment import Cut, DataFacts, SettingsError
-from harness.studies import Cell
-from harness.toggles import Toggle, ToggleError
+from harness.config import experiment
+from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.studies import Cell
+from harness.config.toggles import Toggle, ToggleError
 
 KINETICS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
 BACKBONE = "task.model.backbone.resnet_3d_rs"

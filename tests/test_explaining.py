@@ -15,11 +15,15 @@ from click.testing import CliRunner
 from ablations import table6
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
-from harness import explaining, gathering, recovering, report, reporting, synthetic, workspace
-from harness.devices import Devices
-from harness.experiment import Cut, DataFacts
-from harness.explaining import Address, ExplainError
-from harness.store import Snapshot, Store
+from harness import report
+from harness.analysis import evidence, explain, trainings
+from harness.analysis.explain import Address, ExplainError
+from harness.cli import synthetic
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, DataFacts
+from harness.planning import workspace
+from harness.reporting import sections
+from harness.store.run_store import Snapshot, Store
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = {
@@ -32,9 +36,9 @@ EXAMPLES = {
 
 
 def summary(store):
-    ((_, made),) = recovering.trainings(store, None, "embedded", {}).items()
-    plan = made.plan([STUDY], reporting.chosen_of(STUDY, made).seeds)
-    return gathering.summary(STUDY, plan, gathering.evidence(made, plan, 0.5)), plan.wanted["table2"]
+    ((_, made),) = trainings.trainings(store, None, "embedded", {}).items()
+    plan = made.plan([STUDY], sections.chosen_of(STUDY, made).seeds)
+    return evidence.summary(STUDY, plan, evidence.evidence(made, plan, 0.5)), plan.wanted["table2"]
 
 
 @functools.cache
@@ -49,8 +53,8 @@ def test_every_number_of_the_examples_is_counted_anew(example):
     store, numbers, wanted = of_example(example)
     counted = 0
     for row in numbers.rows.index:
-        for column in explaining.columns(numbers):
-            found = explaining.explain(numbers, wanted, store, Address("table2", row, column))
+        for column in explain.columns(numbers):
+            found = explain.explain(numbers, wanted, store, Address("table2", row, column))
             assert found.agrees, found.lines
             counted += not math.isnan(found.recounted)
     assert counted > (200 if example == "one seed" else 20)
@@ -60,7 +64,7 @@ def test_the_values_are_those_of_the_committed_table():
     folder, name = EXAMPLES["one seed"]
     _, numbers, _ = of_example("one seed")
     printed = pd.read_csv(folder / f"{name}.csv", index_col="row")
-    for column in set(explaining.columns(numbers)) & set(printed):
+    for column in set(explain.columns(numbers)) & set(printed):
         assert np.allclose(printed[column], numbers.rows[column].astype(float), equal_nan=True), column
 
 
@@ -83,14 +87,14 @@ def test_a_record_that_says_another_number_is_found_out():
     store, numbers, wanted = of_example("one seed")
     numbers = copy.deepcopy(numbers)
     numbers.rows.loc[3, "top1"] = 61.0
-    found = explaining.explain(numbers, wanted, store, Address("table2", 3, "top1"))
+    found = explain.explain(numbers, wanted, store, Address("table2", 3, "top1"))
     assert not found.agrees
     assert "NOT THE SAME" in found.lines[-1]
 
 
 def test_the_papers_number_names_its_place_in_print():
     store, numbers, wanted = of_example("one seed")
-    found = explaining.explain(numbers, wanted, store, Address("table2", 2, "paper_top1"))
+    found = explain.explain(numbers, wanted, store, Address("table2", 2, "paper_top1"))
     assert found.value == 74.9
     assert "arXiv:2109.01696" in found.lines[1]
     assert "row 2 of ablations/published/table2.csv" in found.lines[1]
@@ -101,7 +105,7 @@ def test_what_was_not_run_is_said_so(tmp_path):
     _, _, wanted = of_example("one seed")
     shutil.rmtree(tmp_path / "runs" / wanted[3][0])
     numbers, wanted = summary(Store(tmp_path))
-    found = explaining.explain(numbers, wanted, Store(tmp_path), Address("table2", 3, "top1"))
+    found = explain.explain(numbers, wanted, Store(tmp_path), Address("table2", 3, "top1"))
     assert math.isnan(found.value)
     assert found.agrees
     assert "0 of 1 runs are finished" in found.lines
@@ -130,9 +134,9 @@ def test_nothing_of_a_study_was_run(tmp_path):
 
 
 def test_addresses_are_read():
-    assert explaining.address("table2:5:top1") == Address("table2", 5, "top1")
+    assert explain.address("table2:5:top1") == Address("table2", 5, "top1")
     with pytest.raises(ExplainError):
-        explaining.address("table2:5")
+        explain.address("table2:5")
 
 
 def test_what_a_run_starts_from_differs_too(tmp_path):
@@ -143,13 +147,13 @@ def test_what_a_run_starts_from_differs_too(tmp_path):
     synthetic.write(place, [study], 3)
     plan = place.plan([study], [0])
     before = next(one.run.id for one in plan.runs if not one.run.evaluated)
-    numbers = gathering.summary(study, plan, gathering.evidence(place, plan, 0.5))
-    found = explaining.explain(numbers, plan.wanted["table6"], place.store, Address("table6", 2, "top1"))
+    numbers = evidence.summary(study, plan, evidence.evidence(place, plan, 0.5))
+    found = explain.explain(numbers, plan.wanted["table6"], place.store, Address("table6", 2, "top1"))
     head = found.lines.index("Settings that differ from row 1:")
     assert found.lines[head + 1 : head + 2] == (
         f"  starts from: its seed -> run {before[:8]} (self-supervised pre-training)",
     )
     assert found.lines[head + 2].startswith("Counted anew")
     again = dict(plan.wanted["table6"]) | {2: plan.wanted["table6"][1]}
-    alike = explaining.explain(numbers, again, place.store, Address("table6", 2, "top1"))
+    alike = explain.explain(numbers, again, place.store, Address("table6", 2, "top1"))
     assert alike.lines[alike.lines.index("Settings that differ from row 1:") + 1] == "  none"

@@ -14,15 +14,17 @@ from ablations import datasets, table6
 from ablations.profiles import PAPER, QUICK
 from ablations.table2 import STUDY
 from ablations.toggles import EMA
-from harness import exporting, garden, garden_folder, synthetic, workspace
+from harness.cli import synthetic
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, DataFacts, SettingsError, complete
+from harness.config.studies import Cell
 from harness.data import embedded
-from harness.devices import Devices
-from harness.experiment import Cut, DataFacts, SettingsError, complete
 from harness.export import main
-from harness.runner import Place
-from harness.store import Store
-from harness.studies import Cell
-from harness.workspace import facts
+from harness.planning import workspace
+from harness.planning.workspace import facts
+from harness.store.run_store import Store
+from harness.training import garden_config, garden_export, garden_folder
+from harness.training.loop import Place
 from tests.support.plain import leaves
 
 KINETICS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
@@ -35,14 +37,14 @@ def planned(number=1, profile=QUICK, replicas=1, **cut):
 
 def target(devices=Devices(), gpus=None, parent=None):
     gpus = Place("", "", devices).bookkeeping()["runtime.num_gpus"] if gpus is None else gpus
-    return exporting.Target(devices, gpus, DATA, None, parent)
+    return garden_export.Target(devices, gpus, DATA, None, parent)
 
 
 def parsed(text, tmp_path, tpu=None, objective=None):
     """What the Garden's `train.py` makes of the YAML."""
     file = tmp_path / "experiment.yaml"
     file.write_text(text)
-    flags = train_utils.ParseConfigOptions(exporting.TRAINERS[objective].experiment, [str(file)], tpu)
+    flags = train_utils.ParseConfigOptions(garden_export.TRAINERS[objective].experiment, [str(file)], tpu)
     return train_utils.parse_configuration(flags, print_return=False)
 
 
@@ -54,8 +56,8 @@ def call(*words):
 @pytest.mark.parametrize("profile", [QUICK, PAPER], ids=["quick", "paper"])
 def test_the_gardens_parsing_gives_the_configuration_that_is_trained_here(profile, number, tmp_path):
     run = planned(number, profile)
-    ours = garden.build(run.settings, {**run.bookkeeping, **Place(str(DATA), "").bookkeeping()})
-    theirs = parsed(exporting.yaml_of(run, target(), {}), tmp_path)
+    ours = garden_config.build(run.settings, {**run.bookkeeping, **Place(str(DATA), "").bookkeeping()})
+    theirs = parsed(garden_export.yaml_of(run, target(), {}), tmp_path)
     assert leaves(theirs.as_dict()) == leaves(ours.as_dict())
 
 
@@ -64,8 +66,8 @@ def test_the_stages_of_self_supervision_are_parsed_too(profile, tmp_path):
     cell = table6.STUDY.rows[2].cell(0)
     first = complete(cell.before, profile, KINETICS)
     for run in (first, complete(cell, profile, KINETICS, parent=first)):
-        ours = garden.build(run.settings, {**run.bookkeeping, **Place(str(DATA), "").bookkeeping()})
-        theirs = parsed(exporting.yaml_of(run, target(), {}), tmp_path, objective=run.settings["network.objective"])
+        ours = garden_config.build(run.settings, {**run.bookkeeping, **Place(str(DATA), "").bookkeeping()})
+        theirs = parsed(garden_export.yaml_of(run, target(), {}), tmp_path, objective=run.settings["network.objective"])
         assert leaves(theirs.as_dict()) == leaves(ours.as_dict())
 
 
@@ -74,8 +76,8 @@ def test_every_kind_of_setting_survives(tmp_path):
     run = dataclasses.replace(complete(Cell((EMA.at(),)), PAPER, KINETICS, replicas=8), parent="cd" * 32)
     devices = Devices("tpu", "local")
     place = Place(str(DATA), "", devices, "/runs/weights-7")
-    ours = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
-    theirs = parsed(exporting.yaml_of(run, target(devices, parent="/runs/weights-7"), {}), tmp_path, "local")
+    ours = garden_config.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
+    theirs = parsed(garden_export.yaml_of(run, target(devices, parent="/runs/weights-7"), {}), tmp_path, "local")
     assert leaves(theirs.as_dict()) == leaves(ours.as_dict())
 
 
@@ -88,14 +90,14 @@ def test_the_shipped_networks_are_the_gardens():
     shipped = {
         depth: tuple((filters, blocks) for kind, filters, blocks in specs)
         for depth, specs in resnet_3d.RESNET_SPECS.items()
-        if depth in garden._GARDENS_OWN
+        if depth in garden_config._GARDENS_OWN
     }
     assert shipped == garden_folder.SHIPPED
 
 
 @pytest.mark.parametrize("profile", [QUICK, PAPER], ids=["quick", "paper"])
 def test_only_a_network_that_the_garden_does_not_ship_needs_a_trainer(profile, tmp_path):
-    command = exporting.write(planned(10, profile), target(), {}, tmp_path)
+    command = garden_export.write(planned(10, profile), target(), {}, tmp_path)
     trainer = tmp_path / "train.py"
     assert trainer.exists() == (profile is QUICK)
     assert command[1] == (str(trainer) if profile is QUICK else "-m")
@@ -104,7 +106,7 @@ def test_only_a_network_that_the_garden_does_not_ship_needs_a_trainer(profile, t
 
 
 def test_a_tpu_is_named_on_the_command_line_too(tmp_path):
-    assert "--tpu=local" in exporting.write(planned(), target(Devices("tpu", "local"), 0), {}, tmp_path)
+    assert "--tpu=local" in garden_export.write(planned(), target(Devices("tpu", "local"), 0), {}, tmp_path)
 
 
 def test_the_shards_are_those_of_the_manifest(tmp_path):
@@ -118,7 +120,7 @@ def test_the_shards_are_those_of_the_manifest(tmp_path):
 
 
 def test_the_comments_say_what_differs():
-    text = exporting.yaml_of(planned(2, steps=3, validation_videos=5), target(), {"ls": 0.1})
+    text = garden_export.yaml_of(planned(2, steps=3, validation_videos=5), target(), {"ls": 0.1})
     comments = [line for line in text.splitlines() if line.startswith("#")]
     assert comments[1] == "# Profile quick; ls=0.1; seed 0; data kinetics400 abababab"
     assert "# Cut: steps 3, validation videos 5; not the profile's own training." in comments
@@ -141,7 +143,7 @@ def test_the_comments_say_what_differs():
     ],
 )
 def test_gpus_share_the_batch_as_the_run_does(replicas, devices, given, gpus):
-    assert exporting.gpus_for(planned(replicas=replicas), devices, given) == gpus
+    assert garden_export.gpus_for(planned(replicas=replicas), devices, given) == gpus
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_gpus_share_the_batch_as_the_run_does(replicas, devices, given, gpus):
 def test_another_split_of_the_batch_is_refused(replicas, devices, given, message):
     run = complete(Cell(()), QUICK, KINETICS, Cut(batch=12), replicas)
     with pytest.raises(SettingsError, match=message):
-        exporting.gpus_for(run, devices, given)
+        garden_export.gpus_for(run, devices, given)
 
 
 def test_a_row_of_the_papers_training_needs_no_data(tmp_path):
@@ -210,7 +212,7 @@ def test_a_recorded_pre_training_is_exported_for_the_gardens_other_trainer(tmp_p
     assert "Validation is" not in text
     run = place.plan([study], [0]).runs[0].run
     place_ = Place(str(embedded.folder(small, tmp_path / "data")), "")
-    ours = garden.build(run.settings, {**run.bookkeeping, **place_.bookkeeping()})
+    ours = garden_config.build(run.settings, {**run.bookkeeping, **place_.bookkeeping()})
     assert leaves(parsed(text, tmp_path, objective="cvrl").as_dict()) == leaves(ours.as_dict())
 
 

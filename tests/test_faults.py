@@ -11,11 +11,12 @@ import tensorflow as tf
 from PIL import Image
 
 from ablations.profiles import QUICK
-from harness import experiment, garden
-from harness.data import embedded, faults, reader
-from harness.experiment import Protocol
-from harness.studies import Cell
-from harness.workspace import facts
+from harness.config import experiment
+from harness.config.experiment import Protocol
+from harness.config.studies import Cell
+from harness.data import diagnose, embedded, reader
+from harness.planning.workspace import facts
+from harness.training import garden_config
 
 # Eight shards of three videos, and four of three and once four.
 SPEC = embedded.EmbeddedSpec(train_videos=24, validation_videos=13)
@@ -145,9 +146,11 @@ def params_of(whole, split):
     run = experiment.complete(Cell(()), QUICK, facts(whole[0]))
     settings = {**run.settings, "task.train_data.global_batch_size": 4}
     if split == "train":
-        return garden.build(settings, run.bookkeeping).task.train_data
+        return garden_config.build(settings, run.bookkeeping).task.train_data
     settings, bookkeeping = experiment.for_protocol(run, Protocol(2, 1, 32))
-    return garden.build(settings, bookkeeping | {"task.validation_data.global_batch_size": 4}).task.validation_data
+    return garden_config.build(
+        settings, bookkeeping | {"task.validation_data.global_batch_size": 4}
+    ).task.validation_data
 
 
 def failure(params, source, start=0):
@@ -175,14 +178,14 @@ def cases():
 @pytest.mark.parametrize(("damage", "split"), cases())
 def test_the_line_names_the_culprit(whole, tmp_path, damage, split):
     source, params = damaged(whole, tmp_path, split, damage), params_of(whole, split)
-    line = faults.explain(failure(params, source), params, source)
+    line = diagnose.explain(failure(params, source), params, source)
     expected = re.escape(str(tmp_path / DAMAGED[split])) + FAULTS[damage].replace("VIDEO", VIDEO[split])
     assert re.fullmatch(expected, line), line
 
 
 def test_a_shard_with_fewer_videos_than_the_manifest_says_is_named(whole, tmp_path):
     source, params = damaged(whole, tmp_path, "validation", one_fewer), params_of(whole, "validation")
-    line = faults.explain(failure(params, source), params, source)
+    line = diagnose.explain(failure(params, source), params, source)
     assert line == f"{tmp_path / DAMAGED['validation']}: has 2 records; expected 3"
 
 
@@ -190,9 +193,9 @@ def test_a_resumed_run_is_searched_from_its_own_step(whole, tmp_path):
     source, params = damaged(whole, tmp_path, "train", label), params_of(whole, "train")
     # The second epoch, of six steps.
     error = failure(params, source, start=6)
-    assert VIDEO["train"] in faults.explain(error, params, source, start=6)
+    assert VIDEO["train"] in diagnose.explain(error, params, source, start=6)
     places = [tuple(place) for place in reader.places(params, source, 6).take(24).as_numpy_iterator()]
-    passed = faults._passed(reader.clips(params, source, 6), math.inf)
+    passed = diagnose._passed(reader.clips(params, source, 6), math.inf)
     assert places[passed] == (2, 1)
 
 
@@ -200,14 +203,14 @@ def test_shards_are_searched_in_the_order_in_which_they_are_read(whole):
     params, source = params_of(whole, "train"), reader.Source.of(str(whole[1]), whole[0].splits["train"], 8)
     params.cycle_length, params.shuffle_buffer_size = 2, 2
     places = reader.places(params, source, 3)
-    order = list(faults._shards(source, places))
+    order = list(diagnose._shards(source, places))
     assert sorted(order) == list(range(8))
     assert order[:2] == list(dict.fromkeys(int(shard) for shard, _ in places.take(6).as_numpy_iterator()))[:2]
 
 
 def test_a_search_that_takes_too_long_ends_with_what_is_known(whole, tmp_path):
     source, params = damaged(whole, tmp_path, "train", garbage), params_of(whole, "train")
-    line = faults.explain(failure(params, source), params, source, limit_s=-1)
+    line = diagnose.explain(failure(params, source), params, source, limit_s=-1)
     assert line.startswith(f"{tmp_path}: a video or file cannot be read; searched")
 
 
@@ -216,4 +219,4 @@ def test_errors_that_are_not_the_datas_are_left_alone(whole, tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         tf.reshape(tf.zeros([3]), [2])
     for error in (caught.value, ValueError("IteratorGetNext"), tf.errors.DataLossError(None, None, "a checkpoint")):
-        assert faults.explain(error, params, source) is None
+        assert diagnose.explain(error, params, source) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import drawing, figures
+from harness.reporting import additive_figure, figure_style
 from tests.support import summaries
 from tests.support.summaries import MISSING, NAN, OURS, PAPER, PARTIAL, STUDY
 
@@ -33,7 +33,7 @@ def drawn(axes) -> list[float]:
 
 
 def test_points_are_the_given_numbers():
-    points = figures.additive_points(summaries.summary())
+    points = additive_figure.additive_points(summaries.summary())
     ours = np.array([points.ours.top1, points.ours.low, points.ours.high, points.ours.step]).T
     np.testing.assert_array_equal(ours, list(OURS.values()))
     paper = np.array([points.paper.top1, points.paper.step]).T
@@ -42,19 +42,19 @@ def test_points_are_the_given_numbers():
 
 
 def test_labels_name_the_change_of_each_row():
-    assert figures.additive_points(summaries.summary()).labels == (
+    assert additive_figure.additive_points(summaries.summary()).labels == (
         "R3D-50", "+ LS", "+ SD", "+ WD", "+ 350-EP", "+ SJ", "+ SE", "+ D-stem", "R3D-RS-200, 48 frames", "+ RA",
     )  # fmt: skip
 
 
 def test_rows_of_a_new_scale_stand_apart():
-    points = figures.additive_points(summaries.summary())
+    points = additive_figure.additive_points(summaries.summary())
     assert points.stretches == ((0, 8), (8, 10))
     assert np.diff(points.x) == pytest.approx([1, 1, 1, 1, 1, 1, 1, 1.6, 1])
 
 
 def test_a_row_whose_forerunner_is_not_shown_stands_apart():
-    points = figures.additive_points(CASES["some rows"])
+    points = additive_figure.additive_points(CASES["some rows"])
     assert points.labels == ("… + LS", "… + 350-EP", "R3D-RS-200, 48 frames")
     assert points.stretches == ((0, 1), (1, 2), (2, 3))
 
@@ -63,28 +63,28 @@ def test_a_row_whose_forerunner_is_not_shown_stands_apart():
     ("changes", "text"), [(MISSING, "not run"), (PARTIAL, "2 of 3 seeds"), ({"top1": 0.0}, "")]
 )  # fmt: skip
 def test_what_is_missing_is_said(changes, text):
-    points = figures.additive_points(summaries.summary({4: changes}))
+    points = additive_figure.additive_points(summaries.summary({4: changes}))
     assert points.ours.absent == ("", "", "", text, *[""] * 6)
     assert math.isnan(points.ours.top1[3]) == bool(text)
-    written = [one.get_text() for one in figures.additive(summaries.summary({4: changes})).axes[0].texts]
+    written = [one.get_text() for one in additive_figure.additive(summaries.summary({4: changes})).axes[0].texts]
     assert (text in written) == bool(text)
 
 
 def test_rows_that_the_paper_has_not_are_said():
-    assert figures.additive_points(CASES["toggle added"]).paper.absent == (*[""] * 10, "not in the paper")
+    assert additive_figure.additive_points(CASES["toggle added"]).paper.absent == (*[""] * 10, "not in the paper")
 
 
 def test_without_any_number_of_the_paper_there_is_one_panel():
     nothing = {"paper_top1": NAN, "paper_step": NAN}
-    points = figures.additive_points(summaries.summary(dict.fromkeys(range(1, 11), nothing)))
+    points = additive_figure.additive_points(summaries.summary(dict.fromkeys(range(1, 11), nothing)))
     assert points.paper is None
     assert points.panels == ((points.ours,),)
 
 
 def test_the_papers_numbers_never_share_an_axis_with_a_stand_ins():
-    points = figures.additive_points(summaries.summary())
+    points = additive_figure.additive_points(summaries.summary())
     assert points.panels == ((points.ours,), (points.paper,))
-    first, second = figures.additive(summaries.summary()).axes
+    first, second = additive_figure.additive(summaries.summary()).axes
     assert drawn(first) == [top1 for top1, *_ in OURS.values()]
     assert drawn(second) == [top1 for top1, *_ in PAPER.values()]
     assert not first.get_shared_y_axes().joined(first, second)
@@ -93,20 +93,20 @@ def test_the_papers_numbers_never_share_an_axis_with_a_stand_ins():
 
 
 def test_the_papers_recipe_shares_one_axis_with_the_paper():
-    points = figures.additive_points(CASES["paper"])
+    points = additive_figure.additive_points(CASES["paper"])
     assert points.panels == ((points.ours, points.paper),)
-    (axes,) = figures.additive(CASES["paper"]).axes
+    (axes,) = additive_figure.additive(CASES["paper"]).axes
     assert sorted(drawn(axes)) == sorted([*points.ours.top1, *points.paper.top1])
 
 
 def test_steps_are_marked_by_their_findings():
-    points = figures.additive_points(summaries.summary())
+    points = additive_figure.additive_points(summaries.summary())
     assert points.ours.mark == ("", "", "", "≈", "*", "", "*", "*", "", "")
     assert points.paper.mark == ("",) * 10
 
 
 def test_steps_are_written_with_sign_and_mark():
-    axes = figures.additive(summaries.summary()).axes
+    axes = additive_figure.additive(summaries.summary()).axes
     assert [text.get_text() for text in axes[0].texts] == [
         "+0.5", "-1.8", "+0.0≈", "+6.2*", "+0.0", "+4.7*", "-1.1*", "+3.5",
     ]  # fmt: skip
@@ -117,9 +117,9 @@ def test_steps_are_written_with_sign_and_mark():
 
 @pytest.mark.parametrize("case", CASES)
 def test_texts_are_legible_inside_and_apart(case):
-    figure = figures.additive(CASES[case])
+    figure = additive_figure.additive(CASES[case])
     figure.draw_without_rendering()
-    assert figure.get_figwidth() == drawing.WIDTH
+    assert figure.get_figwidth() == figure_style.WIDTH
     ticks = [label for axes in figure.axes for label in axes.get_yticklabels()]
     texts = [text for axes in figure.axes for text in (*axes.texts, *axes.get_legend().get_texts())]
     labels = figure.axes[-1].get_xticklabels()
@@ -134,27 +134,27 @@ def test_texts_are_legible_inside_and_apart(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_title_says_the_profile_and_the_caption_is_whole(case):
-    figure = figures.additive(CASES[case])
+    figure = additive_figure.additive(CASES[case])
     assert f"({CASES[case].profile} profile)" in figure._suptitle.get_text()
     assert figure._supxlabel.get_text().split() == CASES[case].caption.split()
 
 
 def test_no_percentage_above_100_is_on_the_scale():
     best = {"top1": 100.0, "low": 98.1, "high": 100.0}
-    axes = figures.additive(summaries.summary(dict.fromkeys(range(1, 11), best))).axes[0]
+    axes = additive_figure.additive(summaries.summary(dict.fromkeys(range(1, 11), best))).axes[0]
     assert max(axes.get_yticks()) <= 100
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_the_same_numbers_give_the_same_bytes(suffix):
-    figure = figures.additive(summaries.summary({4: MISSING}))
-    first = drawing.to_bytes(figure, suffix)
-    drawing.to_bytes(figure, "pdf" if suffix == "png" else "png")
-    assert drawing.to_bytes(figure, suffix) == first
-    assert drawing.to_bytes(figures.additive(summaries.summary({4: MISSING})), suffix) == first
+    figure = additive_figure.additive(summaries.summary({4: MISSING}))
+    first = figure_style.to_bytes(figure, suffix)
+    figure_style.to_bytes(figure, "pdf" if suffix == "png" else "png")
+    assert figure_style.to_bytes(figure, suffix) == first
+    assert figure_style.to_bytes(additive_figure.additive(summaries.summary({4: MISSING})), suffix) == first
     assert first.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])
 
 
 def test_an_unknown_format_is_refused():
     with pytest.raises(ValueError, match="'gif': expected one of png, pdf, svg"):
-        drawing.to_bytes(figures.additive(summaries.summary(study=STUDY.only([1]))), "gif")
+        figure_style.to_bytes(additive_figure.additive(summaries.summary(study=STUDY.only([1]))), "gif")

@@ -7,13 +7,16 @@ from ablations import table5, table6
 from ablations.profiles import PAPER, QUICK
 from ablations.stages import CVRL, FINETUNE, LINEAR, PRETRAIN
 from ablations.toggles import DEPTH, DSTEM, LS, RA, SD, SE, WD
-from harness import experiment, fitting, synthetic, train, workspace
+from harness import train
+from harness.cli import synthetic
+from harness.config import experiment
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.stages import Stage
+from harness.config.studies import Cell, Row, Study
 from harness.data import embedded
-from harness.devices import Devices
-from harness.experiment import Cut, DataFacts, SettingsError
-from harness.stages import Stage
-from harness.store import Store
-from harness.studies import Cell, Row, Study
+from harness.planning import checks, workspace
+from harness.store.run_store import Store
 
 FACTS = DataFacts("d", 8, 64, 16, "ab" * 32)
 OTHER = DataFacts("o", 9, 64, 16, "cd" * 32)
@@ -35,7 +38,7 @@ def settings(*applied, stages=(), profile=QUICK, facts=FACTS):
 )
 def test_another_network_is_told_by_what_decides_its_weights(profile, applied, said):
     head = {"stages": (LINEAR,), "profile": profile}
-    found = fitting.misfit(settings(profile=profile, stages=(CVRL,)), settings(*applied, SD.at(), **head))
+    found = checks.misfit(settings(profile=profile, stages=(CVRL,)), settings(*applied, SD.at(), **head))
     assert found.startswith("its network is another, ")
     assert said in found
     assert found.endswith(": choose a run of the same network")
@@ -45,15 +48,15 @@ def test_another_network_is_told_by_what_decides_its_weights(profile, applied, s
 
 def test_the_same_network_may_be_trained_otherwise():
     plain = settings()
-    assert fitting.misfit(plain, settings(LS.at(), SD.at(), WD.at(), RA.at())) == ""
+    assert checks.misfit(plain, settings(LS.at(), SD.at(), WD.at(), RA.at())) == ""
     for first, then in ((CVRL, LINEAR), (PRETRAIN, FINETUNE)):
-        assert fitting.misfit(settings(SE.at(), stages=(first,), facts=OTHER), settings(SE.at(), stages=(then,))) == ""
+        assert checks.misfit(settings(SE.at(), stages=(first,), facts=OTHER), settings(SE.at(), stages=(then,))) == ""
 
 
 def test_another_head_is_told_where_it_would_be_taken():
     for before in (settings(stages=(CVRL,)), settings(facts=OTHER)):
-        assert "its head is another, and task.init_checkpoint_modules is 'all'" in fitting.misfit(before, settings())
-        assert fitting.misfit(before, settings(stages=(FINETUNE,))) == ""
+        assert "its head is another, and task.init_checkpoint_modules is 'all'" in checks.misfit(before, settings())
+        assert checks.misfit(before, settings(stages=(FINETUNE,))) == ""
 
 
 def place(root, profile=QUICK, *facts):
@@ -66,15 +69,15 @@ def place(root, profile=QUICK, *facts):
 @pytest.mark.parametrize("study", [table5.STUDY, table6.STUDY], ids=["table5", "table6"])
 def test_the_papers_chains_fit(study, tmp_path):
     here = place(tmp_path, PAPER, *(one.facts for one in workspace.papers()))
-    fitting.refuse_misfits(here.plan([study], [0, 1]), here.store)
+    checks.refuse_misfits(here.plan([study], [0, 1]), here.store)
 
 
 def test_a_stage_that_changes_the_network_is_refused(tmp_path):
-    wider = Stage("wider", "wider", "", "", {"network.filters[3]": 96, fitting.MODULES: "backbone"})
+    wider = Stage("wider", "wider", "", "", {"network.filters[3]": 96, checks.MODULES: "backbone"})
     here = place(tmp_path)
     plan = here.plan([Study("own", "", (), (Row(1, "", (), stages=(PRETRAIN, wider)),))], [0])
     with pytest.raises(SettingsError, match=r"^row 1 \(wider\): baseline: cannot start from run [0-9a-f]{8}: its netw"):
-        fitting.refuse_misfits(plan, here.store)
+        checks.refuse_misfits(plan, here.store)
 
 
 def test_a_parent_that_does_not_fit_is_refused_with_and_without_plan(tmp_path, monkeypatch):

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import conducting, following, sharing
-from harness.conducting import Conductor, Stopped
-from harness.devices import Devices, DevicesError
-from harness.following import Heard, Orders, SilentError
-from harness.storage import UnansweredError
+from harness.config.devices import Devices, DevicesError
+from harness.scheduler import chief as chief_
+from harness.scheduler import orchestrator, sharing
+from harness.scheduler.chief import Heard, Orders, SilentError
+from harness.scheduler.optuna_storage import UnansweredError
+from harness.scheduler.orchestrator import Conductor, Stopped
 
 FIRST, SECOND = (Devices("multi_worker_mirrored", None, ("a:1", "b:1"), index) for index in (0, 1))
 HOUR = 3600.0
@@ -25,7 +26,7 @@ def clock(monkeypatch):
         now.seconds += seconds
         now.then()
 
-    monkeypatch.setattr(following, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
+    monkeypatch.setattr(chief_, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
     return now
 
 
@@ -127,7 +128,7 @@ def test_who_trained_with_a_chief_that_has_ended_has_a_little_time(tmp_path, clo
 def test_the_others_learn_how_the_chief_ended(tmp_path, raised, failed, status):
     heard = Heard(tmp_path, SECOND)
     try:
-        with following.orders(tmp_path, FIRST) as orders:
+        with chief_.orders(tmp_path, FIRST) as orders:
             orders.failed = failed
             if raised:
                 raise raised
@@ -137,7 +138,7 @@ def test_the_others_learn_how_the_chief_ended(tmp_path, raised, failed, status):
 
 
 def test_one_that_works_alone_writes_nothing(tmp_path):
-    with following.orders(tmp_path, Devices()) as orders:
+    with chief_.orders(tmp_path, Devices()) as orders:
         assert orders is None
     assert list(tmp_path.iterdir()) == []
 
@@ -158,7 +159,7 @@ def test_a_failure_of_another_worker_is_of_the_order_it_was_met_in(tmp_path, clo
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"token": 3, "other": 1}'])
 def test_a_file_that_makes_no_sense_says_nothing(tmp_path, clock, content):
     heard = Heard(tmp_path, SECOND, wait=2)
-    following._file(tmp_path, FIRST).write_text(content)
+    chief_._file(tmp_path, FIRST).write_text(content)
     assert heard.order() is None
 
 
@@ -175,8 +176,8 @@ PLANNED = SimpleNamespace(run=RUN, rows=("1",), done=False, evaluated=False)
 @pytest.fixture
 def second(tmp_path, monkeypatch, clock):
     """What the second worker does where its training process says so: function of the events of each order."""
-    monkeypatch.setattr(conducting, "label", lambda one: "row 1")
-    monkeypatch.setattr(conducting, "_job", lambda workspace, one, attempt: following.Order(attempt=attempt))
+    monkeypatch.setattr(orchestrator, "label", lambda one: "row 1")
+    monkeypatch.setattr(orchestrator, "_job", lambda workspace, one, attempt: chief_.Order(attempt=attempt))
 
     def obey(order, heard, *events, asked=()):
         jobs = []
@@ -189,7 +190,7 @@ def second(tmp_path, monkeypatch, clock):
 
         shown = SimpleNamespace(event=lambda run_id, event: None)
         plan = SimpleNamespace(runs=(PLANNED,))
-        conducting._obey(order, heard, None, plan, SimpleNamespace(events=said), shown, list(asked))
+        orchestrator._obey(order, heard, None, plan, SimpleNamespace(events=said), shown, list(asked))
         return jobs
 
     return obey
@@ -310,9 +311,9 @@ def chief(tmp_path, monkeypatch, clock):
         ids=list, has=lambda run_id: False, root=tmp_path, attempts=lambda run_id: Attempts.fromkeys(range(9), attempts)
     )
     workspace = SimpleNamespace(store=store, sharing=SimpleNamespace(retries=1))
-    monkeypatch.setattr(conducting, "label", lambda one: "row 1")
+    monkeypatch.setattr(orchestrator, "label", lambda one: "row 1")
     monkeypatch.setattr(
-        conducting, "_job", lambda workspace, one, attempt: SimpleNamespace(kind="train", attempt=attempt)
+        orchestrator, "_job", lambda workspace, one, attempt: SimpleNamespace(kind="train", attempt=attempt)
     )
     item = sharing.Item(RUN.id, "row 1", "")
     monkeypatch.setattr(sharing, "items", lambda plan, study: [item])
@@ -388,7 +389,7 @@ def test_who_has_to_leave_does_so_though_the_storage_does_not_answer(chief, monk
     said = []
     monkeypatch.setattr(FakeLease, "preempted", silent)
     monkeypatch.setattr(FakeLease, "cancelled", property(silent))
-    monkeypatch.setattr(conducting.console_, "say", lambda _, line, **__: said.append(line))
+    monkeypatch.setattr(orchestrator.console_, "say", lambda _, line, **__: said.append(line))
     if status is None:
         with pytest.raises(UnansweredError):
             chief([step(13), event], asked=asked)

@@ -7,19 +7,19 @@ import threading
 
 import pytest
 
-from harness import forking
+from harness.system import parallel
 
 
 @pytest.fixture(params=["several", "one"])
 def processes(request, monkeypatch):
-    monkeypatch.setattr(forking, "_cores", lambda: 2 if request.param == "several" else 1)
-    monkeypatch.delitem(forking.sys.modules, "tensorflow", raising=False)
+    monkeypatch.setattr(parallel, "_cores", lambda: 2 if request.param == "several" else 1)
+    monkeypatch.delitem(parallel.sys.modules, "tensorflow", raising=False)
     return request.param
 
 
 def test_results_come_in_their_order(processes):
     closures = [(lambda number=number: (number, os.getpid())) for number in range(20)]  # no pickle could hold these
-    found = forking.each(closures)
+    found = parallel.each(closures)
     assert [number for number, _ in found] == list(range(20))
     # The process of a test has threads of its own under some runners: then it is not forked.
     alone = threading.active_count() == 1
@@ -28,7 +28,7 @@ def test_results_come_in_their_order(processes):
 
 def test_an_error_is_the_first_ones_own(processes):
     with pytest.raises(ValueError, match="x1"):
-        forking.each([dict, functools.partial(fail, "x1"), functools.partial(fail, "x2")])
+        parallel.each([dict, functools.partial(fail, "x1"), functools.partial(fail, "x2")])
 
 
 def fail(text):
@@ -36,20 +36,20 @@ def fail(text):
 
 
 def test_a_process_that_is_killed_is_stood_in_for(monkeypatch):
-    monkeypatch.setattr(forking, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "_cores", lambda: 2)
     own = os.getpid()
     work = [lambda: 1, lambda: os.getpid() == own or os._exit(9)]
-    assert forking.each(work) == [1, True]
+    assert parallel.each(work) == [1, True]
 
 
 def test_nothing_to_do():
-    assert forking.each([]) == []
-    assert list(forking.parts([], 3)) == []
-    assert list(forking.parts([1, 2, 3, 4], 3)) == [[1, 2, 3], [4]]
+    assert parallel.each([]) == []
+    assert list(parallel.parts([], 3)) == []
+    assert list(parallel.parts([1, 2, 3, 4], 3)) == [[1, 2, 3], [4]]
 
 
 def test_a_process_with_threads_is_not_forked(monkeypatch):
-    monkeypatch.setattr(forking, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "_cores", lambda: 2)
     with concurrent.futures.ThreadPoolExecutor(1) as other:
         other.submit(dict).result()
-        assert set(forking.each([os.getpid, os.getpid])) == {os.getpid()}
+        assert set(parallel.each([os.getpid, os.getpid])) == {os.getpid()}

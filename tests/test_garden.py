@@ -12,9 +12,10 @@ from official.vision.tasks import video_classification
 
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import BACKBONE, DEPTH, DSTEM, EMA, EP, FRAMES, LS, RA, SD, SE, SJ, TABLE_2, WD
-from harness import counting, experiment, garden
-from harness.experiment import DataFacts, SettingsError
-from harness.studies import Cell
+from harness.config import experiment, network
+from harness.config.experiment import DataFacts, SettingsError
+from harness.config.studies import Cell
+from harness.training import garden_config
 
 KINETICS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
 
@@ -25,7 +26,7 @@ def planned(*applied, profile=QUICK):
 
 def config_of(*applied, profile=QUICK):
     run = planned(*applied, profile=profile)
-    return garden.build(run.settings, run.bookkeeping)
+    return garden_config.build(run.settings, run.bookkeeping)
 
 
 def optimized(*applied, profile=QUICK):
@@ -157,7 +158,7 @@ def test_all_toggles_together():
 @pytest.mark.parametrize("profile", [QUICK, PAPER], ids=["quick", "paper"])
 def test_counted_parameters_are_the_built_models(applied, profile, blank):
     run = planned(*applied, profile=profile)
-    assert built(*applied, profile=profile)[2].count_params() == counting.count(run.settings).params
+    assert built(*applied, profile=profile)[2].count_params() == network.count(run.settings).params
 
 
 @pytest.mark.parametrize("applied", [(), (SE.at(), DSTEM.at(), DEPTH.at(200), FRAMES.at(48))], ids=["plain", "rs"])
@@ -179,22 +180,22 @@ def test_counted_multiply_adds_are_the_built_layers(applied, blank):
         layer.call = adding_up(layer, layer.call)
     shape = [run.settings[f"task.validation_data.feature_shape[{axis}]"] for axis in range(4)]
     model({"image": tf.zeros([1, *shape])}, training=False)
-    assert sum(total) == counting.count(run.settings).multiply_adds
+    assert sum(total) == network.count(run.settings).multiply_adds
 
 
 def test_settings_and_configuration_must_agree():
     run = planned()
     incomplete = {field: value for field, value in run.settings.items() if field != "task.losses.label_smoothing"}
     with pytest.raises(SettingsError, match=r"task.losses.label_smoothing is not stated"):
-        garden.build(incomplete, run.bookkeeping)
+        garden_config.build(incomplete, run.bookkeeping)
     with pytest.raises(SettingsError, match="does not know a setting"):
-        garden.build({**run.settings, "task.losses.focal": 1.0}, run.bookkeeping)
+        garden_config.build({**run.settings, "task.losses.focal": 1.0}, run.bookkeeping)
 
 
 def test_a_network_of_a_known_depth_must_be_the_gardens():
     run = planned(profile=PAPER)
     with pytest.raises(SettingsError, match="a network of 50 layers is"):
-        garden.register_network({**run.settings, "network.blocks[2]": 7})
+        garden_config.register_network({**run.settings, "network.blocks[2]": 7})
     assert resnet_3d.RESNET_SPECS[50][2] == ("bottleneck3d", 256, 6)
 
 

@@ -15,13 +15,16 @@ from click.testing import CliRunner
 
 from ablations.profiles import PAPER, PROFILES, QUICK
 from ablations.toggles import DEPTH, DSTEM, EMA, SE
-from harness import experiment, export, exporting, garden, garden_folder, import_garden, importing, records
-from harness.devices import Devices
-from harness.experiment import DataFacts, Protocol
-from harness.garden_folder import GardenFolderError
-from harness.store import Store
-from harness.studies import Cell
-from harness.workspace import facts
+from harness import export, import_garden
+from harness.config import experiment
+from harness.config.devices import Devices
+from harness.config.experiment import DataFacts, Protocol
+from harness.config.studies import Cell
+from harness.planning.workspace import facts
+from harness.store import records
+from harness.store.run_store import Store
+from harness.training import garden_config, garden_export, garden_folder, garden_import
+from harness.training.garden_folder import GardenFolderError
 from tests.support import tiny
 from tests.support.plain import leaves
 from tests.support.tiny import TINY, every_step, silent, unevaluated
@@ -44,7 +47,7 @@ class Trained:
         run, found = self.taken(folder, **how)
         attempt = store.attempt(run.id, 0)
         place = self.data.place(store, run, attempt)
-        return importing.take_in(run, found, self.data.manifest, place, store, attempt, silent)
+        return garden_import.take_in(run, found, self.data.manifest, place, store, attempt, silent)
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +62,8 @@ def trained(data, once):
     run = every_step(data.run(SE.at(), DSTEM.at(), EMA.at(0.9), batch=4), validation_interval=2)
 
     def train(folder):
-        target = exporting.Target(Devices(), 0, data.folder, data.manifest)
-        command = exporting.write(run, target, {"se": 0.25}, folder / "exported")
+        target = garden_export.Target(Devices(), 0, data.folder, data.manifest)
+        command = garden_export.write(run, target, {"se": 0.25}, folder / "exported")
         environment = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": ""}
         words = [sys.executable, *command[1:]]
         done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
@@ -114,7 +117,7 @@ def tags(folder):
 def test_the_garden_trained_the_exported_configuration(trained):
     run, store = trained.run, Store(Path())
     place = trained.data.place(store, run, store.attempt(run.id, 0))
-    ours = garden.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
+    ours = garden_config.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
     assert leaves(garden_folder.read(trained.folder).config) == leaves(
         {part: ours.as_dict()[part] for part in ("task", "trainer", "runtime")}
     )
@@ -302,9 +305,9 @@ def test_mistakes_are_one_line_and_exit_code_2(copied, trained, tmp_path, damage
 def test_a_folder_of_the_gardens_own_depth_is_of_the_papers_profile(depth, tmp_path):
     run = experiment.complete(Cell((DEPTH.at(50),)), PAPER, DataFacts("k400", 400, 8, 8, "ab" * 32), replicas=1)
     run = dataclasses.replace(run, settings={**run.settings, garden_folder.DEPTH: depth})
-    config = exporting.configuration(run, exporting.Target(Devices(), 0, tmp_path, None))
+    config = garden_export.configuration(run, garden_export.Target(Devices(), 0, tmp_path, None))
     found = garden_folder.GardenFolder(tmp_path, config, tmp_path / "ckpt-9", "", "")
     assert garden_folder.profile_of(found, PROFILES.values()) is PAPER
     taken = garden_folder.run_of(found, PAPER, run.data)
     assert garden_folder.stages(taken.settings) == garden_folder.SHIPPED[depth]
-    garden.build(taken.settings, taken.bookkeeping)
+    garden_config.build(taken.settings, taken.bookkeeping)

@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from harness import import_wandb, tracking, wandb_files
+from harness import import_wandb
 from harness.import_wandb import Bundle, Outcome
-from harness.records import RecordError
-from harness.store import Store
+from harness.store.records import RecordError
+from harness.store.run_store import Store
+from harness.tracking import wandb, wandb_files
 from tests.support import mirrored
 from tests.support.wandb_server import Server
 
@@ -28,14 +29,14 @@ def mirror(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mirror")
     results = folder / "results"
     found = [mirrored.write(results, 0, "1x1@32"), mirrored.write(results, 1)]
-    tracker = tracking.tracker("offline", results)
+    tracker = wandb.tracker("offline", results)
     for record in found:
         for event in mirrored.whole(results, record):
             tracker.write(event)
     assert tracker.close() == []
     (results / "wandb").rename(folder / "moved")
     for run in results.glob("runs/*"):
-        (run / tracking.MIRRORED).unlink()
+        (run / wandb.MIRRORED).unlink()
     return results, folder / "moved"
 
 
@@ -170,7 +171,7 @@ def bundle(results, seed=0, metadata=None, **changed):
 
 def sealed(results, **changed):
     """A record that says something else, and whose own hash holds."""
-    from harness import records
+    from harness.store import records
 
     return json.dumps(records.to_json(dataclasses.replace(mirrored.record_in(results, 1), **changed))).encode()
 

@@ -10,9 +10,9 @@ import pytest
 from test_tpu_programs import run_of
 
 from ablations.toggles import DEPTH, FRAMES, RA, RESOLUTION, SJ
-from harness import input_speed
-from harness.experiment import SettingsError
-from harness.input_speed import InputSpeed
+from harness.config.experiment import SettingsError
+from harness.data import input_speed
+from harness.data.input_speed import InputSpeed
 
 MEASURED = [
     {"case": "training", "ours": 40.0, "garden": 30.0, "decode_only": 50.0},
@@ -61,7 +61,7 @@ def test_a_run_is_read_at_the_rate_of_its_frames_and_augmentation(changes, rate)
 
 
 def test_the_benchmark_measures_what_is_kept():
-    source = ast.parse(Path(importlib.util.find_spec("harness.data.speed").origin).read_text("utf-8"))
+    source = ast.parse(Path(importlib.util.find_spec("harness.data.benchmark").origin).read_text("utf-8"))
     (cases,) = (
         node.value for node in ast.walk(source)
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict)

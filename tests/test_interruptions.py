@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from harness.store import Store
+from harness.store.run_store import Store
 from tests.proofs import clips, resume, seeds
 from tests.support import forked, waiting
 

@@ -11,16 +11,17 @@ import pytest
 
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
-from harness import joining, leases, planning, sharing, storage
-from harness.devices import Devices
-from harness.experiment import Cut, DataFacts
-from harness.leases import Queue
-from harness.planning import Known
-from harness.sharing import Sharing
-from harness.storage import StorageError
-from harness.store import Store
-from harness.studies import Row
-from harness.workspace import DataSet, Workspace
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, DataFacts
+from harness.config.studies import Row
+from harness.planning import plans
+from harness.planning.plans import Known
+from harness.planning.workspace import DataSet, Workspace
+from harness.scheduler import membership, optuna_storage, run_queue, sharing
+from harness.scheduler.optuna_storage import StorageError
+from harness.scheduler.run_queue import Queue
+from harness.scheduler.sharing import Sharing
+from harness.store.run_store import Store
 
 NAME = "table2 quick"
 ME = f"{socket.gethostname()}:{os.getpid()}"
@@ -32,7 +33,7 @@ ROWS = dataclasses.replace(STUDY, rows=STUDY.rows[:3])
 def template(tmp_path_factory):
     """An empty queue, to be copied: making the tables takes longer than a test."""
     path = tmp_path_factory.mktemp("made") / "queue.db"
-    Queue(storage.url_of(path), lease=3600)
+    Queue(optuna_storage.url_of(path), lease=3600)
     return path
 
 
@@ -46,7 +47,7 @@ def made(template, tmp_path):
         path = tmp_path / f"{kept}.db" if kept else folder / sharing.FILE
         if not path.exists():
             shutil.copy(template, path)
-        return of(folder, storage.url_of(path) if kept else None)
+        return of(folder, optuna_storage.url_of(path) if kept else None)
 
     return make
 
@@ -61,7 +62,7 @@ def queue_of(workspace):
 
 def bound(workspace):
     queue = queue_of(workspace)
-    joining.bind(workspace, queue)
+    membership.bind(workspace, queue)
     return queue
 
 
@@ -116,7 +117,7 @@ def test_another_storage_than_the_folders_is_refused_and_left_as_it_was(made):
     workspace, other = made(), made(kept="other")
     bound(workspace)
     queue = queue_of(other)
-    said = refused(joining.bind, other, queue)
+    said = refused(membership.bind, other, queue)
     assert said.startswith(f"{workspace.store.runs}: its runs are kept by queue.db, not sqlite://")
     assert queue.note("results") is None
 
@@ -166,7 +167,7 @@ def test_a_damaged_note_is_named_and_left(made, content):
     queue = bound(workspace)
     path = workspace.store.runs / ".storage"
     path.write_bytes(content)
-    said = refused(joining.bind, workspace, queue)
+    said = refused(membership.bind, workspace, queue)
     assert said.startswith(f"{path}: damaged")
     assert path.read_bytes() == content
 
@@ -182,7 +183,7 @@ def study(made):
 
 
 def joins(workspace, queue, work):
-    return joining.join(workspace, queue, work, NAME)
+    return membership.join(workspace, queue, work, NAME)
 
 
 def noted(queue):
@@ -212,7 +213,7 @@ def test_a_worker_that_has_not_said_its_name_yet_is_at_it_too(study, monkeypatch
 
 def test_of_two_that_begin_at_once_one_waits_for_the_other(study, monkeypatch):
     workspace, there, here = study
-    monkeypatch.setattr(leases, "_TRIES", 1)
+    monkeypatch.setattr(run_queue, "_TRIES", 1)
     with there.alone():
         said = refused(joins, workspace, here, plan(workspace))
     assert "another process keeps this one from it; is it paused?" in said
@@ -221,7 +222,7 @@ def test_of_two_that_begin_at_once_one_waits_for_the_other(study, monkeypatch):
 
 def test_of_two_folders_that_begin_with_one_storage_at_once_one_waits_for_the_other(made, monkeypatch):
     first, second = made("first", "shared"), made("second", "shared")
-    monkeypatch.setattr(leases, "_TRIES", 1)
+    monkeypatch.setattr(run_queue, "_TRIES", 1)
     with queue_of(first).alone():
         assert "another process keeps this one from it; is it paused?" in refused(bound, second)
     assert not (second.store.runs / ".storage").exists()
@@ -230,9 +231,9 @@ def test_of_two_folders_that_begin_with_one_storage_at_once_one_waits_for_the_ot
 
 
 def _other_code(workspace, monkeypatch):
-    changed = {**sharing.code(), "files": {**sharing.code()["files"], "harness/runner.py": "0" * 12}}
+    changed = {**sharing.code(), "files": {**sharing.code()["files"], "harness/training/loop.py": "0" * 12}}
     monkeypatch.setattr(sharing, "code", lambda: changed)
-    return workspace, plan(workspace), "code: harness/runner.py"
+    return workspace, plan(workspace), "code: harness/training/loop.py"
 
 
 def _other_version(workspace, monkeypatch):
@@ -337,7 +338,7 @@ def planned(known=None, **changes):
         return dataclasses.replace(workspace.complete(cell), **changes)
 
     first = complete(None, ROWS.rows[0].cell(0)).id
-    return planning.plan([ROWS], [0], complete, lambda run: Known(known if run.id == first else None))
+    return plans.plan([ROWS], [0], complete, lambda run: Known(known if run.id == first else None))
 
 
 def test_items_are_what_is_missing_in_the_order_of_the_plan():
@@ -364,7 +365,7 @@ def test_an_entry_tells_what_is_recorded_and_is_plain_data():
     assert (found["recorded"], found["retries"], found["settings"]) == ([ids[0]], 2, {"--replicas": 1})
     assert [run[0] for run in found["runs"]] == ids
     assert json.loads(json.dumps(found)) == found
-    assert {"harness/sharing.py", "ablations/table2.py"} <= set(found["code"]["files"])
+    assert {"harness/scheduler/sharing.py", "ablations/table2.py"} <= set(found["code"]["files"])
 
 
 ENTRY = {

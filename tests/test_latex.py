@@ -10,9 +10,11 @@ import pytest
 
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, DSTEM, FRAMES, SD, SE
-from harness import architecture, experiment, paper_tables, published, rendering, tables
-from harness.experiment import DataFacts
-from harness.studies import Cell
+from harness.analysis import published
+from harness.config import experiment
+from harness.config.experiment import DataFacts
+from harness.config.studies import Cell
+from harness.reporting import architecture_table, paper_tables, render, study_tables
 from tests.support import paper_summaries, summaries
 from tests.support.paper_summaries import FIGURE_2, TABLE_3
 from tests.support.summaries import MISSING, PARTIAL, STUDY
@@ -35,7 +37,7 @@ OVERFULL = re.compile(r"^Overfull .*", re.MULTILINE)
 
 def architectures(*applied, profile=PAPER):
     run = experiment.complete(Cell(applied), profile, FACTS, replicas=1)
-    return rendering.render(architecture.architecture(run))["tex"]
+    return render.render(architecture_table.architecture(run))["tex"]
 
 
 def comparison(name, summary=None):
@@ -47,15 +49,17 @@ def scaling(*summary):
 
 
 TABLES = {
-    "additive": tables.additive(summaries.summary()),
-    "additive, verdicts": tables.additive(summaries.summary(JUDGED, "paper")),
-    "additive, toggle added": tables.additive(summaries.summary(JUDGED, "paper", WITH_AWKWARD, caption="a_b & <c|d>")),
-    "additive, nothing run": tables.additive(summaries.summary(dict.fromkeys(range(1, 11), MISSING))),
-    "steps": tables.steps(summaries.summary()),
-    "steps, three seeds": tables.steps(summaries.three_seeds()),
-    "credits": tables.credits(summaries.credits()),
-    "credits, every design": tables.credits(summaries.credits(summaries.DESIGNS)),
-    "interactions": tables.interactions(summaries.credits(pairs=28)),
+    "additive": study_tables.additive(summaries.summary()),
+    "additive, verdicts": study_tables.additive(summaries.summary(JUDGED, "paper")),
+    "additive, toggle added": study_tables.additive(
+        summaries.summary(JUDGED, "paper", WITH_AWKWARD, caption="a_b & <c|d>")
+    ),
+    "additive, nothing run": study_tables.additive(summaries.summary(dict.fromkeys(range(1, 11), MISSING))),
+    "steps": study_tables.steps(summaries.summary()),
+    "steps, three seeds": study_tables.steps(summaries.three_seeds()),
+    "credits": study_tables.credits(summaries.credits()),
+    "credits, every design": study_tables.credits(summaries.credits(summaries.DESIGNS)),
+    "interactions": study_tables.interactions(summaries.credits(pairs=28)),
     **{f"{name}, nothing run": comparison(name) for name in published.names() if name not in {"table2", "figure2"}},
     "table 3, quick": comparison("table3", paper_summaries.summary(TABLE_3)),
     "table 3, paper": comparison("table3", paper_summaries.summary(TABLE_3, "paper")),
@@ -65,23 +69,23 @@ TABLES = {
     "figure 2, paper": scaling(paper_summaries.summary(FIGURE_2, "paper")),
     "figure 2, steps": scaling(paper_summaries.summary(FOLLOWED)),
     "figure 2, steps and verdicts": scaling(paper_summaries.summary(FOLLOWED, "paper")),
-    "figure 2's steps": tables.steps(paper_summaries.summary(FOLLOWED)),
+    "figure 2's steps": study_tables.steps(paper_summaries.summary(FOLLOWED)),
     "figure 2, in parts": scaling(paper_summaries.summary(FIGURE_2, "paper", PARTS)),
-    "additive, core-hours": tables.additive(summaries.summary(PARTS, costs=SLICES[:1])),
-    "additive, core-hours and verdicts": tables.additive(summaries.summary(JUDGED, "paper", costs=SLICES[:1])),
-    "additive, two slices": tables.additive(summaries.summary(PARTS, costs=SLICES)),
+    "additive, core-hours": study_tables.additive(summaries.summary(PARTS, costs=SLICES[:1])),
+    "additive, core-hours and verdicts": study_tables.additive(summaries.summary(JUDGED, "paper", costs=SLICES[:1])),
+    "additive, two slices": study_tables.additive(summaries.summary(PARTS, costs=SLICES)),
     "table 3, core-hours": comparison("table3", paper_summaries.summary(TABLE_3, "paper", PARTS, SLICES[:1])),
     "table 3, two slices": comparison("table3", paper_summaries.summary(TABLE_3, costs=SLICES)),
     "figure 2, core-hours": scaling(paper_summaries.summary(FOLLOWED, "paper", costs=SLICES[:1])),
     "figure 2, two slices": scaling(paper_summaries.summary(FIGURE_2, costs=SLICES)),
 }
 PAGES = {
-    **{name: rendering.latex(table) for name, table in TABLES.items() if table is not None},
+    **{name: render.latex(table) for name, table in TABLES.items() if table is not None},
     "table 1, R3D-50": architectures(),
     "table 1, R3D-RS-50": architectures(SE.at(), DSTEM.at(), SD.at()),
     "table 1, quick": architectures(SE.at(), DSTEM.at(), DEPTH.at(200), FRAMES.at(48), profile=QUICK),
-    "table 1, not underlined": rendering.latex(
-        architecture.architecture(experiment.complete(Cell(()), PAPER, FACTS, replicas=1))
+    "table 1, not underlined": render.latex(
+        architecture_table.architecture(experiment.complete(Cell(()), PAPER, FACTS, replicas=1))
     ),
 }
 

@@ -10,10 +10,10 @@ import optuna
 import pytest
 import sqlalchemy
 
-from harness import conducting, leases, presence, storage
-from harness.claims import Item
-from harness.leases import LEASE, Queue
-from harness.storage import StorageError, UnansweredError
+from harness.scheduler import liveness, optuna_storage, orchestrator, run_queue
+from harness.scheduler.optuna_storage import StorageError, UnansweredError
+from harness.scheduler.run_queue import LEASE, Queue
+from harness.scheduler.run_states import Item
 
 ITEM = Item("a", "row 1", "s")
 
@@ -22,13 +22,13 @@ ITEM = Item("a", "row 1", "s")
 def tables(tmp_path_factory):
     """A database with Optuna's tables and nothing in them: making them takes longer than a test."""
     path = tmp_path_factory.mktemp("made") / "queue.db"
-    storage.open_storage(storage.url_of(path)).engine.dispose()
+    optuna_storage.open_storage(optuna_storage.url_of(path)).engine.dispose()
     return path
 
 
 @pytest.fixture
 def url(tables, tmp_path):
-    return storage.url_of(shutil.copy(tables, tmp_path / "queue.db"))
+    return optuna_storage.url_of(shutil.copy(tables, tmp_path / "queue.db"))
 
 
 def claimed(queue):
@@ -101,7 +101,7 @@ PROCESSES, RUNS = 4, 25
 FORKS = multiprocessing.get_context("forkserver")
 # What each of them would load for itself.
 FORKS.set_forkserver_preload(
-    ["harness.leases", "pytest", "alembic.command", "psycopg", "sqlalchemy.dialects.postgresql"]
+    ["harness.scheduler.run_queue", "pytest", "alembic.command", "psycopg", "sqlalchemy.dialects.postgresql"]
 )
 SECONDS = 120  # after which a process that says nothing has failed
 
@@ -128,11 +128,11 @@ def takes(end, url, barrier, items):
     queue.reconcile(items, set, 0)
     barrier.wait(SECONDS)
     standings = queue.reconcile(items, set, 0)
-    leases = []
+    run_queue = []
     for _ in items:
         barrier.wait(SECONDS)
-        leases.append(queue.claim())
-    mine = [one for one in leases if one]
+        run_queue.append(queue.claim())
+    mine = [one for one in run_queue if one]
     names = {one.name for one in standings.values()}
     end.send((queue.lease, names, [one.attempt.number for one in mine], sum(one.held(True) for one in mine)))
 
@@ -162,7 +162,7 @@ def check_race(url, count, runs):
 
 
 def test_processes_in_step_take_each_attempt_once(tmp_path):
-    check_race(storage.url_of(tmp_path / "fresh.db"), PROCESSES, RUNS)
+    check_race(optuna_storage.url_of(tmp_path / "fresh.db"), PROCESSES, RUNS)
 
 
 # Whether a worker of this machine lives.
@@ -177,7 +177,7 @@ def temporary(tmp_path, monkeypatch):
 def works(end, url, folder):
     """Takes an attempt, says so, and is at it until it is told to end it."""
     tempfile.tempdir = folder
-    with presence.present() as token:
+    with liveness.present() as token:
         queue = Queue(url, token=token)
         queue.reconcile([ITEM], set, 0)
         with queue.claim():
@@ -190,24 +190,24 @@ def test_a_killed_workers_attempt_is_free_at_once_and_a_living_ones_is_not(url, 
     (worker,), (end,) = begun(works, 1, url, str(temporary.parent))
     token = heard(end)
     assert queue.reconcile([ITEM], set, 0)["a"].name == "running"
-    assert not presence.gone(token)
+    assert not liveness.gone(token)
     worker.kill()
     worker.join(SECONDS)
-    assert presence.gone(token)
+    assert liveness.gone(token)
     assert queue.reconcile([ITEM], set, 0)["a"].name == "waiting"
     assert states(queue) == ["stale", "waiting"]
     assert queue.claim().attempt.number == 1
 
 
 def test_a_token_is_its_process_s_until_it_ends(temporary):
-    with presence.present() as token:
-        assert not presence.gone(token)
+    with liveness.present() as token:
+        assert not liveness.gone(token)
         assert (temporary / token).is_file()
-    assert not presence.gone(token), "it ended as it should, and has said so where it was at something"
+    assert not liveness.gone(token), "it ended as it should, and has said so where it was at something"
     assert not any(temporary.iterdir())
-    with pytest.raises(KeyError), presence.present() as token:
+    with pytest.raises(KeyError), liveness.present() as token:
         raise KeyError
-    assert presence.gone(token), "it may not have said so"
+    assert liveness.gone(token), "it may not have said so"
 
 
 def of_another(folder, monkeypatch):
@@ -237,42 +237,42 @@ def a_file(folder, _):
 
 @pytest.mark.parametrize("planted", [of_another, open_to_all, a_link, a_link_to_nothing, a_file])
 def test_a_folder_that_is_not_this_users_own_gives_no_token_and_no_error(temporary, monkeypatch, planted):
-    token = f"{presence._boot()}{'0' * 16}"
+    token = f"{liveness._boot()}{'0' * 16}"
     planted(temporary, monkeypatch)
-    with presence.present() as found:
+    with liveness.present() as found:
         assert found == ""
-    folder = presence._folder()
+    folder = liveness._folder()
     if folder.is_dir():
         (folder / token).touch()  # of nobody, as it would be were its process gone
-    assert not presence.gone(token)
+    assert not liveness.gone(token)
 
 
 def test_only_a_file_of_this_machine_since_it_was_started_says_that_a_process_is_gone(temporary):
     temporary.mkdir(mode=0o700)
-    mine, other = f"{presence._boot()}{'0' * 16}", "0123456789abcdef" * 2
+    mine, other = f"{liveness._boot()}{'0' * 16}", "0123456789abcdef" * 2
     for name in (mine, other):
         (temporary / name).touch()
-    assert presence.gone(mine)
-    assert not presence.gone(other)
-    assert not presence.gone(f"{presence._boot()}{'1' * 16}"), "there is none"
-    assert not presence.gone(f"../{temporary.name}/{mine}")
+    assert liveness.gone(mine)
+    assert not liveness.gone(other)
+    assert not liveness.gone(f"{liveness._boot()}{'1' * 16}"), "there is none"
+    assert not liveness.gone(f"../{temporary.name}/{mine}")
     (temporary / mine).rename(temporary / "moved")
     (temporary / mine).symlink_to(temporary / "moved")
-    assert not presence.gone(mine)
+    assert not liveness.gone(mine)
     (temporary / mine).unlink()
     os.mkfifo(temporary / mine)
-    presence.gone(mine)  # does not wait for somebody to write
+    liveness.gone(mine)  # does not wait for somebody to write
 
 
 def test_whether_a_run_is_recorded_is_looked_at_before_something_is_written_and_with_the_heartbeats(monkeypatch):
     now, looks, there = [0.0], [], [False]
-    monkeypatch.setattr(conducting.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(orchestrator.time, "monotonic", lambda: now[0])
 
     def recorded():
         looks.append(now[0])
         return there[0]
 
-    held = conducting._held(SimpleNamespace(held=lambda _: True), recorded, interval=30.0)
+    held = orchestrator._held(SimpleNamespace(held=lambda _: True), recorded, interval=30.0)
     assert held(False) and held(True) and looks == [0.0]
     now[0] = 29.0
     assert held(False) and looks == [0.0]
@@ -283,15 +283,15 @@ def test_whether_a_run_is_recorded_is_looked_at_before_something_is_written_and_
 def test_what_is_missing_is_added_even_while_another_process_is_paused_alone(url):
     paused, queue = Queue(url), Queue(url)
     with paused.alone():
-        found = [queue.reconcile([ITEM], set, 0)["a"].name for _ in range(leases._PATIENCE + 1)]
-    assert found == ["missing"] * leases._PATIENCE + ["waiting"]
+        found = [queue.reconcile([ITEM], set, 0)["a"].name for _ in range(run_queue._PATIENCE + 1)]
+    assert found == ["missing"] * run_queue._PATIENCE + ["waiting"]
 
 
 def test_a_lease_that_the_storage_cannot_confirm_holds_for_as_long_as_nobody_can_have_taken_it(url, monkeypatch):
     queue = Queue(url, lease=60)
     with claimed(queue) as lease:
         monkeypatch.setattr(queue, "state", silent)
-        held = conducting._held(lease, lambda: False, 60)
+        held = orchestrator._held(lease, lambda: False, 60)
         assert held(True)
         monkeypatch.setattr(lease, "_confirmed", lease._confirmed - 61)
         assert not held(True) and not held(False)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness import overview, overview_table
-from harness.claims import Attempt, Item
-from harness.overview import OTHERS, ChoiceError
+from harness.scheduler import monitor, monitor_table
+from harness.scheduler.monitor import OTHERS, ChoiceError
+from harness.scheduler.run_states import Attempt, Item
 
 A, B, C, D = (letter * 16 for letter in "abcd")
 TRAINING = {"stage": "train", "total": 100}
@@ -26,7 +26,7 @@ def notes(*keys, recorded=(), parents=None, retries=1, name="s", began="2030-01-
 
 
 def one_group(kept, *attempts):
-    (group,) = overview.groups(kept, attempts)
+    (group,) = monitor.groups(kept, attempts)
     return group
 
 
@@ -170,19 +170,19 @@ def test_nobody_at_it_has_no_eta():
 
 def test_a_study_without_anything_done_goes_by_the_others():
     kept = {**notes(A, name="new", began="2031"), **notes(B, name="old", began="2030")}
-    old, new = overview.groups(kept, [attempt(0, B, "done", worker="w", seconds=60.0)])
+    old, new = monitor.groups(kept, [attempt(0, B, "done", worker="w", seconds=60.0)])
     assert (old.name, new.name, new.left) == ("old", "new", pytest.approx(60.0))
 
 
 def test_a_run_that_two_studies_want_is_in_both():
     kept = {**notes(A, name="one"), **notes(A, B, name="two")}
-    one, two = overview.groups(kept, [running(A)])
+    one, two = monitor.groups(kept, [running(A)])
     assert (states(one), states(two)) == (["running"], ["running", "waiting"])
 
 
 def test_runs_of_no_study():
     """What a study trained and now evaluates in another way is its history, and not shown twice."""
-    group, others = overview.groups(
+    group, others = monitor.groups(
         notes(f"{A} 1x1@32"),
         [attempt(0, A, "done", worker="w"), attempt(1, B, "failed", error="e"), attempt(2, C, "waiting")],
     )
@@ -195,32 +195,32 @@ def test_runs_of_no_study():
 
 
 def test_words_name_rows_and_runs():
-    groups = overview.groups(notes(A, B), [])
+    groups = monitor.groups(notes(A, B), [])
     for word in ("2", "table2 2", "2, seed 0", "table2 2, seed 0", "bbbb", B):
-        assert [row.item.key for row in overview.find(groups, word)] == [B]
+        assert [row.item.key for row in monitor.find(groups, word)] == [B]
     for word in ("3", "bbb", "table3 2", "", "b" * 17):
         with pytest.raises(ChoiceError, match=r"is no row or run in the queue; python -m harness.status shows them"):
-            overview.find(groups, word)
+            monitor.find(groups, word)
 
 
 def test_a_row_number_of_two_studies_has_to_be_told_apart():
     kept = {**notes(A, name="table2 quick"), **notes(B, name="table2 paper")}
-    groups = overview.groups(kept, [])
+    groups = monitor.groups(kept, [])
     with pytest.raises(ChoiceError, match="--study 'table2 quick' 'table2 1'"):
-        overview.find(groups, "1")
-    assert [row.item.key for row in overview.find(overview.chosen(groups, "table2 paper"), "1")] == [B]
+        monitor.find(groups, "1")
+    assert [row.item.key for row in monitor.find(monitor.chosen(groups, "table2 paper"), "1")] == [B]
     with pytest.raises(ChoiceError, match="--study x: is not in the queue; expected one of table2 paper, table2 quick"):
-        overview.chosen(groups, "x")
+        monitor.chosen(groups, "x")
 
 
 def test_a_beginning_of_two_ids_has_to_be_longer():
-    groups = overview.groups(notes("abcd1" + "0" * 11, "abcd2" + "0" * 11), [])
+    groups = monitor.groups(notes("abcd1" + "0" * 11, "abcd2" + "0" * 11), [])
     with pytest.raises(ChoiceError, match="abcd100000000000, abcd200000000000 begin so; write more of it"):
-        overview.find(groups, "abcd")
+        monitor.find(groups, "abcd")
 
 
 def test_what_can_be_cancelled_and_tried_again():
-    groups = overview.groups(
+    groups = monitor.groups(
         notes(A, B, C, D, "e" * 16, parents={"e" * 16: C}),
         [
             attempt(0, A, "done", worker="w"),
@@ -230,26 +230,26 @@ def test_what_can_be_cancelled_and_tried_again():
             attempt(4, D, "failed", error="e"),
         ],
     )
-    assert [row.item.key for row in overview.to_cancel(groups, ["2", "5"])] == [B, "e" * 16]
-    assert [row.item.key for row in overview.to_retry(groups, ["3", "4", "3"])] == [C, D]
-    assert [row.item.key for row in overview.failed(groups)] == [D]
+    assert [row.item.key for row in monitor.to_cancel(groups, ["2", "5"])] == [B, "e" * 16]
+    assert [row.item.key for row in monitor.to_retry(groups, ["3", "4", "3"])] == [C, D]
+    assert [row.item.key for row in monitor.failed(groups)] == [D]
     for word, message in (("1", "is done; "), ("3", "is cancelled already; .*retry cccccccc"), ("4", "has failed")):
         with pytest.raises(ChoiceError, match=message):
-            overview.to_cancel(groups, ["2", word])
+            monitor.to_cancel(groups, ["2", word])
     for word, message in (
         ("1", "is done; "),
         ("2", "gpu1:7 is at it; "),
         ("5", "starts from, cccccccc, was cancelled; "),
     ):
         with pytest.raises(ChoiceError, match=message):
-            overview.to_retry(groups, ["3", word])
+            monitor.to_retry(groups, ["3", word])
 
 
 def test_how_many_runs_start_from_one():
     """B from A, C from B; D is done."""
-    groups = overview.groups(notes(A, B, C, D, parents={B: A, C: B, D: A}), [attempt(0, D, "done", worker="w")])
-    assert overview.depending(groups, {A}) == 2
-    assert overview.depending(groups, {C}) == 0
+    groups = monitor.groups(notes(A, B, C, D, parents={B: A, C: B, D: A}), [attempt(0, D, "done", worker="w")])
+    assert monitor.depending(groups, {A}) == 2
+    assert monitor.depending(groups, {C}) == 0
 
 
 def test_plain_data():
@@ -259,7 +259,7 @@ def test_plain_data():
         attempt(1, B, "stale", worker="w", seconds=20.0, progress={**TRAINING, "step": 40, "trained": 40}),
         running(B, 60.04, 2, step=70, trained=70, start=40, **TRAINING),
     )
-    plain = overview.as_json([group])
+    plain = monitor.as_json([group])
     (study,) = plain["studies"]
     assert (plain["settled"], study["name"], study["began"]) == (False, "s", "2030-01-01T00:00:00+00:00")
     assert {name: study[name] for name in ("runs", "workers", "spent_seconds", "left_seconds", "eta_seconds")} == {
@@ -279,5 +279,5 @@ def test_plain_data():
     [(40, "10: ls sd depth=200 ra seed=1"), (29, "10: ls sd depth=200 ra seed=1"), (16, "10: l… ra seed=1")],
 )
 def test_rows_that_differ_at_the_end_stay_apart_where_there_is_little_room(room, expected):
-    assert overview_table._cut("10: ls sd depth=200 ra seed=1", room) == expected
+    assert monitor_table._cut("10: ls sd depth=200 ra seed=1", room) == expected
     assert len(expected) <= room

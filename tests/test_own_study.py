@@ -10,7 +10,7 @@ from harness import report, study
 
 OWN = """
 from ablations.toggles import DSTEM, LS, TABLE_2
-from harness.studies import Row, Study
+from harness.config.studies import Row, Study
 
 STUDY = Study(
     "stems",

@@ -11,9 +11,10 @@ import pytest
 
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, DSTEM, FRAMES, RESOLUTION, SE
-from harness import drawing, paper_figures, published
-from harness.paper_figures import Series
-from harness.studies import Row, Study
+from harness.analysis import published
+from harness.config.studies import Row, Study
+from harness.reporting import cost_figure, figure_style
+from harness.reporting.cost_figure import Series
 from tests.support import paper_summaries
 from tests.support.paper_summaries import FIGURE_2, TABLE_3
 from tests.support.summaries import MISSING, NAN, PARTIAL
@@ -21,7 +22,7 @@ from tests.support.summaries import MISSING, NAN, PARTIAL
 ROOT = Path(__file__).parents[1]
 FRAME_1, SOURCE_1 = published.load("figure1"), published.source("figure1")
 FRAME_2, SOURCE_2 = published.load("figure2"), published.source("figure2")
-COUNTED = paper_figures.counted(FRAME_2, PAPER, (SE.at(), DSTEM.at()))
+COUNTED = cost_figure.counted(FRAME_2, PAPER, (SE.at(), DSTEM.at()))
 # Every R3D and SlowFast row of the paper's Table 3, typed from its page.
 TABLE_3_POINTS = {(60, 74.4), (58, 78.2), (115, 79.5), (168, 79.9), (204, 80.4), (307, 81.0), (213, 78.9), (234, 79.8)}
 # As the study of the name asks it: each row is compared with the one that it scales.
@@ -33,11 +34,11 @@ NOTHING = dict.fromkeys(range(1, 11), MISSING)
 
 
 def first(summary=None):
-    return paper_figures.accuracy_points(summary, FRAME_1, SOURCE_1)
+    return cost_figure.accuracy_points(summary, FRAME_1, SOURCE_1)
 
 
 def second(summary=None, counted=COUNTED):
-    return paper_figures.scaling_points(summary, FRAME_2, SOURCE_2, counted)
+    return cost_figure.scaling_points(summary, FRAME_2, SOURCE_2, counted)
 
 
 def of(study, profile="quick", changes=None):
@@ -66,7 +67,7 @@ CASES = {
 
 @functools.cache
 def figure_of(case):
-    figure = paper_figures.draw(CASES[case])
+    figure = cost_figure.draw(CASES[case])
     figure.draw_without_rendering()
     return figure
 
@@ -123,9 +124,9 @@ def test_costs_that_the_paper_only_draws_are_counted_and_marked():
 
 def test_counting_uses_the_models_own_settings():
     rows = FRAME_2.assign(gflops=NAN).loc[[1, 4, 7]]
-    counted = paper_figures.counted(rows, PAPER, (SE.at(), DSTEM.at()))
+    counted = cost_figure.counted(rows, PAPER, (SE.at(), DSTEM.at()))
     assert counted == pytest.approx({1: 57.490997248, 4: 203.806670848, 7: 305.692606464})
-    assert paper_figures.counted(rows, QUICK, (SE.at(), DSTEM.at()))[4] < 1
+    assert cost_figure.counted(rows, QUICK, (SE.at(), DSTEM.at()))[4] < 1
 
 
 def test_ours_are_the_summarys_numbers():
@@ -218,7 +219,7 @@ def test_the_papers_numbers_never_share_an_axis_with_a_stand_ins(points):
     study = TABLE_3 if points is first else FIGURE_2
     made = points(of(study))
     assert [{series.ours for series in panel} for panel in made.panels] == [{True}, {False}]
-    ours, paper = paper_figures.draw(made).axes
+    ours, paper = cost_figure.draw(made).axes
     assert drawn(ours) == sorted(top1 for one in made.series if one.ours for top1 in one.top1)
     assert drawn(paper) == sorted(top1 for series in made.series if not series.ours for top1 in series.top1)
     assert not ours.get_shared_x_axes().joined(ours, paper) and not ours.get_shared_y_axes().joined(ours, paper)
@@ -230,7 +231,7 @@ def test_the_papers_numbers_never_share_an_axis_with_a_stand_ins(points):
 def test_the_papers_recipe_shares_one_axis_with_the_paper(points):
     made = points(of(TABLE_3 if points is first else FIGURE_2, "paper"))
     assert made.panels == (made.series,)
-    (axes,) = paper_figures.draw(made).axes
+    (axes,) = cost_figure.draw(made).axes
     assert drawn(axes) == sorted(top1 for series in made.series for top1 in series.top1)
 
 
@@ -256,7 +257,7 @@ def test_what_is_missing_is_left_out_and_the_summary_says_it():
 
 def test_a_line_does_not_reach_over_what_is_missing():
     made = first(of(TABLE_3, "paper", {4: MISSING}))
-    lines = [line for line in paper_figures.draw(made).axes[0].lines if line.get_linestyle() == "-"]
+    lines = [line for line in cost_figure.draw(made).axes[0].lines if line.get_linestyle() == "-"]
     (line,) = [line for line in lines if len(line.get_xdata()) == 5]
     assert np.isnan(line.get_ydata()).tolist() == [False, False, True, False, False]
 
@@ -271,7 +272,7 @@ def test_intervals_are_drawn_where_there_are_any():
 def test_every_point_is_named_once_and_texts_are_legible_inside_and_apart(case):
     points = CASES[case]
     figure = figure_of(case)
-    assert figure.get_figwidth() == drawing.WIDTH
+    assert figure.get_figwidth() == figure_style.WIDTH
     for axes, panel in zip(figure.axes, points.panels, strict=True):
         labels = [label for series in panel if not series.ours for label in series.labels]
         own = [
@@ -326,12 +327,12 @@ def test_ours_and_the_papers_differ_without_colour():
 @functools.cache
 def drawn_twice():
     """Figures 1 and 2, each drawn twice from the same numbers."""
-    figures = [paper_figures.accuracy(of(TABLE_3), FRAME_1, SOURCE_1) for _ in range(2)]
-    return figures + [paper_figures.scaling(of(FIGURE_2), FRAME_2, SOURCE_2, COUNTED) for _ in range(2)]
+    figures = [cost_figure.accuracy(of(TABLE_3), FRAME_1, SOURCE_1) for _ in range(2)]
+    return figures + [cost_figure.scaling(of(FIGURE_2), FRAME_2, SOURCE_2, COUNTED) for _ in range(2)]
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_the_same_numbers_give_the_same_bytes(suffix):
-    one, two, three, four = [drawing.to_bytes(figure, suffix) for figure in drawn_twice()]
+    one, two, three, four = [figure_style.to_bytes(figure, suffix) for figure in drawn_twice()]
     assert one == two and three == four
     assert one.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])

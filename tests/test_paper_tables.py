@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from ablations.toggles import EMA, FRAMES
-from harness import paper_tables, published, rendering, tables
-from harness.studies import Row
+from harness.analysis import published
+from harness.config.studies import Row
+from harness.reporting import paper_tables, render, study_tables
 from tests.support import paper_summaries, summaries
 from tests.support.paper_summaries import FIGURE_2, TABLE_3
 from tests.support.summaries import MISSING, NAN, PARTIAL
@@ -38,7 +39,7 @@ def scaling(summary=None):
 
 def shown(made, model):
     """The cells of the first row of a model by their heads."""
-    cells = rendering.cells(made)
+    cells = render.cells(made)
     return dict(cells[cells["model"] == model].iloc[0])
 
 
@@ -69,7 +70,7 @@ CASES = {
     ],
 )
 def test_columns_are_those_of_the_papers_tables(name, heads):
-    assert list(rendering.cells(comparison(name)).columns) == [*heads, "ours: top-1 (%)"]
+    assert list(render.cells(comparison(name)).columns) == [*heads, "ours: top-1 (%)"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_a_row_is_as_the_paper_prints_it(name, model, cells):
 def test_with_nothing_run_the_papers_own_models_say_so(name):
     frame, made = published.load(name), comparison(name)
     own = ["–" if family == "other" else "not run" for family in frame.get("family", ["ours"] * len(frame))]
-    assert list(rendering.cells(made)["ours: top-1 (%)"]) == own
+    assert list(render.cells(made)["ours: top-1 (%)"]) == own
     assert set(own) == ({"not run"} if name == "table6" else {"not run", "–"})
     trained = "training" if name in {"table3", "table4"} else "pre-training"
     assert made.caption.endswith(f"Ours: nothing was run under this {trained}.")
@@ -135,7 +136,7 @@ def test_ours_stands_beside_the_papers_own_models():
 
 def test_a_stand_in_has_no_verdict():
     made = comparison(summary=QUICK)
-    assert "verdict, ours − paper" not in rendering.cells(made).columns
+    assert "verdict, ours − paper" not in render.cells(made).columns
     assert "for reference" in made.caption and "agrees" not in made.caption
     assert shown(made, "R3D-RS-50")["ours: GFLOPs × views"] == "0.040 × 10×3"
     assert shown(made, "R3D-RS-50")["ours: params (M)"] == "0.024"
@@ -143,7 +144,7 @@ def test_a_stand_in_has_no_verdict():
 
 @pytest.mark.parametrize("summary", [QUICK, PAPER, PARTS], ids=["quick", "paper", "parts"])
 def test_other_systems_have_no_cell_of_ours(summary):
-    frame, cells = published.load("table3"), rendering.cells(comparison(summary=summary))
+    frame, cells = published.load("table3"), render.cells(comparison(summary=summary))
     ours = [head for head in cells if head.startswith(("ours", "verdict"))]
     assert len(ours) >= 6
     assert (cells.loc[: (frame["family"] == "other").sum() - 1, ours] == "–").all(axis=None)
@@ -167,7 +168,7 @@ def test_a_row_that_the_study_does_not_have_was_not_run():
 
 def test_a_row_of_ours_alone_stands_below():
     made = CASES["table3, more of ours"]
-    last = dict(rendering.cells(made).iloc[-1])
+    last = dict(render.cells(made).iloc[-1])
     assert (last["model"], last["top-1 (%)"], last["ours: top-1 (%)"]) == ("R3D-RS-200, 48 frames", "–", "79.0 (+4.7*)")
     assert last["verdict, ours − paper"] == "–"
     unknown = paper_summaries.summary(TABLE_3, "paper", {1: {"verdict": "not run", "verdict_low": NAN}})
@@ -180,7 +181,7 @@ def test_two_of_ours_may_answer_to_one_row():
     twice = type(study)(
         study.name, study.title, study.toggles, (*study.rows, Row(2, "R3D-50", (FRAMES.at("32x2"),), published=8))
     )
-    cells = rendering.cells(comparison(summary=paper_summaries.summary(twice, "paper")))
+    cells = render.cells(comparison(summary=paper_summaries.summary(twice, "paper")))
     assert list(cells.loc[cells["model"] == "R3D-50 (baseline)", "ours: top-1 (%)"]) == ["74.9", "78.0"]
 
 
@@ -198,9 +199,9 @@ def test_captions_say_what_is_unknown_and_where_it_comes_from():
 
 def test_core_hours_are_ours_and_known_before_anything_is_run():
     made = CASES["table3, core-hours"]
-    assert list(rendering.cells(made).columns)[-1] == "ours: core-hours, TPU v3:8x8"
+    assert list(render.cells(made).columns)[-1] == "ours: core-hours, TPU v3:8x8"
     frame = published.load("table3")
-    assert list(rendering.cells(made)["ours: core-hours, TPU v3:8x8"]) == [
+    assert list(render.cells(made)["ours: core-hours, TPU v3:8x8"]) == [
         *["–"] * int((frame["family"] == "other").sum()), "≥ 753", "3,309", "does not fit", "–", "≥ 1,234,568", "≥ 10",
     ]  # fmt: skip
     assert shown(made, "R3D-RS-50")["ours: top-1 (%)"] == "not run"
@@ -210,12 +211,12 @@ def test_core_hours_are_ours_and_known_before_anything_is_run():
     pd.testing.assert_frame_equal(made.data[without.data.columns], without.data)
     own = made.data.set_index("own_row")
     assert own.loc[2, "core_hours_v3:8x8"] == 3308.8355
-    measured = pd.read_csv(io.StringIO(rendering.csv(made)), dtype=str)["measured_v3:8x8"]
+    measured = pd.read_csv(io.StringIO(render.csv(made)), dtype=str)["measured_v3:8x8"]
     assert list(measured) == ["1" if number == 2 else "0" for number in made.data["own_row"]]
 
 
 def test_figure_2_has_core_hours_for_each_slice():
-    cells = rendering.cells(CASES["figure2, core-hours"])
+    cells = render.cells(CASES["figure2, core-hours"])
     heads = ["ours: core-hours, TPU v3:8x8", "ours: core-hours, TPU v5e:8x16"]
     assert list(cells.columns)[-2:] == heads
     assert [list(cells[head])[:2] for head in heads] == [["≥ 753", "3,309"]] * 2
@@ -226,14 +227,14 @@ def test_a_study_of_the_users_has_its_own_name_and_title():
     made = scaling(paper_summaries.summary(FIGURE_2))
     own = scaling(dataclasses.replace(SCALED, study=dataclasses.replace(FIGURE_2, name="deeper", title="Is it depth?")))
     assert (own.name, own.title) == ("deeper", "Is it depth? (paper profile)")
-    assert r"\label{tab:deeper}" in rendering.latex(own) and "Is it depth? (paper profile)." in rendering.latex(own)
+    assert r"\label{tab:deeper}" in render.latex(own) and "Is it depth? (paper profile)." in render.latex(own)
     assert (made.name, scaling().name) == ("figure2", "figure2")
     assert made.title == f"{scaling().title} (quick profile)"
 
 
 def test_our_steps_carry_their_mark_and_the_row_they_are_from():
     made = CASES["figure2, steps"]
-    assert [cell.partition(" ")[2] for cell in rendering.cells(made)["ours: top-1 (%)"]] == [
+    assert [cell.partition(" ")[2] for cell in render.cells(made)["ours: top-1 (%)"]] == [
         "", "(+0.5)", "(-1.8)", "(+0.0≈)", "(+6.2*)", "(+0.0, from row 4)", "(+4.7*, from row 4)",
         "(-1.1*, from row 4)", "", "(+3.5, from row 4)",
     ]  # fmt: skip
@@ -287,14 +288,14 @@ def test_a_missing_point_of_ours_is_said():
 @pytest.mark.parametrize("case", CASES)
 def test_no_cell_is_blank_or_nan(case):
     made = CASES[case]
-    assert (rendering.cells(made) != "").all(axis=None)
-    for text in rendering.render(made).values():
+    assert (render.cells(made) != "").all(axis=None)
+    for text in render.render(made).values():
         assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
 
 
 @pytest.mark.parametrize("case", ["table3, paper", "table3, in parts", "figure2, paper", "figure2, in parts"])
 def test_csv_holds_ours_unrounded(case):
-    back = pd.read_csv(io.StringIO(rendering.csv(CASES[case])), float_precision="round_trip")
+    back = pd.read_csv(io.StringIO(render.csv(CASES[case])), float_precision="round_trip")
     for name in ("gflops", "params", "top1", "low", "high", "top5", "verdict_low", "verdict_high", "paper_top1"):
         assert back[name].astype(float).equals(CASES[case].data.reset_index()[name].astype(float)), name
     assert list(back["verdict"].fillna("")) == list(CASES[case].data["verdict"])
@@ -306,8 +307,8 @@ def test_csv_holds_ours_unrounded(case):
 )
 def test_gflops_are_written_as_in_table_2(gflops, text):
     assert paper_tables.gflops(gflops) == text
-    of_table_2 = tables.additive(summaries.summary({1: {"gflops": gflops}}))
-    assert rendering.cells(of_table_2)["GFLOPs"].iloc[0] == text
+    of_table_2 = study_tables.additive(summaries.summary({1: {"gflops": gflops}}))
+    assert render.cells(of_table_2)["GFLOPs"].iloc[0] == text
 
 
 def judged(profile="paper", **changes):
@@ -316,17 +317,17 @@ def judged(profile="paper", **changes):
 
 
 def test_table_2_has_a_column_of_verdicts():
-    made = tables.additive(judged(r4=MISSING | {"verdict": ""}, r5={"verdict": "", "verdict_low": NAN}))
-    cells = rendering.cells(made)
+    made = study_tables.additive(judged(r4=MISSING | {"verdict": ""}, r5={"verdict": "", "verdict_low": NAN}))
+    cells = render.cells(made)
     head = "verdict, ours − paper"
-    assert list(cells.columns)[-2:] == ["paper", head] and head in rendering.cells(CASES["table3, paper"])
+    assert list(cells.columns)[-2:] == ["paper", head] and head in render.cells(CASES["table3, paper"])
     agrees = "agrees [-0.2, +0.5]"
     assert list(cells[head])[:6] == [*[agrees] * 3, "not run", "–", agrees]
-    assert made.caption.endswith(tables.VERDICT_READ) and "within 1 either way" in made.caption
+    assert made.caption.endswith(study_tables.VERDICT_READ) and "within 1 either way" in made.caption
     assert list(made.data["verdict_high"])[:2] == [0.5, 0.5] and math.isnan(made.data["verdict_low"].iloc[4])
 
 
 def test_a_stand_ins_table_2_has_none():
-    made = tables.additive(judged("quick"))
-    assert not any("verdict" in head for head in rendering.cells(made).columns)
+    made = study_tables.additive(judged("quick"))
+    assert not any("verdict" in head for head in render.cells(made).columns)
     assert "verdict" not in made.caption

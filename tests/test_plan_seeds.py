@@ -12,9 +12,11 @@ from click.testing import CliRunner
 from scipy import stats
 
 from ablations.table2 import STUDY
-from harness import plan_seeds, power, seed_planning, seed_report
-from harness.aggregate import Summary
-from harness.seed_planning import Goal, Step
+from harness import plan_seeds
+from harness.analysis import power, seed_planning
+from harness.analysis.seed_planning import Goal, Step
+from harness.analysis.study_summary import Summary
+from harness.reporting import seed_report
 
 ROOT = Path(__file__).parents[1]
 GOAL = Goal(effect=0.003)

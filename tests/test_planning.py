@@ -7,10 +7,11 @@ import pytest
 from ablations.profiles import PAPER, QUICK
 from ablations.table2 import STUDY
 from ablations.toggles import DEPTH, LS, RESOLUTION
-from harness import counting, designs, experiment, planning
-from harness.designs import Question
-from harness.experiment import Cut, DataFacts, SettingsError
-from harness.studies import Row, Study
+from harness.config import designs, experiment, network
+from harness.config.designs import Question
+from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.studies import Row, Study
+from harness.planning import plans
 
 NO_CUT = Cut()
 DATA = DataFacts("embedded", 8, 512, 240, "ab" * 32)
@@ -18,9 +19,9 @@ DATA = DataFacts("embedded", 8, 512, 240, "ab" * 32)
 
 def plan(study=STUDY, seeds=(0,), held=(), profile=QUICK, cut=NO_CUT):
     def known(run):
-        return planning.Known(dict(held).get(run.id))
+        return plans.Known(dict(held).get(run.id))
 
-    return planning.plan([study], seeds, lambda _, cell: experiment.complete(cell, profile, DATA, cut, 1), known)
+    return plans.plan([study], seeds, lambda _, cell: experiment.complete(cell, profile, DATA, cut, 1), known)
 
 
 def test_ten_rows_are_ten_runs():
@@ -46,9 +47,9 @@ def test_what_is_done_is_not_missing_and_costs_nothing():
     found = plan(held={first: frozenset({"10x3@32"}), second: frozenset({"1x1@32"})})
     assert first not in {one.run.id for one in found.missing}
     assert found.runs[0].work == 0
-    views = 30 * 240 * counting.count(found.runs[1].run.settings).multiply_adds
+    views = 30 * 240 * network.count(found.runs[1].run.settings).multiply_adds
     assert found.runs[1].work == views
-    assert plan().runs[1].work == views + counting.training(found.runs[1].run.settings)
+    assert plan().runs[1].work == views + network.training(found.runs[1].run.settings)
 
 
 def test_rows_under_different_protocols_are_refused():
@@ -60,7 +61,7 @@ def test_rows_under_different_protocols_are_refused():
 
 def test_the_papers_cost_is_of_the_right_order():
     kinetics = DataFacts("k400", 400, 215_570, 17_706)
-    found = planning.plan([STUDY], [0], lambda _, cell: experiment.complete(cell, PAPER, kinetics, replicas=128))
+    found = plans.plan([STUDY], [0], lambda _, cell: experiment.complete(cell, PAPER, kinetics, replicas=128))
     # By hand for row 1: 3 x 45.5e9 multiply-adds a clip at 224 pixels, 1024 clips, 42,104 steps.
     training = 3 * 45.5e9 * 1024 * 42_104
     evaluation = 30 * 17_706 * 59.456e9
@@ -70,10 +71,10 @@ def test_the_papers_cost_is_of_the_right_order():
 
 def test_disk_is_that_of_one_training_and_what_the_others_leave():
     one, two = (row.run for row in plan().runs[:2])
-    found = planning.plan(
+    found = plans.plan(
         [dataclasses.replace(STUDY, rows=STUDY.rows[:2])], [0], lambda _, cell: {0: one, 1: two}[len(cell.applied)]
     )
-    params = counting.count(one.settings).params
+    params = network.count(one.settings).params
     # Two checkpoints are kept and a third written before the first goes: weights and momentum, four bytes each.
     training = 3 * 2 * 4 * params
     assert found.disk({}) == training + 2 * 4 * params
@@ -85,11 +86,11 @@ def test_disk_is_that_of_one_training_and_what_the_others_leave():
 
 def test_a_run_that_cannot_be_carried_out_is_not_missing():
     bad = plan().runs[2].run.id
-    found = planning.plan(
+    found = plans.plan(
         [STUDY],
         [0],
         lambda _, cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1),
-        lambda run: planning.Known(fault="broken" if run.id == bad else ""),
+        lambda run: plans.Known(fault="broken" if run.id == bad else ""),
     )
     assert [one.run.id for one in found.faulty] == [bad]
     assert bad not in {one.run.id for one in found.missing}
@@ -97,15 +98,15 @@ def test_a_run_that_cannot_be_carried_out_is_not_missing():
 
 
 def test_rate_is_none_before_anything_was_measured():
-    assert planning.rate([], []) is None
-    assert planning.rate([2.0, 2.0], [10.0, 30.0]) == 10.0
+    assert plans.rate([], []) is None
+    assert plans.rate([2.0, 2.0], [10.0, 30.0]) == 10.0
 
 
 def test_several_studies_are_planned_as_one_and_share_their_runs():
     question = Question(STUDY, STUDY.factors, STUDY.base, (0, 1), 4)
     names = ["additive", "reverse", "leave-one-out"]
     studies = [design.study for design in designs.build(names, question)]
-    found = planning.plan(studies, [0, 1], lambda _, cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1))
+    found = plans.plan(studies, [0, 1], lambda _, cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1))
     # By hand, for each seed: 10 + 9 + 9 rows. The baseline is in two, the full recipe in two, without RandAugment is
     # the study's row 8, without label smoothing the last but one of the reverse order.
     assert (found.count, len(found.runs), found.shared) == (2 * 28, 2 * 24, 2 * 4)

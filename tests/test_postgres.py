@@ -17,10 +17,10 @@ import sqlalchemy
 import test_joining
 from test_leases import ITEM, SECONDS, check_race, claimed, states
 
-from harness import joining, leases, storage
-from harness.leases import Queue
-from harness.storage import Patience, StorageError
-from harness.store import Store
+from harness.scheduler import membership, optuna_storage, run_queue
+from harness.scheduler.optuna_storage import Patience, StorageError
+from harness.scheduler.run_queue import Queue
+from harness.store.run_store import Store
 from tests.support import postgres, pretend
 from tests.support.postgres import PASSWORD
 
@@ -33,7 +33,7 @@ def server():
     """A server with a database, "tables", that holds Optuna's tables and nothing in them."""
     with postgres.server() as made:
         create(made, "tables", "template0")
-        storage.open_storage(at(made.url, "tables")).engine.dispose()
+        optuna_storage.open_storage(at(made.url, "tables")).engine.dispose()
         yield made
 
 
@@ -92,7 +92,7 @@ def test_two_workers_share_a_sweep(url, tmp_path):
 
 
 def test_a_worker_whose_server_was_cut_off_and_restarted_beats_on_and_ends_its_run(server, url, monkeypatch):
-    monkeypatch.setattr(leases, "_BEATS", 36_000)  # in a lease of an hour: ten a second
+    monkeypatch.setattr(run_queue, "_BEATS", 36_000)  # in a lease of an hour: ten a second
     queue = Queue(url, lease=3600)
     beaten, record = threading.Semaphore(0), queue._storage.record_heartbeat
 
@@ -137,11 +137,11 @@ def test_workers_of_a_server_that_was_just_restarted_get_time_to_be_heard(server
     restart(server)
     # The other's own patience saw nothing of it: its first question comes when the server answers again.
     assert other.patient.trouble == -float("inf")
-    assert storage.young(other._storage, 1800)
-    assert not storage.young(other._storage, 0)
+    assert optuna_storage.young(other._storage, 1800)
+    assert not optuna_storage.young(other._storage, 0)
     assert other.reconcile([ITEM], set, 0)["a"].name == "running"
     assert lease.held(True)
-    monkeypatch.setattr(storage, "young", lambda *_: False)
+    monkeypatch.setattr(optuna_storage, "young", lambda *_: False)
     other.patient.trouble = -float("inf")
     assert other.reconcile([ITEM], set, 0)["a"].name == "waiting"
     assert states(other) == ["stale", "waiting"]
@@ -157,9 +157,9 @@ def test_processes_that_open_a_fresh_database_at_once_take_each_attempt_once(ser
 
 def test_one_at_a_time_is_alone(url):
     first, second = Queue(url)._storage, Queue(url)._storage
-    with storage.try_alone(first) as one, storage.try_alone(second) as other:
+    with optuna_storage.try_alone(first) as one, optuna_storage.try_alone(second) as other:
         assert (one, other) == (True, False)
-    with storage.try_alone(second) as other:
+    with optuna_storage.try_alone(second) as other:
         assert other
 
 
@@ -177,7 +177,7 @@ def test_other_machines_are_joined_where_a_file_would_be_refused(url, tmp_path):
     )
     other = test_joining.of(tmp_path / "other", url)
     with pytest.raises(StorageError, match="keeps the runs of another results folder") as found:
-        joining.bind(other, here)
+        membership.bind(other, here)
     check_secret(found.value)
 
 
@@ -246,7 +246,7 @@ def test_a_server_that_is_down_is_named_without_the_password(server, url, monkey
                 ask()
             assert f"127.0.0.1:{server.port}" in str(found.value)
             check_secret(found.value)
-        with pytest.raises(StorageError, match="goes on once it answers") as found, storage.faults_named(url):
+        with pytest.raises(StorageError, match="goes on once it answers") as found, optuna_storage.faults_named(url):
             queue._storage.get_all_studies()
         check_secret(found.value)
     assert heard == []
@@ -259,7 +259,7 @@ def test_waiting_for_a_server_is_said_without_the_password(server, url, monkeypa
     heard = []
     queue = Queue(url, say=heard.append)
     seconds, up = itertools.count(0.0, 2.0), threading.Event()
-    monkeypatch.setattr(storage.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(optuna_storage.time, "monotonic", lambda: next(seconds))
 
     def sleeps(_):
         if not up.is_set():
@@ -267,7 +267,7 @@ def test_waiting_for_a_server_is_said_without_the_password(server, url, monkeypa
             up.set()
 
     server.stop()
-    monkeypatch.setattr(storage.time, "sleep", sleeps)
+    monkeypatch.setattr(optuna_storage.time, "sleep", sleeps)
     queue.keep("a", 3)
     assert queue.note("a") == 3
     assert len(heard) == 2

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from harness import estimates, power
+from harness.analysis import estimates, power
 
 
 @functools.cache

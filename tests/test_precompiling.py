@@ -19,17 +19,21 @@ from test_tpu_results import BY, POD, SHORT, result
 from ablations import table2
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, FRAMES, R3D_RS
-from harness import additive_study, conducting, describing, precompiling, slices, sweep_run
-from harness.conducting import Outcome
-from harness.devices import Devices
-from harness.experiment import SettingsError
-from harness.searching import Strategy
-from harness.sweep_console import TrialBoard
-from harness.sweeping import Limits
-from harness.tpu import compiler, compiling, programs, proving
-from harness.tpu.compiler import REFUSED
-from harness.tpu.compiling import Progress
-from harness.tpu.results import Results
+from harness import additive_study
+from harness.accelerators import compilation, gate, programs, proving, tpu_compiler
+from harness.accelerators.compilation import Progress
+from harness.accelerators.results import Results
+from harness.accelerators.tpu_compiler import REFUSED
+from harness.cli import describing
+from harness.config import slices
+from harness.config.devices import Devices
+from harness.config.experiment import SettingsError
+from harness.scheduler import orchestrator
+from harness.scheduler.orchestrator import Outcome
+from harness.sweep import sweep_run
+from harness.sweep.progress import TrialBoard
+from harness.sweep.search import Strategy
+from harness.sweep.space import Limits
 from tests.support import sweeps
 
 V3 = slices.slice_of(POD)
@@ -37,12 +41,12 @@ ON_POD = Devices("tpu", "local", topology=POD)
 ROWS_1_AND_9 = dataclasses.replace(table2.STUDY, rows=(table2.STUDY.rows[0], table2.STUDY.rows[8]))
 DEEP = (*R3D_RS, DEPTH.at(200), FRAMES.at(48))
 (TRAIN, EVALUATION), (DEEP_TRAIN, DEEP_EVALUATION) = pair(), pair(*DEEP)
-INSTALLED = compiler.installed
+INSTALLED = tpu_compiler.installed
 
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
-    monkeypatch.setattr(compiler, "installed", lambda: BY)
+    monkeypatch.setattr(tpu_compiler, "installed", lambda: BY)
     monkeypatch.setattr(describing, "refuse_small_disk", lambda *_: None)
 
 
@@ -62,7 +66,7 @@ def write(root, *found):
 def refuse(place, study=ROWS_1_AND_9, change=lambda one: one, console=None, live=True):
     """Asks whether what a study has left to train may be trained, with some change of each planned run."""
     runs = [change(one) for one in place.plan([study], [0]).runs]
-    precompiling.refuse_too_large(place, (one for one in runs if not one.done), console or quiet(), live)
+    gate.refuse_too_large(place, (one for one in runs if not one.done), console or quiet(), live)
 
 
 def on_pod(root, **changes):
@@ -93,27 +97,27 @@ def on_pod(root, **changes):
 )
 def test_nothing_is_asked_twice(tmp_path, compiled, found, is_known):
     write(tmp_path, *found)
-    assert precompiling.compile_missing([TRAIN], V3, tmp_path, 1, quiet()) == {}
+    assert gate.compile_missing([TRAIN], V3, tmp_path, 1, quiet()) == {}
     assert compiled == ([] if is_known else [([(TRAIN.key, V3)], 1)])
 
 
 def test_one_video_that_does_not_fit_leaves_nothing_to_search(tmp_path, compiled):
     write(tmp_path, result(EVALUATION, reason=SHORT))
-    precompiling.compile_missing([EVALUATION], V3, tmp_path, 1, quiet())
+    gate.compile_missing([EVALUATION], V3, tmp_path, 1, quiet())
     assert compiled == []
 
 
 def test_without_the_compiler_any_result_is_believed(tmp_path, compiled, monkeypatch):
-    monkeypatch.setattr(compiler, "installed", lambda: None)
+    monkeypatch.setattr(tpu_compiler, "installed", lambda: None)
     write(tmp_path, result(TRAIN, compiler="libtpu 0.0.1"), result(EVALUATION, compiler="XLA on the CPU"))
-    precompiling.compile_missing([TRAIN, EVALUATION], V3, tmp_path, 1, quiet())
+    gate.compile_missing([TRAIN, EVALUATION], V3, tmp_path, 1, quiet())
     assert compiled == []
 
 
 def test_a_damaged_result_is_compiled_again(tmp_path, compiled):
     path = Results(tmp_path).write(result(TRAIN))
     path.write_text("half of it")
-    precompiling.compile_missing([TRAIN, EVALUATION], V3, tmp_path, 2, quiet())
+    gate.compile_missing([TRAIN, EVALUATION], V3, tmp_path, 2, quiet())
     assert [key for key, _ in compiled[0][0]] == [TRAIN.key, EVALUATION.key]
     assert Results(tmp_path).read(POD, TRAIN.key) == result(TRAIN)
 
@@ -122,13 +126,13 @@ def test_the_largest_train_step_comes_first_and_no_more_jobs_than_programs(tmp_p
     console = quiet()
     wanted = [EVALUATION, TRAIN, DEEP_EVALUATION, DEEP_TRAIN]
     write(tmp_path, result(DEEP_EVALUATION))
-    assert precompiling.compile_missing(wanted, V3, tmp_path, 8, console) == {}
+    assert gate.compile_missing(wanted, V3, tmp_path, 8, console) == {}
     ((tasks, jobs),) = compiled
     assert [key for key, _ in tasks] == [DEEP_TRAIN.key, TRAIN.key, EVALUATION.key]
     assert jobs == 3
     assert all(text in said(console) for text in ("3 of 4 programs", POD, BY, "3/3"))
     again = quiet()
-    assert precompiling.compile_missing(wanted, V3, tmp_path, 8, again) == {}
+    assert gate.compile_missing(wanted, V3, tmp_path, 8, again) == {}
     assert (len(compiled), said(again)) == (1, "")
 
 
@@ -137,9 +141,9 @@ def test_what_failed_is_named_and_the_others_are_kept(tmp_path, monkeypatch):
         yield Progress(1, "3 s", ended=True)
         yield Progress(0, "it died", ended=True, failure="it died")
 
-    monkeypatch.setattr(compiling, "compile_all", compile_all)
+    monkeypatch.setattr(compilation, "compile_all", compile_all)
     console = quiet()
-    assert precompiling.compile_missing([TRAIN, DEEP_TRAIN], V3, tmp_path, 1, console) == {DEEP_TRAIN.key: "it died"}
+    assert gate.compile_missing([TRAIN, DEEP_TRAIN], V3, tmp_path, 1, console) == {DEEP_TRAIN.key: "it died"}
     assert "it died" in said(console)
 
 
@@ -154,9 +158,9 @@ def test_a_slice_that_the_compiler_does_not_know_ends_it_all(tmp_path, monkeypat
         finally:
             ended.append(len(begun))
 
-    monkeypatch.setattr(compiling, "compile_all", compile_all)
+    monkeypatch.setattr(compilation, "compile_all", compile_all)
     with pytest.raises(SettingsError) as error:
-        precompiling.compile_missing([TRAIN, DEEP_TRAIN], V3, tmp_path, 1, quiet())
+        gate.compile_missing([TRAIN, DEEP_TRAIN], V3, tmp_path, 1, quiet())
     assert str(error.value) == f"--topology {POD}: the TPU compiler does not know it"
     assert (begun, ended) == ([DEEP_TRAIN.key], [1]), "the second is not begun, the first is put away"
 
@@ -165,23 +169,23 @@ def test_a_folder_that_takes_no_results_is_refused_before_anything_is_compiled(t
     write(tmp_path, result(TRAIN))
     closed = Results(tmp_path).folder
     monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (closed, os.W_OK))  # root may write anywhere
-    precompiling.compile_missing([TRAIN], V3, tmp_path, 1, quiet())
+    gate.compile_missing([TRAIN], V3, tmp_path, 1, quiet())
     with pytest.raises(SettingsError, match=rf"{re.escape(str(closed))}: cannot be written"):
-        precompiling.compile_missing([TRAIN, DEEP_TRAIN], V3, tmp_path, 1, quiet())
+        gate.compile_missing([TRAIN, DEEP_TRAIN], V3, tmp_path, 1, quiet())
     assert compiled == []
 
 
 def test_a_file_in_the_place_of_the_folder_is_no_folder(tmp_path, compiled):
     Results(tmp_path).folder.write_text("mine")
     with pytest.raises(OSError, match="preflight"):
-        precompiling.compile_missing([TRAIN], V3, tmp_path, 1, quiet())
+        gate.compile_missing([TRAIN], V3, tmp_path, 1, quiet())
     assert compiled == []
 
 
 @pytest.mark.parametrize("live", [True, False])
 def test_a_terminal_has_a_bar_unless_something_else_is_live_in_it(tmp_path, compiled, live):
     console = Console(file=io.StringIO(), width=200, force_terminal=True)
-    precompiling.compile_missing([TRAIN], V3, tmp_path, 1, console, live)
+    gate.compile_missing([TRAIN], V3, tmp_path, 1, console, live)
     assert ("0 of 1 programs" in said(console)) == live
     assert ("\x1b[?25l" in said(console)) == live  # a bar hides the cursor
     assert "1/1" in said(console)
@@ -266,7 +270,7 @@ def test_a_study_asks_of_what_it_will_train(tmp_path, monkeypatch):
         asked.append([one.rows for one in to_train])
         raise SettingsError("enough")
 
-    monkeypatch.setattr(precompiling, "refuse_too_large", refuse_too_large)
+    monkeypatch.setattr(gate, "refuse_too_large", refuse_too_large)
     place = on_pod(tmp_path)
     plan = place.plan([table2.STUDY], [0])
     states = {"1": (True, True), "2": (True, False)}
@@ -275,7 +279,7 @@ def test_a_study_asks_of_what_it_will_train(tmp_path, monkeypatch):
         done, evaluated = states.get(one.rows[0], (False, False))
         runs.append(dataclasses.replace(one, done=done, evaluated=evaluated))
     with pytest.raises(SettingsError, match="enough"):
-        conducting.conduct(place, dataclasses.replace(plan, runs=tuple(runs)), quiet(), None)
+        orchestrator.conduct(place, dataclasses.replace(plan, runs=tuple(runs)), quiet(), None)
     assert asked == [[(str(number),) for number in range(3, 11)]]
 
 
@@ -325,7 +329,7 @@ def test_another_batch_of_training_is_no_help_to_an_evaluation(tmp_path, compile
 
 
 def test_an_estimate_warns_and_lets_it_pass(tmp_path, compiled, monkeypatch):
-    monkeypatch.setattr(compiler, "installed", lambda: None)
+    monkeypatch.setattr(tpu_compiler, "installed", lambda: None)
     reason = "needs about 20.1 GB"
     estimate = {"reason": reason, "estimated": True, "compiler": "XLA on the CPU"}
     counted = result(TRAIN).executable
@@ -346,7 +350,7 @@ def test_a_program_that_could_not_be_compiled_stops_it(tmp_path, monkeypatch, pr
         asked.append(([one.key for one in wanted], slice_, results, jobs, live))
         return {program.key: "it died"}
 
-    monkeypatch.setattr(precompiling, "compile_missing", compile_missing)
+    monkeypatch.setattr(gate, "compile_missing", compile_missing)
     with pytest.raises(SettingsError, match=rf"depth=200.*, {program.kind}: it died; --no-preflight"):
         refuse(on_pod(tmp_path), live=live)
     assert asked == [([DEEP_TRAIN.key, DEEP_EVALUATION.key], V3, tmp_path, None, live)]
@@ -379,13 +383,13 @@ def test_elsewhere_nothing_is_asked(tmp_path, compiled, changes):
     write(tmp_path, *every, *(result(one, reason=SHORT) for one in (TRAIN, DEEP_TRAIN)))
     console, place = quiet(), made(tmp_path, **{"devices": ON_POD, **changes})
     refuse(place, console=console)
-    assert (compiled, said(console), precompiling.wanted(place)) == ([], "", False)
+    assert (compiled, said(console), gate.wanted(place)) == ([], "", False)
 
 
 def test_on_a_tpu_it_is_wanted(tmp_path):
-    assert precompiling.wanted(on_pod(tmp_path))
-    assert precompiling.wanted(made(tmp_path, devices=Devices("tpu", "local"))), "whose slice is asked for then"
-    assert precompiling.slice_of(on_pod(tmp_path)) == V3
+    assert gate.wanted(on_pod(tmp_path))
+    assert gate.wanted(made(tmp_path, devices=Devices("tpu", "local"))), "whose slice is asked for then"
+    assert gate.slice_of(on_pod(tmp_path)) == V3
 
 
 @pytest.mark.parametrize("evaluated", [False, True])
@@ -404,7 +408,7 @@ def test_a_tpu_of_an_unknown_slice_is_asked_for(tmp_path, compiled):
 @pytest.mark.parametrize(("topology", "cores"), [("v3:4x4", 32), ("v5e:8x8", 64), ("v4:4x4x8", 256)])
 def test_a_slice_of_another_number_of_cores_than_replicas_is_refused(tmp_path, compiled, topology, cores):
     place = made(tmp_path, devices=dataclasses.replace(ON_POD, topology=topology))
-    for ask in (refuse, precompiling.slice_of):
+    for ask in (refuse, gate.slice_of):
         with pytest.raises(SettingsError, match=rf"{topology}.* {cores} cores.* 128 .*--replicas {cores}"):
             ask(place)
     assert compiled == []

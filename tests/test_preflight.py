@@ -11,11 +11,13 @@ from click.testing import CliRunner
 
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
-from harness import counting, experiment, preflight, workspace
-from harness.tpu import compiler
+from harness import preflight
+from harness.accelerators import tpu_compiler
+from harness.config import experiment, network
+from harness.planning import workspace
 
 HERE = ["--profile", "quick", "--topology", "v3:2x2", "--rows", "1"]
-needs_libtpu = pytest.mark.skipif(compiler.installed() is None, reason="needs pip install -e '.[preflight]'")
+needs_libtpu = pytest.mark.skipif(tpu_compiler.installed() is None, reason="needs pip install -e '.[preflight]'")
 
 
 def tiny(data, results):
@@ -54,7 +56,7 @@ def test_programs_of_a_row_are_compiled_once_and_measured(data, tiny_profile, tm
     found, said = tiny(data, tmp_path)
     assert "2/2" in said
     train, evaluation = found["programs"]
-    params = counting.count(run.settings).params
+    params = network.count(run.settings).params
     # Weights and momentum in float32, and two clips of 4 frames of 16 x 16 pixels; a TPU rounds their shapes up.
     least = 4 * 2 * params + 2 * 4 * 16 * 16 * 3
     assert least < train["arguments"]
@@ -65,7 +67,7 @@ def test_programs_of_a_row_are_compiled_once_and_measured(data, tiny_profile, tm
         train["needed"]
         == sum(train[name] for name in ("arguments", "outputs", "temporaries", "code")) - (train["aliased"])
     )
-    by_hand = 3 * 2 * counting.count(run.settings, 4, 16).multiply_adds
+    by_hand = 3 * 2 * network.count(run.settings, 4, 16).multiply_adds
     # The first layer has no gradient of its input, and what meets padding is not counted.
     assert 0.2 * by_hand < train["multiply_adds"] < by_hand
     assert evaluation["aliased"] == 0
@@ -87,7 +89,7 @@ def test_programs_of_the_quick_profile_are_compiled_once_and_measured(results):
     found, said = preflown(results)
     assert "2/2" in said
     train, evaluation = found["programs"]
-    params = counting.count(baseline().settings).params
+    params = network.count(baseline().settings).params
     # Weights and momentum in float32, and two clips of 8 frames of 28 x 28 pixels; a TPU rounds their shapes up.
     least = 4 * 2 * params + 2 * 8 * 28 * 28 * 3
     assert least < train["arguments"] < 4 * least
@@ -98,7 +100,7 @@ def test_programs_of_the_quick_profile_are_compiled_once_and_measured(results):
         train["needed"]
         == sum(train[name] for name in ("arguments", "outputs", "temporaries", "code")) - (train["aliased"])
     )
-    by_hand = 3 * 2 * counting.count(baseline().settings, 8, 28).multiply_adds
+    by_hand = 3 * 2 * network.count(baseline().settings, 8, 28).multiply_adds
     # The first layer has no gradient of its input, and what meets padding is not counted.
     assert 0.5 * by_hand < train["multiply_adds"] < by_hand
     assert evaluation["aliased"] == 0
@@ -134,7 +136,7 @@ def test_without_a_tpu_compiler_the_cpu_s_proves_it_and_memory_is_an_estimate(tm
     train, evaluation = found["programs"]
     assert train["estimated"] and evaluation["estimated"]
     assert "estimate" in train["verdict"]
-    params = counting.count(baseline().settings).params
+    params = network.count(baseline().settings).params
     assert 4 * 2 * params < train["arguments"]
     assert train["temporaries"] > 0
     assert found["rows"][0]["hours"] > 0

@@ -9,25 +9,29 @@ import re
 import sys
 from types import SimpleNamespace
 
+import harness.tpu
 import pytest
 from click.testing import CliRunner
 from test_tpu_forecasts import HALF, SECOND
 from test_tpu_programs import CORES, made, pair, run_of
 from test_tpu_results import BY, POD, SHORT, result
 
-import harness.tpu
 from ablations import table2, table3
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, FRAMES, LS, R3D_RS, RA
-from harness import additive_study, devices, forecasting, input_speed, options, preflight, records, slices, synthetic
-from harness.experiment import Cut, SettingsError
-from harness.store import RECORD
-from harness.tpu import compiler, compiling, proving
-from harness.tpu.compiler import REFUSED, RefusedError, TooLargeError
-from harness.tpu.compiling import Progress
-from harness.tpu.forecasts import Measured
-from harness.tpu.proving import Task
-from harness.tpu.results import Results
+from harness import additive_study, preflight
+from harness.accelerators import compilation, forecasting, proving, tpu_compiler
+from harness.accelerators.compilation import Progress
+from harness.accelerators.forecasts import Measured
+from harness.accelerators.proving import Task
+from harness.accelerators.results import Results
+from harness.accelerators.tpu_compiler import REFUSED, RefusedError, TooLargeError
+from harness.cli import options, synthetic
+from harness.config import devices, slices
+from harness.config.experiment import Cut, SettingsError
+from harness.data import input_speed
+from harness.store import records
+from harness.store.run_store import RECORD
 
 V3 = slices.slice_of(POD)
 DEEP = (*R3D_RS, DEPTH.at(200), FRAMES.at(48))
@@ -36,7 +40,7 @@ DEEP = (*R3D_RS, DEPTH.at(200), FRAMES.at(48))
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
-    monkeypatch.setattr(compiler, "installed", lambda: BY)
+    monkeypatch.setattr(tpu_compiler, "installed", lambda: BY)
 
 
 def write(root, *found):
@@ -110,9 +114,9 @@ def compile_up_to(monkeypatch):
 
         lowering = SimpleNamespace(lower=lambda program: str(program.clips).encode())
         monkeypatch.setattr(harness.tpu, "lowering", lowering, raising=False)
-        monkeypatch.setitem(sys.modules, "harness.tpu.lowering", lowering)
-        monkeypatch.setattr(compiler, "compile_for", compile_for)
-        monkeypatch.setattr(compiler, "devices", lambda slice_: (slice_.cores, slice_.hosts))
+        monkeypatch.setitem(sys.modules, "harness.accelerators.lower", lowering)
+        monkeypatch.setattr(tpu_compiler, "compile_for", compile_for)
+        monkeypatch.setattr(tpu_compiler, "devices", lambda slice_: (slice_.cores, slice_.hosts))
         return given
 
     return put
@@ -156,7 +160,7 @@ def test_what_the_compiler_refuses_is_not_tried_smaller(tmp_path, compile_up_to)
 
 def test_a_slice_that_the_compiler_counts_otherwise_is_refused(tmp_path, compile_up_to, monkeypatch):
     given = compile_up_to(8)
-    monkeypatch.setattr(compiler, "devices", lambda slice_: (64, 16))
+    monkeypatch.setattr(tpu_compiler, "devices", lambda slice_: (64, 16))
     with pytest.raises(SettingsError, match=r"64 cores.*128"):
         proving.prove(Task(TRAIN, V3, tmp_path), lambda _: None)
     assert given == []
@@ -165,7 +169,7 @@ def test_a_slice_that_the_compiler_counts_otherwise_is_refused(tmp_path, compile
 @pytest.mark.parametrize(("spare", "fits"), [(0, True), (-1, False), (10**9, True)])
 def test_an_estimate_is_held_against_what_a_core_gives_a_program(tmp_path, monkeypatch, spare, fits):
     """Which is less than it has: between the two, a program does not fit."""
-    monkeypatch.setattr(compiler, "installed", lambda: None)
+    monkeypatch.setattr(tpu_compiler, "installed", lambda: None)
     assert V3.generation.usable < V3.generation.memory
     needed = V3.generation.usable - spare
     found = SimpleNamespace(
@@ -425,7 +429,7 @@ def test_a_program_that_could_not_be_compiled_is_named_and_the_command_fails(tmp
                 Results(task.results).write(result(task.program, **HALF))
             yield Progress(number, "3 s", ended=True, failure="" if task.program.kind == "train" else "it died")
 
-    monkeypatch.setattr(compiling, "compile_all", compile_all)
+    monkeypatch.setattr(compilation, "compile_all", compile_all)
     flags = ["table2", "--rows", "1", "--topology", POD, "--results", str(tmp_path)]
     done = CliRunner().invoke(preflight.main, [*flags, "--json"])
     assert done.exit_code == 1
@@ -439,7 +443,7 @@ def test_a_slice_that_the_compiler_does_not_know_is_one_line(tmp_path, monkeypat
     def compile_all(tasks, jobs):
         yield Progress(0, "x", ended=True, failure=f"--topology {POD}: the TPU compiler does not know it")
 
-    monkeypatch.setattr(compiling, "compile_all", compile_all)
+    monkeypatch.setattr(compilation, "compile_all", compile_all)
     done = CliRunner().invoke(preflight.main, ["table2", "--topology", POD, "--results", str(tmp_path)])
     assert done.exit_code == 2
     assert done.output.splitlines()[-1] == f"Error: --topology {POD}: the TPU compiler does not know it"

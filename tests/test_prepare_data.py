@@ -21,8 +21,9 @@ from click.testing import CliRunner
 
 from harness import prepare_data, train
 from harness.data import manifest as manifests
-from harness.data import preparing, shards
-from harness.data.places import Place, PlaceError
+from harness.data import prepare as prepare_
+from harness.data import shards
+from harness.data.destinations import Place, PlaceError
 from tests.support import odd_videos
 
 LESS = ["--min-frames", "16", "--videos-per-shard", "2"]
@@ -162,12 +163,12 @@ def test_index_data_finds_the_same(prepared):
 
 def test_classes_are_mixed_over_shards():
     videos = [preparing_video(f"v{n}", n // 100) for n in range(400)]
-    listing = preparing.Listing(tuple("0123"), tuple(videos), {})
-    made = [task for task in preparing.tasks(listing, Path("v"), shards.Decoding(), 50, 0) if task.split == "train"]
+    listing = prepare_.Listing(tuple("0123"), tuple(videos), {})
+    made = [task for task in prepare_.tasks(listing, Path("v"), shards.Decoding(), 50, 0) if task.split == "train"]
     assert [len(task.videos) for task in made] == [50] * 8
     assert all(len({video.label for video in task.videos}) == 4 for task in made)
     assert sorted(video for task in made for video in task.videos) == sorted(videos)
-    assert preparing.tasks(listing, Path("v"), shards.Decoding(), 50, 1)[0].videos != made[0].videos
+    assert prepare_.tasks(listing, Path("v"), shards.Decoding(), 50, 1)[0].videos != made[0].videos
 
 
 def preparing_video(media_id: str, label: int) -> shards.Video:
@@ -338,12 +339,12 @@ def test_ctrl_c_ends_it_and_its_workers(tmp_path):
 
 
 def test_a_worker_that_is_killed_is_said(mixed, tmp_path, monkeypatch):
-    listing = preparing.Listing(("0",), (preparing_video("a", 0), preparing_video("b", 0)), {})
-    tasks = preparing.tasks(listing, mixed, shards.Decoding(), 1, 0)
-    monkeypatch.setattr(preparing, "_make", _die)
-    plan, progress = preparing.Survey(tasks, (), ()), preparing.Progress(int, lambda name, report: None)
-    with pytest.raises(preparing.WorkerLostError, match=r"killed while it made one of train-0000.*goes on"):
-        preparing.run(plan, Place(str(tmp_path)), 2, progress)
+    listing = prepare_.Listing(("0",), (preparing_video("a", 0), preparing_video("b", 0)), {})
+    tasks = prepare_.tasks(listing, mixed, shards.Decoding(), 1, 0)
+    monkeypatch.setattr(prepare_, "_make", _die)
+    plan, progress = prepare_.Survey(tasks, (), ()), prepare_.Progress(int, lambda name, report: None)
+    with pytest.raises(prepare_.WorkerLostError, match=r"killed while it made one of train-0000.*goes on"):
+        prepare_.run(plan, Place(str(tmp_path)), 2, progress)
 
 
 def _die(task, place):

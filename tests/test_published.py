@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ablations.toggles import TABLE_2
-from harness import published
+from harness.analysis import published
 
 # The difference of two numbers printed to 0.1; anything closer is floating-point noise.
 TENTH = {"rel": 0, "abs": 1e-6}

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from harness import paper_significance, published, published_steps
+from harness import paper_significance
+from harness.analysis import published, published_steps
 
 DOCS = Path(__file__).parents[1] / "docs" / "paper-significance.md"
 

@@ -11,12 +11,13 @@ from official.vision.tasks import video_classification
 
 from ablations.profiles import QUICK
 from ablations.toggles import RA, SJ
-from harness import experiment, garden
-from harness.data import draws, embedded, inputs, reader
-from harness.experiment import Protocol
-from harness.studies import Cell
-from harness.toggles import VALUE, Toggle
-from harness.workspace import facts
+from harness.config import experiment
+from harness.config.experiment import Protocol
+from harness.config.studies import Cell
+from harness.config.toggles import VALUE, Toggle
+from harness.data import embedded, on_device, reader, seeded_ops
+from harness.planning.workspace import facts
+from harness.training import garden_config
 
 MIXUP = Toggle(
     "mixup",
@@ -57,14 +58,14 @@ def run_of(prepared, *applied, seed=0):
 def training_params(prepared, *applied, seed=0, batch=8):
     run = run_of(prepared, *applied, seed=seed)
     settings = {**run.settings, "task.train_data.global_batch_size": batch}
-    return garden.build(settings, run.bookkeeping).task.train_data
+    return garden_config.build(settings, run.bookkeeping).task.train_data
 
 
 def evaluation_params(prepared, protocol, batch):
     run = run_of(prepared)
     settings, bookkeeping = experiment.for_protocol(run, protocol)
     bookkeeping |= {"task.validation_data.global_batch_size": batch}
-    return garden.build(settings, bookkeeping).task.validation_data
+    return garden_config.build(settings, bookkeeping).task.validation_data
 
 
 def batches(prepared, count, start_step=0, **others):
@@ -177,29 +178,29 @@ def test_no_draw_of_the_training_pipeline_is_left_to_chance(prepared):
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def fixed(record):
-        with draws.fixed_by(tf.constant([0, 1])):
+        with seeded_ops.fixed_by(tf.constant([0, 1])):
             return parse(record)[0]
 
     @tf.function(input_signature=[])
     def free():
         return tf.cond(tf.constant(True), lambda: tf.random.uniform([]), lambda: tf.random.normal([]))
 
-    assert draws.stateful_draws(fixed.get_concrete_function().graph) == []
-    assert draws.stateful_draws(free.get_concrete_function().graph) == ["RandomStandardNormal", "RandomUniform"]
+    assert seeded_ops.stateful_draws(fixed.get_concrete_function().graph) == []
+    assert seeded_ops.stateful_draws(free.get_concrete_function().graph) == ["RandomStandardNormal", "RandomUniform"]
 
 
 @pytest.mark.parametrize(("clips", "crops"), [(1, 1), (10, 3), (2, 3)])
 def test_evaluation_clips_are_the_gardens_bit_for_bit(prepared, clips, crops):
     params = evaluation_params(prepared, Protocol(clips, crops, 32), batch=7)
     dataset = reader.evaluation(params, source(prepared, "validation"))
-    ours = [inputs.for_network(features, params)["image"].numpy() for features, _ in dataset]
+    ours = [on_device.for_network(features, params)["image"].numpy() for features, _ in dataset]
     theirs = _gardens(prepared, params)
     assert np.array_equal(np.concatenate(ours), np.concatenate(theirs))
 
 
 def _gardens(prepared, params):
     """The Garden's own pipeline over the same shards, one file after another."""
-    config = garden.build(run_of(prepared).settings, run_of(prepared).bookkeeping)
+    config = garden_config.build(run_of(prepared).settings, run_of(prepared).bookkeeping)
     task = video_classification.VideoClassificationTask(config.task)
     params.override({"cycle_length": 1, "input_path": ",".join(source(prepared, "validation").paths)})
     return [features["image"].numpy() for features, _ in task.build_inputs(params)]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import records
-from harness.experiment import content_hash
-from harness.records import FIRST_SCHEMA, SCHEMA, Evaluation, RecordError, RunRecord
+from harness.config.experiment import content_hash
+from harness.store import records
+from harness.store.records import FIRST_SCHEMA, SCHEMA, Evaluation, RecordError, RunRecord
 
 KEPT = Path(__file__).parent / "records"
 # Typed from the files, which no later version may change.

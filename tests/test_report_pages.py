@@ -7,8 +7,8 @@ import subprocess
 import pandas as pd
 import pytest
 
-from harness import figures, outputs, rendering, report_pages, tables
-from harness.report_pages import Rendered, Section
+from harness.reporting import additive_figure, pages, render, study_tables, writers
+from harness.reporting.pages import Rendered, Section
 from tests.support import summaries
 
 VOID = {"meta", "img", "br", "hr", "col", "link"}
@@ -39,25 +39,25 @@ def rendered():
     numbers = summaries.summary()
     one = Section(
         AWKWARD,
-        {"t": tables.additive(numbers)},
-        {"t": figures.additive(numbers)},
+        {"t": study_tables.additive(numbers)},
+        {"t": additive_figure.additive(numbers)},
         {"t-flips": "a\n1\n"},
         "A note, 5 %.",
     )
-    return [report_pages.render(one), Rendered("Second", {})]
+    return [pages.render(one), Rendered("Second", {})]
 
 
 def test_markdown(rendered):
-    page = report_pages.markdown("R", rendered, "../plots")
+    page = pages.markdown("R", rendered, "../plots")
     assert page.startswith("# R\n\n## A \\<title>")
     assert "\n\nA note, 5 %.\n\n" in page
-    assert f"![{rendering.markdown_text(AWKWARD)}](../plots/t.png)" in page
+    assert f"![{render.markdown_text(AWKWARD)}](../plots/t.png)" in page
     assert "\n## Second\n" in page
     assert rendered[0].tables["t"]["md"].strip() in page
 
 
 def test_html_is_well_formed_and_its_links_lead_somewhere(rendered):
-    page = report_pages.html_page("R & D", rendered, "../plots")
+    page = pages.html_page("R & D", rendered, "../plots")
     parser = Strict()
     parser.feed(page)
     parser.close()
@@ -72,7 +72,7 @@ def test_html_is_well_formed_and_its_links_lead_somewhere(rendered):
 
 def test_all_files_of_a_page_are_written(rendered, tmp_path):
     results = tmp_path / "results"
-    written = outputs.write_report(rendered, results, tmp_path / "plots")
+    written = writers.write_report(rendered, results, tmp_path / "plots")
     found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert {path.relative_to(tmp_path).as_posix() for path in written} == found
     assert found == {
@@ -88,7 +88,7 @@ def test_all_files_of_a_page_are_written(rendered, tmp_path):
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex")
 def test_the_latex_page_compiles(rendered, tmp_path):
-    outputs.write_report(rendered, tmp_path / "results", tmp_path / "plots")
+    writers.write_report(rendered, tmp_path / "results", tmp_path / "plots")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
     done = subprocess.run(command, cwd=tmp_path / "results", capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:]

@@ -11,12 +11,17 @@ import pytest
 from click.testing import CliRunner
 
 from ablations import table2, table3, table5, table6
-from harness import excerpts, records, recovering, report, reporting, synthetic, workspace
+from harness import report
+from harness.analysis import trainings as trainings_
+from harness.cli import synthetic
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, DataFacts, SettingsError
 from harness.data import embedded
-from harness.devices import Devices
-from harness.experiment import Cut, DataFacts, SettingsError
-from harness.store import RECORD, Snapshot, Store
-from harness.workspace import Workspace
+from harness.planning import workspace
+from harness.planning.workspace import Workspace
+from harness.reporting import sections as sections_
+from harness.store import excerpts, records
+from harness.store.run_store import RECORD, Snapshot, Store
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "results" / "example"
@@ -31,8 +36,8 @@ def made(folder, cut=None):
 
 def chosen(folder, study=SHORT):
     store = Snapshot(folder)
-    found = recovering.trainings(store, None, None, {})
-    return reporting.chosen(study, found, store)
+    found = trainings_.trainings(store, None, None, {})
+    return sections_.chosen(study, found, store)
 
 
 def rewrite(path, **changed):
@@ -61,7 +66,7 @@ def test_a_chain_is_drawn_with_all_its_seeds_and_what_it_started_from(tmp_path):
     assert len(Store(tmp_path).ids()) == 15, "four rows and what two of them start from, three times"
     (one,) = chosen(tmp_path, table5.STUDY)
     assert (one.seeds, len(one.run_ids)) == ((0, 1, 2), 12)
-    section = reporting.draw(one, 0.5)
+    section = sections_.draw(one, 0.5)
     assert set(section.tables) == {"table5-quick-3-seeds", "table5-quick-3-seeds-steps"}
     table = section.tables["table5-quick-3-seeds"]
     other = hashlib.sha256(b"embedded-other").hexdigest()[:8]
@@ -98,7 +103,7 @@ def test_a_chain_may_pre_train_on_the_set_that_it_is_asked_on(tmp_path):
     synthetic.write(dataclasses.replace(made(tmp_path), pre_training=few), [table5.STUDY], 4)
     (one,) = chosen(tmp_path, table5.STUDY)  # row 3 from scratch is this pre-training, under the quick profile
     assert len(one.run_ids) == 4
-    table = reporting.draw(one, 0.5).tables["table5-quick"]
+    table = sections_.draw(one, 0.5).tables["table5-quick"]
     fingerprint = hashlib.sha256(b"embedded-few").hexdigest()[:8]
     assert f"pre-training on 128 videos of embedded-few ({fingerprint}), then fine-tuning." in table.caption
 
@@ -127,7 +132,7 @@ def test_a_chain_whose_start_was_removed_is_drawn_where_its_data_can_be_told(sta
     synthetic.write(dataclasses.replace(made(started_from_nothing), data=other), [SHORT], 1)
     (one,) = chosen(started_from_nothing, table5.STUDY)
     assert (one.seeds, len(one.run_ids), one.note) == ((0, 1), 8, "")
-    caption = reporting.draw(one, 0.5).tables["table5-quick-2-seeds"].caption
+    caption = sections_.draw(one, 0.5).tables["table5-quick-2-seeds"].caption
     assert "Row 2, 4: pre-training on 512 videos of embedded-other (" in caption
     assert " (which has no record any more), then fine-tuning on 128 videos of embedded-few (" in caption
 
@@ -139,8 +144,8 @@ def test_a_chain_whose_start_cannot_be_known_is_left_out_and_said(started_from_n
     first = re.match("Row 2: run (.+?) started from a run that has no record any more; what that was", one.note)
     assert set(first[1].split(", ")) < {run_id[:8] for run_id in own}
     assert "Row 4: run " in one.note
-    trainings = recovering.trainings(Store(started_from_nothing), None, None, {})
-    explained = reporting.explained("table5:2:top1", [table5.STUDY], trainings, 0.5)
+    trainings = trainings_.trainings(Store(started_from_nothing), None, None, {})
+    explained = sections_.explained("table5:2:top1", [table5.STUDY], trainings, 0.5)
     assert explained.lines[-1].startswith("Row 2: run ")
     chains = dataclasses.replace(table5.STUDY, rows=table5.STUDY.rows[1:2])
     (one,) = chosen(started_from_nothing, chains)
@@ -156,14 +161,14 @@ def test_trainings_are_called_by_the_name_of_their_data_where_it_tells_them_apar
         synthetic.write(Workspace(profile, data, Cut(), 1, store, Devices()), [SHORT], 1)
 
     def recorded(data=None):
-        return recovering.recorded(store, profile, data, {}, None).data.facts.fingerprint[:4]
+        return trainings_.recorded(store, profile, data, {}, None).data.facts.fingerprint[:4]
 
     write("embedded-few", "ab")
     assert recorded() == "abab"
     for name, fingerprint in (("mine", "cd"), ("mine", "ef"), ("two words", "12")):
         write(name, fingerprint)
     flags = ["--data 12121212", "--data cdcdcdcd", "--data efefefef", "--data embedded-few"]
-    assert sorted(recovering.trainings(store, "quick", None, {})) == [f"{one} --replicas 1" for one in flags]
+    assert sorted(trainings_.trainings(store, "quick", None, {})) == [f"{one} --replicas 1" for one in flags]
     with pytest.raises(SettingsError, match=r"several trainings, say which to draw: .*--data embedded-few --replicas"):
         recorded()
     assert recorded("embedded-few") == "abab"
@@ -182,7 +187,7 @@ def test_a_study_on_two_data_sets_is_one_table(tmp_path):
     synthetic.write(paper, [table5.STUDY], 5)
     (one,) = chosen(tmp_path, table5.STUDY)
     assert len(one.run_ids) == 4
-    table = reporting.draw(one, 0.5).tables["table5-paper-on-four-fourfour"]
+    table = sections_.draw(one, 0.5).tables["table5-paper-on-four-fourfour"]
     ours = table.data.set_index("own_row")
     assert ours["top1"].dropna().index.tolist() == [2, 4, 1, 3]
     assert ours.loc[4, "step"] == pytest.approx(ours.loc[4, "top1"] - ours.loc[3, "top1"])
@@ -197,7 +202,7 @@ def record_of(folder, row, seed):
 def test_a_training_that_has_runs_is_a_section_with_all_their_seeds(three_seeds):
     (one,) = chosen(three_seeds)
     assert (one.seeds, one.note, len(one.run_ids)) == ((0, 1, 2), "", 9)
-    section = reporting.draw(one, 0.5)
+    section = sections_.draw(one, 0.5)
     assert set(section.tables) == {"table2-quick-3-seeds", "table2-quick-3-seeds-steps"}
     assert set(section.figures) == {"table2-quick-3-seeds", "table2-quick-3-seeds-curves"}
     rows = section.tables["table2-quick-3-seeds"].data
@@ -208,7 +213,7 @@ def test_a_training_that_has_runs_is_a_section_with_all_their_seeds(three_seeds)
 
 def test_nothing_run_is_the_papers_numbers(tmp_path):
     (one,) = chosen(tmp_path, table2.STUDY)
-    section = reporting.draw(one, 0.5)
+    section = sections_.draw(one, 0.5)
     assert section.title.endswith("(paper profile)")
     rows = section.tables["table2-paper"].data
     assert rows["top1"].isna().all()
@@ -222,7 +227,7 @@ def test_several_trainings_are_sections_of_their_own(three_seeds):
         (3, (0,), "steps 7"),
         (9, (0, 1, 2), ""),
     ]
-    sections = [reporting.draw(one, 0.5) for one in found]
+    sections = [sections_.draw(one, 0.5) for one in found]
     for kind in ("tables", "figures"):
         names = [name for section in sections for name in getattr(section, kind)]
         assert len(set(names)) == len(names)
@@ -258,7 +263,7 @@ def test_a_record_made_otherwise_is_not_taken_for_a_row(three_seeds, change):
     path = record_of(three_seeds, 2, 1)
     rewrite(path, **change(Store(three_seeds).read(path.parent.name)))
     store = Snapshot(three_seeds)
-    one = reporting.chosen_of(SHORT, made(three_seeds))
+    one = sections_.chosen_of(SHORT, made(three_seeds))
     assert (one.seeds, one.note) == ((0, 2), "Seeds that not every row has are left out: 1.")
     assert len(store.ids()) == 9
 
@@ -294,7 +299,7 @@ def test_a_damaged_record_is_said_and_stops_nothing(three_seeds):
     path.write_text(path.read_text()[:-40])
     (one,) = chosen(three_seeds)
     assert one.seeds == (0, 1, 2)
-    section = reporting.draw(one, 0.5)
+    section = sections_.draw(one, 0.5)
     assert "damaged: row 2" in section.tables["table2-quick-3-seeds"].caption
 
 
@@ -303,7 +308,7 @@ def test_damaged_predictions_are_said_and_stop_nothing(three_seeds):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     (one,) = chosen(three_seeds)
     one.workspace.store.look_at(one.run_ids)
-    section = reporting.draw(one, 0.5)
+    section = sections_.draw(one, 0.5)
     assert "damaged: row 3" in section.tables["table2-quick-3-seeds"].caption
 
 

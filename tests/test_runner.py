@@ -14,12 +14,13 @@ from official.core import train_utils
 
 from ablations.profiles import PAPER
 from ablations.toggles import DSTEM, RA, SD, SE
-from harness import execution, garden, records, runner
-from harness.attempts import Interrupted, LostError, RunError
-from harness.experiment import TRAIN_BATCH, Protocol, SettingsError
-from harness.store import Store
-from harness.task import VideoTask
-from harness.toggles import VALUE, Toggle
+from harness.config.experiment import TRAIN_BATCH, Protocol, SettingsError
+from harness.config.toggles import VALUE, Toggle
+from harness.store import records
+from harness.store.attempts import Interrupted, LostError, RunError
+from harness.store.run_store import Store
+from harness.training import executor, garden_config, loop
+from harness.training.task import VideoTask
 from tests.support import forked, tiny
 from tests.support import trained as stores
 from tests.support.tiny import PROTOCOL, every_step, files_of, seldom, unevaluated, variables
@@ -94,7 +95,7 @@ def test_one_processor_makes_its_batches_in_one_pipeline(trained):
 def test_batches_come_as_they_are_on_one_processor_alone(replicas, device, one):
     extended = types.SimpleNamespace(worker_devices=(device,))
     strategy = types.SimpleNamespace(num_replicas_in_sync=replicas, extended=extended)
-    assert runner._is_one_processor(strategy) is one
+    assert loop._is_one_processor(strategy) is one
 
 
 def test_a_resumed_run_is_the_run_that_was_never_interrupted(data, store, tmp_path):
@@ -222,15 +223,15 @@ def test_a_run_recorded_meanwhile_is_not_recorded_twice(data, trained, run):
 
     def overtaken(now):
         if now and not store.has(run.id):
-            execution.execute(*how(quick))
+            executor.execute(*how(quick))
 
     with pytest.raises(records.RecordError, match="attempt 6 recorded the run already, attempt 4 would write it too"):
-        execution.execute(*how(slow), hold=overtaken)
+        executor.execute(*how(slow), hold=overtaken)
     record = store.read(run.id)
     assert record.provenance["attempt"] == 6
     # It went on from what the slow one had trained, which is the record's now.
     assert record.provenance["weights"] == "attempts/4/checkpoints/weights-4"
-    assert runner.trained(run, data.place(store, run, quick)) == str(store.weights(record))
+    assert loop.trained(run, data.place(store, run, quick)) == str(store.weights(record))
     store.checked(run.id)
     assert not any("attempts/4/predictions" in name for name in files_of(store, run))
 
@@ -263,7 +264,7 @@ def test_a_stop_in_a_validation_saves_the_weights_that_train_not_their_average(d
 
     with pytest.raises(Interrupted):
         data.execute(store, run, report, stop=asked)
-    path, step = runner.last_checkpoint(str(store.attempt(run.id, 0).checkpoints))
+    path, step = loop.last_checkpoint(str(store.attempt(run.id, 0).checkpoints))
     assert step == 2
     stopped = variables(path)
     expected = variables(trained("averaged", "expected").attempt(run.id, 0).checkpoints / "ckpt-2")
@@ -303,7 +304,7 @@ def test_what_is_kept_of_a_training_checkpoint_is_its_network(data, trained, tmp
     store, run = trained("averaged"), stores.averaged(data)
     checkpoint = store.attempt(run.id, 0).checkpoints / "ckpt-3"
     place = dataclasses.replace(data.place(store, run, store.attempt(run.id, 0)), checkpoints=str(tmp_path))
-    kept = tf.train.load_checkpoint(runner.shrink(run, str(checkpoint), place))
+    kept = tf.train.load_checkpoint(loop.shrink(run, str(checkpoint), place))
     whole = tf.train.load_checkpoint(str(checkpoint))
     assert not any("OPTIMIZER_SLOT" in name for name in kept.get_variable_to_shape_map())
     found = [name for name in whole.get_variable_to_shape_map() if name.endswith("average/.ATTRIBUTES/VARIABLE_VALUE")]
@@ -372,7 +373,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_checkpoint_good(data, st
         RunError, match=r"the training loss of steps \d to \d is (nan|inf|[\d.e+]+), .* expected a number"
     ):
         data.execute(store, run)
-    path, step = runner.last_checkpoint(store.attempt(run.id, 0).checkpoints)
+    path, step = loop.last_checkpoint(store.attempt(run.id, 0).checkpoints)
     assert 0 < step < 6
     network = [value for name, value in variables(path).items() if name.startswith("model")]
     assert network
@@ -404,7 +405,7 @@ def test_a_further_protocol_is_added_without_training(data, trained, run):
 def test_evaluation_needs_the_last_checkpoint(data, store, run):
     with pytest.raises(SettingsError, match="no weights of step 4"):
         place = data.place(store, run, store.attempt(run.id, 0))
-        runner.evaluate(run, run.protocol, data.manifest, place, tiny.silent)
+        loop.evaluate(run, run.protocol, data.manifest, place, tiny.silent)
 
 
 def test_a_toggle_of_the_users_trains(data, store, trained, run):
@@ -466,8 +467,8 @@ def test_every_video_counts_once_under_one_two_and_four_replicas(data):
 
 
 def test_the_train_step_compiles_with_xla_at_static_shapes(run):
-    config = garden.build(run.settings, run.bookkeeping)
-    task = VideoTask(config.task, None, runner.reader.Source((), (), 8))
+    config = garden_config.build(run.settings, run.bookkeeping)
+    task = VideoTask(config.task, None, loop.reader.Source((), (), 8))
     model, optimizer = task.build_model(), train_utils.create_optimizer(task, config)
     batch = run.settings[TRAIN_BATCH]
     clips = tf.TensorSpec([batch, *(run.settings[f"task.train_data.feature_shape[{axis}]"] for axis in range(4))])

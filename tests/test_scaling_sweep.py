@@ -17,18 +17,20 @@ from rich.console import Console
 
 from ablations import figure2
 from ablations.toggles import DEPTH, SD
-from harness import console as console_
-from harness import presence, scaling_sweep, sharing, sweep_report, sweep_run, wandb_files
-from harness import workspace as workspaces
-from harness.experiment import Cut
-from harness.searching import Strategy
-from harness.storage import StorageError
-from harness.store import Store
-from harness.studies import Cell
-from harness.sweep_console import TrialBoard
-from harness.sweep_storage import SweepError, file_of, found, trials
-from harness.sweeping import Axis, Limits, validated
-from harness.worker import Job
+from harness import scaling_sweep
+from harness.config.experiment import Cut
+from harness.config.studies import Cell
+from harness.planning import workspace
+from harness.scheduler import liveness, progress, sharing
+from harness.scheduler.optuna_storage import StorageError
+from harness.store.run_store import Store
+from harness.sweep import sweep_run, sweep_summary
+from harness.sweep.progress import TrialBoard
+from harness.sweep.search import Strategy
+from harness.sweep.space import Axis, Limits, validated
+from harness.sweep.trial_store import SweepError, file_of, found, trials
+from harness.tracking import wandb_files
+from harness.training.worker import Job
 from tests.support import pretend, sweeps
 from tests.support.sweeps import Killed, Trainer
 from tests.support.tiny import PROTOCOL, TINY
@@ -216,7 +218,7 @@ def test_workers_at_the_same_time_train_no_point_twice_and_none_too_many(here, s
 
 
 def test_a_killed_workers_trial_is_taken_up_at_once(here, monkeypatch):
-    monkeypatch.setattr(presence, "gone", lambda token: token == "killed")
+    monkeypatch.setattr(liveness, "gone", lambda token: token == "killed")
     asked, trainer = sweeps.sweep(here), Trainer(here.store, top1, dies=(1, 20))
     first = sweeps.search(here, asked, trainer, GRID, None, token="killed")
     first.workers.at = lambda _: contextlib.nullcontext()  # a process that is killed gives nothing back
@@ -278,7 +280,7 @@ def test_a_worker_that_waits_for_another_to_choose_can_be_stopped(here):
 
 def test_other_code_is_refused_while_others_are_at_the_sweep(here, monkeypatch):
     asked, same = sweeps.sweep(here), sharing.code()
-    other = {**same, "files": {**same["files"], "harness/runner.py": "0" * 12}}
+    other = {**same, "files": {**same["files"], "harness/training/loop.py": "0" * 12}}
 
     def carry(point, name, watch):
         second = sweeps.search(here, asked, None, token="second")
@@ -294,7 +296,7 @@ def test_other_code_is_refused_while_others_are_at_the_sweep(here, monkeypatch):
     first.run()
     monkeypatch.setattr(sharing, "code", lambda: other)
     (line,) = sweeps.search(here, asked, None, token="second").workers.join("here")
-    assert line == "Sweep s: goes on with other code than it was begun with: code: harness/runner.py"
+    assert line == "Sweep s: goes on with other code than it was begun with: code: harness/training/loop.py"
 
 
 def test_sqlite_is_refused_to_a_second_machine(here):
@@ -377,7 +379,7 @@ def test_a_run_behind_the_median_is_pruned_and_its_steps_counted(here):
         assert one.steps == -(-one.schedule // 5) * last // 20
     assert len(ended) == 12
     (kept,) = found(here.store.root)
-    summary = sweep_report.of(kept, here.store)
+    summary = sweep_summary.of(kept, here.store)
     saved = sum(one.schedule - one.steps for one in pruned)
     schedule = pruned[0].schedule
     assert f"Pruning saved {saved:,} of the grid's {24 * schedule:,} training steps" in summary.saving_note
@@ -495,7 +497,7 @@ def test_the_live_table_grows_with_the_trials(here):
     asked = sweep_run.asked(here, sweeps.sweep(here).space, Limits(), TPE, 4, "s")
     board, (first, second, *_) = TrialBoard(1e10, 4, 1e12), asked.sweep.grid()
     console = Console(force_terminal=True, file=io.StringIO(), width=160)
-    with console_.view(board, console) as shown:
+    with progress.view(board, console) as shown:
         for number, point in enumerate((first, second)):
             board.begin(asked._planned(point, f"trial {number}: some name"))
             shown.event(point.run.id, {"event": "attempt", "step": 0})
@@ -514,7 +516,7 @@ def test_a_run_is_ended_at_a_validation_and_gone_on_with_in_the_same_process(tmp
     here = dataclasses.replace(
         sweeps.workspace(tmp_path),
         profile=TINY,
-        data=workspaces.data_set(str(data.folder), TINY, tmp_path),
+        data=workspace.data_set(str(data.folder), TINY, tmp_path),
         cut=Cut(steps=5, validation_videos=8),
     )
     (point, *_) = sweeps.sweep(here, *sweeps.axes((50,), (32,))).grid()
@@ -580,7 +582,7 @@ def test_a_sweep_that_trains_and_one_that_is_told(tmp_path, data, monkeypatch):
     assert f"recorded already, top-1 {100 * top1:.1f} %" in second
     assert second.count(": done after") == 1
     assert (store.folder(record.id) / "record.json").read_bytes() == kept
-    assert [summary.name for summary in sweep_report.found(store.root)] == [name.replace("tpe", "nsga2"), name]
+    assert [summary.name for summary in sweep_summary.found(store.root)] == [name.replace("tpe", "nsga2"), name]
     groups = {one.group for one in wandb_files.read(store.root / "wandb")}
     assert groups == {f"sweep-{name}", f"sweep-{name}".replace("tpe", "nsga2")}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ablations import table6
-from harness.store import Store
+from harness.store.run_store import Store
 from tests.support.tiny import every_step, seldom, variables
 
 CELL = table6.STUDY.rows[2].cell(0)

@@ -18,8 +18,8 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
-from harness import storage
-from harness.store import Store
+from harness.scheduler import optuna_storage
+from harness.store.run_store import Store
 from tests.proofs import sharing
 from tests.proofs.sharing import CHECK, Command, Evidence, Found, Trial, counted, leaks
 from tests.support import postgres
@@ -211,8 +211,8 @@ def test_a_database_that_goes_down_while_it_is_opened_is_named_in_one_line(monke
         lost = OperationalError("commit", {}, ConnectionError("server closed the connection"))
         raise StorageInternalError("An exception is raised during the commit.") from lost
 
-    monkeypatch.setattr(storage, "RDBStorage", opened)
-    with pytest.raises(storage.StorageError, match="cannot be opened as an Optuna storage") as refused:
-        storage.open_storage("postgresql+psycopg://harness:word@127.0.0.1:1/runs")
+    monkeypatch.setattr(optuna_storage, "RDBStorage", opened)
+    with pytest.raises(optuna_storage.StorageError, match="cannot be opened as an Optuna storage") as refused:
+        optuna_storage.open_storage("postgresql+psycopg://harness:word@127.0.0.1:1/runs")
     assert "word" not in str(refused.value)
     assert "server closed the connection" in str(refused.value)

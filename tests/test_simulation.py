@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 from scipy import integrate, stats
 
-from harness import check_statistics, simulated_checks, simulated_methods, simulated_studies, simulation
+from harness import check_statistics
+from harness.analysis import simulated_checks, simulated_methods, simulated_studies, simulation
 
 DOCS = Path(__file__).parent.parent / "docs" / "statistics.md"
 

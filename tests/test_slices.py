@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from harness import slices
-from harness.experiment import SettingsError
-from harness.tpu import compiler as tpu_compiler
+from harness.accelerators import tpu_compiler
+from harness.config import slices
+from harness.config.experiment import SettingsError
 
 GENERATIONS = ("v2", "v3", "v4", "v5e", "v5p", "v6e")
 GIB = 2**30

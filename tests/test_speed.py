@@ -8,15 +8,16 @@ import pytest
 from click.testing import CliRunner
 
 from harness import benchmark
-from harness.data import reader, speed
+from harness.data import benchmark as benchmark_
+from harness.data import reader
 
 LINE = {"case": "training", "ours": 3.0, "garden": 2.0, "decode_only": 4.0, "vs_garden": 1.5, "vs_decode_only": 0.75}
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    monkeypatch.setattr(speed, "write_shard", lambda path: reader.Source((str(path),), (1,), 8))
-    monkeypatch.setattr(speed, "measure", lambda source, rounds: iter([LINE] * 3))
+    monkeypatch.setattr(benchmark_, "write_shard", lambda path: reader.Source((str(path),), (1,), 8))
+    monkeypatch.setattr(benchmark_, "measure", lambda source, rounds: iter([LINE] * 3))
 
 
 def test_json_is_a_list_of_what_was_measured(measured):
@@ -33,9 +34,9 @@ def test_the_table_has_a_row_for_each_case(measured):
 
 def in_short(path, cases):
     """Some cases of the benchmark on one small video."""
-    speed.WIDTHS, speed._VIDEOS, speed._EPOCH = (341,), 1, 6
-    speed.CASES = {case: (speed.CASES[case][0], 8 if "train" in case else 1) for case in cases}
-    return list(speed.measure(speed.write_shard(path), rounds=1))
+    benchmark_.WIDTHS, benchmark_._VIDEOS, benchmark_._EPOCH = (341,), 1, 6
+    benchmark_.CASES = {case: (benchmark_.CASES[case][0], 8 if "train" in case else 1) for case in cases}
+    return list(benchmark_.measure(benchmark_.write_shard(path), rounds=1))
 
 
 @pytest.mark.parametrize(

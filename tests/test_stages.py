@@ -10,15 +10,18 @@ from ablations import datasets, table5
 from ablations.profiles import PAPER, QUICK
 from ablations.stages import CVRL, FINETUNE, LINEAR, PRETRAIN
 from ablations.toggles import BACKBONE, EP, LS, OPTIMIZER, RA, SD, SE, WD
-from harness import console, excerpts, experiment, planning, sharing, stages, workspace
+from harness.config import experiment, stages
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.stages import Stage
+from harness.config.studies import Cell, Row, Study
+from harness.config.toggles import In, ToggleError
 from harness.data import embedded
-from harness.devices import Devices
-from harness.experiment import Cut, DataFacts, SettingsError
-from harness.planning import Known
-from harness.stages import Stage
-from harness.store import Store
-from harness.studies import Cell, Row, Study
-from harness.toggles import In, ToggleError
+from harness.planning import plans, workspace
+from harness.planning.plans import Known
+from harness.scheduler import progress, sharing
+from harness.store import excerpts
+from harness.store.run_store import Store
 
 RATE = f"{OPTIMIZER}.learning_rate.cosine.initial_learning_rate"
 DECAY = f"{OPTIMIZER}.learning_rate.cosine.decay_steps"
@@ -138,7 +141,7 @@ def test_rows_share_the_stages_they_have_in_common(tmp_path):
     for one in found.runs:
         assert one.run.parent is None or order.index(one.run.parent) < order.index(one.run.identity)
     assert {one.run.data for one in found.runs if one.rows == ("2",)} == {KINETICS_600}
-    labels = [console.label(one) for one in found.runs]
+    labels = [progress.label(one) for one in found.runs]
     assert "row 1, 2 and 1 more (pre-training): se" in labels
     assert "row 5 (linear evaluation): se" in labels
 
@@ -165,7 +168,7 @@ def test_a_stage_that_is_only_started_from_is_done_once_it_is_trained(tmp_path):
     first, last = (one.run for one in plain.runs)
 
     def planned(known):
-        return planning.plan([study(Row(1, "", (), stages=CHAIN))], [0], lambda _, __: last, lambda run: known[run.id])
+        return plans.plan([study(Row(1, "", (), stages=CHAIN))], [0], lambda _, __: last, lambda run: known[run.id])
 
     found = planned({first.id: Known(frozenset()), last.id: Known()})
     assert [one.run for one in found.missing] == [last]
@@ -173,7 +176,7 @@ def test_a_stage_that_is_only_started_from_is_done_once_it_is_trained(tmp_path):
     assert found.missing[0].work == plain.runs[1].work
     gone = planned({first.id: Known(), last.id: Known(frozenset({last.protocol.name}))})
     assert gone.missing == (), "its record was removed, and nothing is left to start from it"
-    alone = planning.plan([study(Row(1, "", ()))], [0], lambda _, __: first)
+    alone = plans.plan([study(Row(1, "", ()))], [0], lambda _, __: first)
     assert [one.run for one in alone.missing] == [first], "who asks for it wants it"
     lost = planned({first.id: Known(fault="is damaged"), last.id: Known()})
     assert lost.missing == ()

@@ -9,9 +9,10 @@ import sqlalchemy
 from click.testing import CliRunner
 from rich.console import Console
 
-from harness import cancel, looking, overview, overview_table, retry, status, storage
-from harness.claims import Attempt, Item
-from harness.leases import Queue
+from harness import cancel, retry, status
+from harness.scheduler import looking, monitor, monitor_table, optuna_storage
+from harness.scheduler.run_queue import Queue
+from harness.scheduler.run_states import Attempt, Item
 
 COMMANDS = {"status": status.main, "cancel": cancel.main, "retry": retry.main}
 STUDY = "table2 quick"
@@ -37,9 +38,9 @@ def claimed(queue, item):
 def made(tmp_path_factory):
     """Databases to be copied: an empty queue, and one of a study whose row 1 is done, 2 failed, 3 runs and 4 waits."""
     folder, wanted = tmp_path_factory.mktemp("made"), items()
-    Queue(storage.url_of(folder / "empty.db"), lease=3600)
+    Queue(optuna_storage.url_of(folder / "empty.db"), lease=3600)
     shutil.copy(folder / "empty.db", folder / "study.db")
-    queue = Queue(storage.url_of(folder / "study.db"))
+    queue = Queue(optuna_storage.url_of(folder / "study.db"))
     queue.keep(f"study {STUDY}", about(wanted))
     claimed(queue, wanted[0]).done(0.25)
     claimed(queue, wanted[1]).failed("loss is nan", "Traceback")
@@ -68,8 +69,8 @@ def call(name, *words, folder):
 
 def states(folder):
     """State of each row, as the lists of a study's queue say it to a worker."""
-    queue = Queue(storage.url_of(folder / "queue.db"))
-    (group,) = overview.groups(queue.notes(), queue.attempts())
+    queue = Queue(optuna_storage.url_of(folder / "queue.db"))
+    (group,) = monitor.groups(queue.notes(), queue.attempts())
     return [row.state for row in group.rows]
 
 
@@ -160,7 +161,7 @@ def test_cancel_ends_what_waits_and_what_runs(results):
 
 
 def test_a_cancelled_run_is_lost_to_its_worker(empty):
-    queue, item = Queue(storage.url_of(empty / "queue.db")), items()[0]
+    queue, item = Queue(optuna_storage.url_of(empty / "queue.db")), items()[0]
     queue.keep(f"study {STUDY}", about([item]))
     lease = claimed(queue, item)
     assert lease.held(now=True)
@@ -172,14 +173,14 @@ def test_a_cancelled_run_is_lost_to_its_worker(empty):
 
 
 def test_what_nobody_has_put_into_the_queue_yet_can_be_cancelled(empty):
-    queue = Queue(storage.url_of(empty / "queue.db"))
+    queue = Queue(optuna_storage.url_of(empty / "queue.db"))
     queue.keep(f"study {STUDY}", about(items()))
     assert call("cancel", "table2 2", folder=empty).exit_code == 0
     assert states(empty) == ["waiting", "cancelled", "waiting", "waiting"]
 
 
 def test_runs_that_start_from_a_cancelled_one_are_told(empty):
-    queue, (first, *_) = Queue(storage.url_of(empty / "queue.db")), items()
+    queue, (first, *_) = Queue(optuna_storage.url_of(empty / "queue.db")), items()
     child = Item(KEYS[1], "row 2: b", STUDY, 2, first.key, 600.0)
     queue.keep(f"study {STUDY}", about([first, child]))
     assert "Blocked, since they start from there: 1 run." in call("cancel", "1", folder=empty).output
@@ -200,7 +201,7 @@ def test_retry_lets_it_wait_again(results):
 def test_failures_before_a_retry_do_not_count_any_more(results):
     """No failure is forgiven here, and the attempt that was asked for was preempted."""
     call("retry", "2", folder=results)
-    claimed(Queue(storage.url_of(results / "queue.db")), items()[1]).preempted("SIGTERM")
+    claimed(Queue(optuna_storage.url_of(results / "queue.db")), items()[1]).preempted("SIGTERM")
     assert states(results)[1] == "waiting"
 
 
@@ -228,7 +229,7 @@ def test_watch_prints_again_only_what_changed_and_ends_when_all_is_settled(resul
 
 
 def test_watch_of_what_went_well_exits_with_0(results, monkeypatch):
-    queue = Queue(storage.url_of(results / "queue.db"))
+    queue = Queue(optuna_storage.url_of(results / "queue.db"))
     queue.keep(f"study {STUDY}", about(items()[:1]))
     queue.end(2, "cancelled")
     queue.end(3, "cancelled")
@@ -260,7 +261,7 @@ def test_workers_that_vanished_do_not_look_alive(results):
 
 def drawn(groups, width, height=None):
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(overview_table.draw(groups, width, height))
+    console.print(monitor_table.draw(groups, width, height))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
@@ -278,7 +279,7 @@ def long_study(name="s", rows=300):
         for row in states
     ]  # fmt: skip
     kept = {**about([]), "runs": [[one.key, one.label, one.work, one.order, one.parent] for one in own], "rows": {}}
-    return overview.groups({f"study {name}": kept}, attempts)
+    return monitor.groups({f"study {name}": kept}, attempts)
 
 
 @pytest.mark.parametrize("width", [80, 100, 130])
@@ -309,7 +310,7 @@ def test_without_a_height_every_row_is_there():
 
 def test_settled_studies_make_room_for_others():
     item = Item("a" * 16, "row 1: old", "old", 1)
-    (old,) = overview.groups({"study old": about([item])}, [Attempt(0, item, "done", worker="w", seconds=7200.0)])
+    (old,) = monitor.groups({"study old": about([item])}, [Attempt(0, item, "done", worker="w", seconds=7200.0)])
     lines = drawn([old, *long_study()], 100, 24)
     assert lines[:4] == ["old", "1 of 1 done; 2.0 h spent", "", "s"]
     assert len(lines) <= 24

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from harness import options, storage
-from harness.storage import Patience, StorageError, UnansweredError
+from harness.cli import options
+from harness.scheduler import optuna_storage
+from harness.scheduler.optuna_storage import Patience, StorageError, UnansweredError
 
 SECRET = "s3cr3tpart"
 HOST = "127.0.0.1:1/postgres"
@@ -28,22 +29,22 @@ HOST = "127.0.0.1:1/postgres"
 )
 def test_wrong_urls_are_refused_in_one_line_without_their_secret(url):
     with pytest.raises(StorageError) as found:
-        storage.open_storage(url)
+        optuna_storage.open_storage(url)
     assert SECRET not in str(found.value)
-    assert SECRET not in storage.shown(url)
+    assert SECRET not in optuna_storage.shown(url)
     assert "\n" not in str(found.value)
 
 
 def test_said_keeps_words_whole_or_says_nothing():
     error = ValueError("failed to import access")
-    assert storage.said(error, "postgresql+psycopg://a:b@h/d") == "ValueError: failed to import access"
-    assert storage.said(error, "postgresql+psycopg://h/d") == "ValueError: failed to import access"
-    assert storage.said(error, "postgresql+psycopg://a:to@h/d") == "ValueError"
-    assert storage.said(error, "postgresql+psycopg://a:impo@h/d") == "ValueError"
+    assert optuna_storage.said(error, "postgresql+psycopg://a:b@h/d") == "ValueError: failed to import access"
+    assert optuna_storage.said(error, "postgresql+psycopg://h/d") == "ValueError: failed to import access"
+    assert optuna_storage.said(error, "postgresql+psycopg://a:to@h/d") == "ValueError"
+    assert optuna_storage.said(error, "postgresql+psycopg://a:impo@h/d") == "ValueError"
 
 
 def test_braces_in_the_name_of_a_file(tmp_path):
-    storage.open_storage(storage.url_of(tmp_path / "a{b}.db"))
+    optuna_storage.open_storage(optuna_storage.url_of(tmp_path / "a{b}.db"))
     assert (tmp_path / "a{b}.db").is_file()
 
 
@@ -51,8 +52,8 @@ def test_braces_in_the_name_of_a_file(tmp_path):
 def clock(monkeypatch):
     """A clock that only sleeping moves."""
     now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(storage.time, "monotonic", lambda: now.seconds)
-    monkeypatch.setattr(storage.time, "sleep", lambda seconds: setattr(now, "seconds", now.seconds + seconds))
+    monkeypatch.setattr(optuna_storage.time, "monotonic", lambda: now.seconds)
+    monkeypatch.setattr(optuna_storage.time, "sleep", lambda seconds: setattr(now, "seconds", now.seconds + seconds))
     return now
 
 

@@ -6,10 +6,10 @@ import json
 import pandas as pd
 import pytest
 
-from harness import records, store
-from harness.experiment import content_hash
-from harness.records import RecordError
-from harness.store import Store
+from harness.config.experiment import content_hash
+from harness.store import records, run_store
+from harness.store.records import RecordError
+from harness.store.run_store import Store
 from tests.support.made_up import IDENTITY, evaluation, record
 
 
@@ -28,7 +28,7 @@ def test_a_record_reads_back_equal(runs):
 
 def test_a_record_is_written_once(runs):
     runs.write(record())
-    with pytest.raises(store.AlreadyThereError):
+    with pytest.raises(run_store.AlreadyThereError):
         runs.write(dataclasses.replace(record(), seed=1))
     assert runs.read(IDENTITY[:16]).seed == 0
     assert len(list(runs.folder(IDENTITY[:16]).iterdir())) == 1
@@ -101,7 +101,7 @@ def test_predictions_beside_the_record_are_read(runs):
 )
 def test_two_writers_of_a_record_are_named(runs, first, second, said):
     path = runs.write(dataclasses.replace(record(), provenance=first))
-    with pytest.raises(store.AlreadyThereError) as error:
+    with pytest.raises(run_store.AlreadyThereError) as error:
         runs.write(dataclasses.replace(record(), provenance=second))
     assert str(error.value) == f"{path}: {said}"
 
@@ -109,7 +109,7 @@ def test_two_writers_of_a_record_are_named(runs, first, second, said):
 def test_a_damaged_record_is_not_written_over(runs):
     path = runs.write(record())
     path.write_text("{")
-    with pytest.raises(store.AlreadyThereError, match="another process recorded"):
+    with pytest.raises(run_store.AlreadyThereError, match="another process recorded"):
         runs.write(record())
     assert path.read_text() == "{"
 
@@ -118,7 +118,7 @@ def test_two_writers_of_an_evaluation_are_named(runs):
     path = runs.write(record()).with_name("evaluation-1x1@32.json")
     one, other = (evaluation("1x1@32", predictions=f"attempts/{n}/predictions-1x1@32.parquet") for n in (3, 5))
     assert runs.write_evaluation(record(), one) == path
-    with pytest.raises(store.AlreadyThereError) as error:
+    with pytest.raises(run_store.AlreadyThereError) as error:
         runs.write_evaluation(record(), other)
     assert str(error.value) == f"{path}: attempt 3 evaluated the run already, attempt 5 would write it too"
 
@@ -171,11 +171,11 @@ def test_find_takes_an_unambiguous_beginning(runs):
 
 
 def test_frame_has_a_line_for_each_protocol():
-    frame = store.frame([record(IDENTITY, evaluation(), evaluation("1x1@32", top1=0.25))])
+    frame = run_store.frame([record(IDENTITY, evaluation(), evaluation("1x1@32", top1=0.25))])
     assert list(frame["top1"]) == [0.5, 0.25]
     assert list(frame["multiply_adds"]) == [20, 20]
     assert list(frame["replicas"]) == [2, 2]
-    assert list(store.frame([]).columns) == store.FRAME
+    assert list(run_store.frame([]).columns) == run_store.FRAME
 
 
 def test_a_later_evaluation_of_another_run_is_refused(runs):

@@ -8,12 +8,15 @@ import pytest
 from click.testing import CliRunner
 
 from ablations.toggles import DEPTH, FRAMES, R3D_RS, RA, RESOLUTION
-from harness import catalog, layouts, published, report, study, workspace
-from harness.devices import Devices
-from harness.experiment import Cut, DataFacts, SettingsError
-from harness.store import Store
-from harness.studies import Study
-from harness.toggles import ToggleError
+from harness import report, study
+from harness.analysis import published
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.studies import Study
+from harness.config.toggles import ToggleError
+from harness.planning import catalog, workspace
+from harness.reporting import layouts
+from harness.store.run_store import Store
 
 PAPERS = ["table2", "table3", "table4", "figure1", "figure2"]
 
@@ -139,7 +142,7 @@ def test_a_data_set_that_does_not_fit_is_refused(sets, said):
 
 OWN = """
 from ablations.toggles import DSTEM, TABLE_2
-from harness.studies import Row, Study
+from harness.config.studies import Row, Study
 
 STUDY = Study("stems", "What does the stem add?", TABLE_2, (Row(1, "", ()), Row(2, "", (DSTEM.at(),), follows=1)))
 """

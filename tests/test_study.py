@@ -8,8 +8,9 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from harness import additive_study, evaluate, import_wandb, wandb_files
-from harness.store import Store
+from harness import additive_study, evaluate, import_wandb
+from harness.store.run_store import Store
+from harness.tracking import wandb_files
 from tests.support import trained as trained_
 
 CUT = ["--rows", "1,2", "--steps", "2", "--validation-videos", "8"]
@@ -79,7 +80,7 @@ def test_a_row_that_fails_is_named_and_the_others_stay(trained, data, tmp_path):
     store = trained("whole")
     toggles = tmp_path / "mine.py"
     toggles.write_text(
-        "from harness.toggles import VALUE, Toggle\n"
+        "from harness.config.toggles import VALUE, Toggle\n"
         "BAD = Toggle('bad', 'BAD', '', 'no such stem', "
         "{'task.model.backbone.resnet_3d_rs.stem_conv_temporal_stride': VALUE}, -1)\n"
     )

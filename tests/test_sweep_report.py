@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import drawing, sweep_figure, sweep_report, sweep_run
-from harness.records import RecordError
-from harness.rendering import cells, render
-from harness.searching import Strategy
-from harness.sweep_report import pareto, summarise
-from harness.sweep_storage import Kept, SweepError, Tried
+from harness.reporting import figure_style
+from harness.reporting.render import cells, render
+from harness.store.records import RecordError
+from harness.sweep import front_figure, sweep_run, sweep_summary
+from harness.sweep.search import Strategy
+from harness.sweep.sweep_summary import pareto, summarise
+from harness.sweep.trial_store import Kept, SweepError, Tried
 from tests.support import sweeps
 
 SETTINGS = {"sampler": "tpe", "profile": "quick", "clips": 10, "crops": 3, "validation videos": None,
@@ -155,8 +156,8 @@ def test_importance_is_not_said_of_few_points(grid):
     found = summarise(of, records(of, grid))
     assert found.importance.empty
     assert found.importance_note == "Not enough trials to say how important each axis is: 4 points of at least 5."
-    assert found.importance_note in sweep_report.front(found).caption
-    assert [name for name, _ in sweep_report.tables(found)] == ["sweep-s-front", "sweep-s-saving"]
+    assert found.importance_note in sweep_summary.front(found).caption
+    assert [name for name, _ in sweep_summary.tables(found)] == ["sweep-s-front", "sweep-s-saving"]
 
 
 def test_importance_names_its_evaluators(tmp_path):
@@ -183,9 +184,9 @@ def test_importance_names_its_evaluators(tmp_path):
 def test_every_sweep_can_be_drawn(grid, told, tmp_path):
     of = kept(grid, *told)
     found = summarise(of, records(of, grid))
-    for _, table in sweep_report.tables(found):
+    for _, table in sweep_summary.tables(found):
         assert set(render(table)) == {"md", "tex", "csv", "html"}
-    assert drawing.to_bytes(sweep_figure.front(found), "png").startswith(b"\x89PNG")
+    assert figure_style.to_bytes(front_figure.front(found), "png").startswith(b"\x89PNG")
     written = sweep_run.write(found, tmp_path / "results", tmp_path / "plots")
     assert {path.name for path in written} == {
         *(f"sweep-s-{name}.{suffix}" for name in ("front", "saving") for suffix in ("md", "tex", "csv", "html")),
@@ -198,7 +199,7 @@ def test_every_sweep_can_be_drawn(grid, told, tmp_path):
 def test_the_table_shows_the_front_and_its_file_every_point(grid):
     of = kept(grid, *((place, "complete", "trained", 0.5) for place in range(5)), (5, "pruned", "trained", 40))
     found = summarise(of, records(of, grid))
-    table = sweep_report.front(found)
+    table = sweep_summary.front(found)
     cheapest = min(grid[:5], key=lambda point: point.gflops)
     assert list(cells(table)["run"]) == [cheapest.run.id[:8]]
     raw = pd.read_csv(io.StringIO(render(table)["csv"]))
@@ -210,7 +211,7 @@ def test_the_figure_shows_every_measured_point(grid):
     of = kept(grid, *((place, "complete", "trained", (place + 1) / 8) for place in range(5)),
               (5, "pruned", "trained", 40))  # fmt: skip
     found = summarise(of, records(of, grid))
-    points = sweep_figure.front_points(found)
+    points = front_figure.front_points(found)
     drawn = {*zip(points.front.gflops, points.front.top1, strict=True),
              *zip(points.others.gflops, points.others.top1, strict=True)}  # fmt: skip
     assert drawn == {(grid[place].gflops, 100 * round(240 * (place + 1) / 8) / 240) for place in range(5)}
@@ -229,11 +230,11 @@ def test_sweeps_are_found_without_tensorflow(tmp_path):
         trainer = sweeps.Trainer(here.store, lambda point: 0.5)
         sweeps.search(here, asked, trainer, strategy, trials=2, name=name).run()
     code = (
-        "import sys; from pathlib import Path; from harness import sweep_report; "
+        "import sys; from pathlib import Path; from harness.sweep import sweep_summary as sweep_report; "
         f"print([one.name for one in sweep_report.found(Path({str(tmp_path)!r}))], 'tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['a', 'b'] False"
-    first, second = sweep_report.found(tmp_path)
+    first, second = sweep_summary.found(tmp_path)
     assert len(first.points) == len(list(itertools.product((50, 101, 200), (32, 48))))
     assert set(second.points["state"]) == {"recorded"}, "the grid had trained them all"

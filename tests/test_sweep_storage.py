@@ -8,10 +8,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from ablations.toggles import DSTEM, RA, SD, TOGGLES
-from harness import sweep_storage
-from harness.storage import StorageError, faults_named, open_storage, shown, url_of
-from harness.sweep_storage import SweepError, file_of, found, study, trials
-from harness.sweeping import Axis, Limits, space
+from harness.scheduler.optuna_storage import StorageError, faults_named, open_storage, shown, url_of
+from harness.sweep import trial_store
+from harness.sweep.space import Axis, Limits, space
+from harness.sweep.trial_store import SweepError, file_of, found, study, trials
 from tests.support import sweeps
 
 SETTINGS = {"sampler": "tpe", "space": ["depth=50,101"], "seed": 0, "max gflops": None}
@@ -123,7 +123,7 @@ def test_a_trial_that_another_process_began_is_gone_on_with(tmp_path):
     first = begun(tmp_path / "s.db").ask({"x": CategoricalDistribution([1])})
     first.report(0.25, 20)
     again = begun(tmp_path / "s.db")
-    trial = sweep_storage.live(again, first.number)
+    trial = trial_store.live(again, first.number)
     trial.report(0.5, 40)
     again.tell(trial, 0.75)
     (told,) = trials(again)
@@ -133,7 +133,7 @@ def test_a_trial_that_another_process_began_is_gone_on_with(tmp_path):
 def test_distributions_of_every_kind_of_axis():
     axes = [Axis(DSTEM, ("v0", "v1")), Axis(SD, (), 0.0, 0.3), Axis(TOGGLES["wd"], (), 1e-5, 1e-3, log=True),
             Axis(RA, (), 0, 10, whole=True)]  # fmt: skip
-    assert sweep_storage.distributions(space(axes, ())) == {
+    assert trial_store.distributions(space(axes, ())) == {
         "dstem": CategoricalDistribution(("v0", "v1")),
         "sd": FloatDistribution(0.0, 0.3),
         "wd": FloatDistribution(1e-5, 1e-3, log=True),
@@ -146,7 +146,7 @@ def test_what_is_kept_is_found_without_the_workspace(tmp_path):
     grid = asked.grid()
     limits = Limits(gflops=sorted(point.gflops for point in grid)[0])
     made = begun(file_of(tmp_path, "s"))
-    sweep_storage.keep_space(made, asked.space, grid, limits, "A profile.")
+    trial_store.keep_space(made, asked.space, grid, limits, "A profile.")
     (kept,) = found(tmp_path)
     assert (kept.name, kept.caption, kept.settings) == ("s", "A profile.", SETTINGS)
     assert [one["key"] for one in kept.axes] == ["depth", "frames", "resolution"]
@@ -158,10 +158,10 @@ def test_what_is_kept_is_found_without_the_workspace(tmp_path):
 def test_an_owner_of_before_sweeps_were_shared_is_nobody(tmp_path):
     made = begun(tmp_path / "s.db")
     for owner in ("0123456789ab", None, ["host:1", "token"]):
-        made.ask({}).set_user_attr(sweep_storage.OWNER, owner)
+        made.ask({}).set_user_attr(trial_store.OWNER, owner)
     assert [one.owner for one in trials(made)] == [("", ""), ("", ""), ("host:1", "token")]
 
 
 def test_seeds_of_trials_differ():
-    seeds = {sweep_storage.derived_seed(seed, number) for seed in range(20) for number in range(50)}
+    seeds = {trial_store.derived_seed(seed, number) for seed in range(20) for number in range(50)}
     assert len(seeds) == 1000

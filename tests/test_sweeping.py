@@ -7,11 +7,12 @@ import pytest
 
 from ablations.profiles import PAPER
 from ablations.toggles import DEPTH, DSTEM, EMA, FRAMES, LS, RA, RESOLUTION, SD, TOGGLES
-from harness import experiment, sweeping
-from harness.experiment import SettingsError
-from harness.studies import Cell
-from harness.sweeping import Axis, Limits, Speed
-from harness.toggles import ToggleError
+from harness.config import experiment
+from harness.config.experiment import SettingsError
+from harness.config.studies import Cell
+from harness.config.toggles import ToggleError
+from harness.sweep import space
+from harness.sweep.space import Axis, Limits, Speed
 from tests.support import sweeps
 
 
@@ -32,7 +33,7 @@ def here(tmp_path):
     ],
 )
 def test_a_toggle_to_tune(text, axis):
-    assert sweeping.tune(text, TOGGLES) == axis
+    assert space.tune(text, TOGGLES) == axis
 
 
 @pytest.mark.parametrize(
@@ -56,33 +57,33 @@ def test_a_toggle_to_tune(text, axis):
 )
 def test_what_cannot_be_tuned_is_one_line(text, message):
     with pytest.raises(ToggleError) as error:
-        sweeping.tune(text, TOGGLES)
+        space.tune(text, TOGGLES)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_values_of_a_scaling_axis():
-    assert sweeping.scale(FRAMES, "32,48x2,32") == Axis(FRAMES, (32, "48x2"))
+    assert space.scale(FRAMES, "32,48x2,32") == Axis(FRAMES, (32, "48x2"))
     with pytest.raises(ToggleError, match="depth=51: expected one of 50, 101"):
-        sweeping.scale(DEPTH, "50,51")
+        space.scale(DEPTH, "50,51")
 
 
 def test_a_space_takes_what_it_searches_out_of_the_base():
-    made = sweeping.space([Axis(SD, (), 0, 0.3)], sweeps.BASE)
+    made = space.space([Axis(SD, (), 0, 0.3)], sweeps.BASE)
     assert [one.toggle.key for one in made.base] == ["ls", "se"]
     with pytest.raises(ToggleError, match="sd: is searched twice"):
-        sweeping.space([Axis(SD, (), 0, 0.3), Axis(SD, (0.1, 0.2))], ())
+        space.space([Axis(SD, (), 0, 0.3), Axis(SD, (0.1, 0.2))], ())
     with pytest.raises(ToggleError, match="say --depth 101"):
-        sweeping.space(sweeps.axes(), [DEPTH.at(101)])
+        space.space(sweeps.axes(), [DEPTH.at(101)])
 
 
 def test_the_points_of_a_grid_are_the_product(here):
     searched = [*sweeps.axes(resolutions=(224, 288)), Axis(RA, (), 0, 2, whole=True), Axis(DSTEM, ("v0", "v1"))]
-    made = sweeping.space(searched, ())
+    made = space.space(searched, ())
     expected = list(itertools.product((50, 101, 200), (32, 48), (224, 288), (0, 1, 2), ("v0", "v1")))
     assert [tuple(point.values()) for point in made.points()] == expected
     assert made.size == len(expected) == 72
-    assert sweeping.space([*searched, Axis(SD, (), 0, 0.3)], ()).size is None
+    assert space.space([*searched, Axis(SD, (), 0, 0.3)], ()).size is None
 
 
 def test_a_point_costs_what_its_run_costs(here):
@@ -97,19 +98,19 @@ def test_a_point_costs_what_its_run_costs(here):
 
 
 def _study(run):
-    from harness.studies import Row, Study
+    from harness.config.studies import Row, Study
 
     return Study("one", "One", (), (Row(1, "", run.cell.applied),))
 
 
 def test_the_papers_points_have_the_papers_cost():
     data = experiment.DataFacts("kinetics400", 400, 215_570, 17_706)
-    made = sweeping.space([Axis(DEPTH, (50, 200)), Axis(FRAMES, (32, 48)), Axis(RESOLUTION, (224,))],
+    made = space.space([Axis(DEPTH, (50, 200)), Axis(FRAMES, (32, 48)), Axis(RESOLUTION, (224,))],
                           [TOGGLES["se"].at(), DSTEM.at()])  # fmt: skip
     found = {}
     for params in made.points():
         run = experiment.complete(made.cell(params, 0), PAPER, data)
-        found[params["depth"], params["frames"]] = sweeping.price(params, run, None).multiply_adds
+        found[params["depth"], params["frames"]] = space.price(params, run, None).multiply_adds
     assert found[50, 32] == 57_490_997_248
     assert found[200, 32] == 203_806_670_848
     assert found[200, 48] == 305_692_606_464
@@ -134,12 +135,12 @@ def test_hours_cannot_be_limited_where_nothing_was_measured(here):
 def test_validations_are_denser_and_no_other_run(here):
     run = here.complete(Cell(sweeps.BASE))
     steps = run.settings["trainer.train_steps"]
-    often = sweeping.validated(run)
+    often = space.validated(run)
     assert often.bookkeeping["trainer.validation_interval"] == -(-steps // 5)
     assert often.identity == run.identity
-    assert sweeping.validated(often) == often
+    assert space.validated(often) == often
     averaged = here.complete(Cell((*sweeps.BASE, EMA.at(0.9))))
-    assert sweeping.validated(averaged) == averaged, "a validation moves the last digits of averaged weights"
+    assert space.validated(averaged) == averaged, "a validation moves the last digits of averaged weights"
 
 
 @pytest.mark.parametrize(
@@ -148,19 +149,19 @@ def test_validations_are_denser_and_no_other_run(here):
      (1, 2, 40), (2, 2, 100), (1, 1, 100)],
 )  # fmt: skip
 def test_how_much_of_a_schedule_was_reached(done, total, percent):
-    assert sweeping.reached(done, total) == percent
+    assert space.reached(done, total) == percent
 
 
 def test_speed_follows_from_what_was_measured():
     work = [1e12, 2e12, 4e12, 8e12]
-    found = sweeping.speed(work, [12 + one / 5e10 for one in work], otherwise=1.0)
+    found = space.speed(work, [12 + one / 5e10 for one in work], otherwise=1.0)
     assert found.runs == 4
     assert found.rate == pytest.approx(5e10)
     assert found.overhead == pytest.approx(12)
-    assert sweeping.speed([1e12, 1e12], [20, 30], None) == Speed(2e12 / 50, 0.0, 2)
-    assert sweeping.speed([], [], 4.5e10) == Speed(4.5e10)
-    assert sweeping.speed([], [], None) is None
-    shrinking = sweeping.speed(work, [80, 40, 20, 10], None)
+    assert space.speed([1e12, 1e12], [20, 30], None) == Speed(2e12 / 50, 0.0, 2)
+    assert space.speed([], [], 4.5e10) == Speed(4.5e10)
+    assert space.speed([], [], None) is None
+    shrinking = space.speed(work, [80, 40, 20, 10], None)
     assert shrinking.rate == pytest.approx(sum(work) / 150), "time that falls with work is no speed"
 
 

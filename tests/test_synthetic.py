@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from test_reporting import SHORT, made
 
-from harness import counting, synthetic
-from harness.store import Store
+from harness.cli import synthetic
+from harness.config import network
+from harness.store.run_store import Store
 
 
 def test_they_are_the_runs_that_the_study_wants(tmp_path):
@@ -29,7 +30,7 @@ def test_a_records_accuracy_is_that_of_its_predictions(tmp_path):
         assert record.evaluations["10x3@32"].top1 == hits[:, 0].mean()
         assert record.evaluations["10x3@32"].top5 == hits.any(axis=1).mean()
         assert 0.4 < hits[:, 0].mean() < 1
-        assert record.cost["params"] == counting.count(record.settings).params
+        assert record.cost["params"] == network.count(record.settings).params
 
 
 def test_a_folder_that_is_there_is_not_written_to(tmp_path):

@@ -14,9 +14,9 @@ import pytest
 
 from ablations import table6
 from ablations.toggles import DEPTH, EMA, FRAMES, LS, RESOLUTION, SD, TABLE_2
-from harness import rendering, tables
-from harness.studies import Row, Study
-from harness.toggles import Toggle
+from harness.config.studies import Row, Study
+from harness.config.toggles import Toggle
+from harness.reporting import render, study_tables
 from tests.support import summaries
 from tests.support.summaries import MISSING, NAN, PARTIAL, STEPLESS, STUDY
 
@@ -38,13 +38,13 @@ CASES = {
 }
 
 
-def table(case: str) -> rendering.Table:
-    return tables.additive(CASES[case])
+def table(case: str) -> render.Table:
+    return study_tables.additive(CASES[case])
 
 
 def shown(summary, row: int) -> dict[str, str]:
     """The cells of one row by their heads."""
-    cells = rendering.cells(tables.additive(summary))
+    cells = render.cells(study_tables.additive(summary))
     return dict(cells.set_index("#").loc[str(row)])
 
 
@@ -76,11 +76,11 @@ class Cells(html.parser.HTMLParser):
 
 
 def test_columns_are_those_of_the_papers_table():
-    assert list(rendering.cells(table("full")).columns) == [
+    assert list(render.cells(table("full")).columns) == [
         "#", "Model", "LS", "SD", "WD", "350-EP", "SJ", "SE", "D-stem", "RA",
         "GFLOPs", "top-1 (%)", "95 % interval", "step's 95 % interval", "paper, Kinetics-400",
     ]  # fmt: skip
-    assert list(rendering.cells(table("paper")).columns)[-1] == "paper"
+    assert list(render.cells(table("paper")).columns)[-1] == "paper"
 
 
 def test_a_row_shows_its_toggles_and_numbers():
@@ -113,7 +113,7 @@ def test_rows_of_another_scale_say_so(row, model):
     ],
 )
 def test_model_names_the_scale_once(name, applied, model):
-    assert tables.model(Row(1, name, applied)) == model
+    assert study_tables.model(Row(1, name, applied)) == model
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_model_names_the_scale_once(name, applied, model):
     [(0.0, "+0.0"), (-0.0, "+0.0"), (-0.04, "+0.0"), (0.04, "+0.0"), (-0.06, "-0.1"), (12.34, "+12.3")],
 )
 def test_steps_carry_a_sign_and_zero_is_not_negative(points, text):
-    assert tables.signed(points) == text
+    assert study_tables.signed(points) == text
     assert shown(summaries.summary({2: {"step": points}}), 2)["top-1 (%)"] == f"62.0 ({text})"
 
 
@@ -159,12 +159,12 @@ def test_a_row_that_the_paper_has_not_gets_a_dash():
 def test_without_any_number_of_the_paper_there_is_no_column_for_it():
     nothing = {"paper_top1": NAN, "paper_step": NAN}
     summary = summaries.summary(dict.fromkeys(range(1, 11), nothing))
-    assert list(rendering.cells(tables.additive(summary)).columns)[-1] == "step's 95 % interval"
+    assert list(render.cells(study_tables.additive(summary)).columns)[-1] == "step's 95 % interval"
 
 
 def test_without_any_interval_of_a_step_there_is_no_column_for_it():
     summary = summaries.summary(dict.fromkeys(range(1, 11), STEPLESS))
-    assert "step's 95 % interval" not in rendering.cells(tables.additive(summary)).columns
+    assert "step's 95 % interval" not in render.cells(study_tables.additive(summary)).columns
 
 
 @pytest.mark.parametrize(
@@ -183,14 +183,14 @@ def test_the_caption_says_what_the_heads_stand_for():
         "jittering; SE: squeeze-and-excitation in every block; D-stem: 3D ResNet-D stem; RA: RandAugment. Quick"
     )
     few = dataclasses.replace(STUDY, toggles=(SD, RESOLUTION))
-    assert tables.additive(summaries.summary(study=few)).caption.startswith("SD: stochastic depth. Quick")
+    assert study_tables.additive(summaries.summary(study=few)).caption.startswith("SD: stochastic depth. Quick")
     unsaid = dataclasses.replace(STUDY, toggles=(dataclasses.replace(LS, meaning=""),))
-    assert tables.additive(summaries.summary(study=unsaid)).caption == summaries.CAPTION
+    assert study_tables.additive(summaries.summary(study=unsaid)).caption == summaries.CAPTION
 
 
 def test_core_hours_are_bounds_unless_they_are_measured():
     made = table("core-hours")
-    cells = rendering.cells(made)
+    cells = render.cells(made)
     assert list(cells.columns)[-2:] == ["paper, Kinetics-400", "core-hours, TPU v3:8x8"]
     assert list(cells["core-hours, TPU v3:8x8"]) == [
         "≥ 753", "3,309", "does not fit", "–", "≥ 1,234,568", "≥ 10", "0.031", "does not compile", "–", "–",
@@ -200,11 +200,11 @@ def test_core_hours_are_bounds_unless_they_are_measured():
         "row together; ≥: the least that is possible, by the counts of libtpu 9.9.9 and published peaks; without a "
         "sign: as measured on recorded runs."
     )
-    back = read(rendering.csv(made))
+    back = read(render.csv(made))
     assert list(back["core_hours_v3:8x8"].dropna()) == [753.4577, 3308.8355, 1234567.8, 9.96, 0.0312]
     assert back["measured_v3:8x8"].tolist() == [0, 1, 0, 0, 0, 0, 1, 0, 0, 0]
     assert back["obstacle_v3:8x8"].dropna().to_dict() == {3: "does not fit", 8: "does not compile"}
-    assert "core-hours" not in rendering.markdown(tables.steps(CASES["core-hours"]))
+    assert "core-hours" not in render.markdown(study_tables.steps(CASES["core-hours"]))
 
 
 @pytest.mark.parametrize(
@@ -218,17 +218,17 @@ def test_few_core_hours_keep_two_figures(hours, text):
 
 def test_a_scaling_axis_has_no_ticks():
     added = summaries.summary(study=STUDY.plus([RESOLUTION.at(256)]))
-    assert "resolution" not in rendering.cells(tables.additive(added)).columns
+    assert "resolution" not in render.cells(study_tables.additive(added)).columns
     assert shown(added, 11)["Model"] == "R3D-RS-200, 48 frames, resolution 256"
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_cell_but_a_tick_is_blank_or_nan(case):
     made = table(case)
-    cells = rendering.cells(made)
+    cells = render.cells(made)
     texts = [place for place, column in enumerate(made.columns) if column.align != "center"]
     assert (cells.iloc[:, texts] != "").all(axis=None)
-    for text in (*rendering.render(made).values(), cells.to_string()):
+    for text in (*render.render(made).values(), cells.to_string()):
         assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
 
 
@@ -240,7 +240,7 @@ def test_csv_holds_the_unrounded_numbers(case):
         "p", "p_holm", "p_equal", "p_equal_holm", "right", "wrong", "smallest", "spread", "units", "discordance",
         "seeds", "seeds_wanted", "videos", "paper_top1", "paper_step", "paper_gflops",
     ]  # fmt: skip
-    back = read(rendering.csv(table(case)))
+    back = read(render.csv(table(case)))
     pd.testing.assert_frame_equal(
         back[numbers].astype(float), rows[numbers].astype(float), check_exact=True, check_names=False
     )
@@ -249,7 +249,7 @@ def test_csv_holds_the_unrounded_numbers(case):
 
 
 def test_csv_says_findings_and_classes():
-    back = read(rendering.csv(table("full")))
+    back = read(render.csv(table("full")))
     assert back["finding"].fillna("").tolist()[:4] == ["", "unsettled", "unsettled", "no difference"]
     assert back.loc[2, ["classes", "settle", "step_population"]].tolist() == [
         "east 5.0;north-east -3.0", "12,900 videos", "videos",
@@ -257,7 +257,7 @@ def test_csv_says_findings_and_classes():
 
 
 def test_csv_joins_ids_and_leaves_what_is_missing_empty():
-    text = rendering.csv(tables.additive(summaries.summary({2: MISSING | {"run_ids": ("a", "b")}})))
+    text = render.csv(study_tables.additive(summaries.summary({2: MISSING | {"run_ids": ("a", "b")}})))
     line = text.splitlines()[2]
     assert line.startswith("2,,1,0,") and line.endswith(",a;b")
     assert read(text).loc[2, ["model", "gflops", "top1", "low", "high", "step"]].isna().all()
@@ -266,17 +266,17 @@ def test_csv_joins_ids_and_leaves_what_is_missing_empty():
 def test_a_toggle_named_like_a_number_keeps_its_column():
     study = STUDY.plus([Toggle("step", "Step", "test", "test", {"x": 1}, default=1).at()])
     summary = summaries.summary(study=study)
-    assert list(read(rendering.csv(tables.additive(summary)))["toggle_step"]) == [0] * 10 + [1]
+    assert list(read(render.csv(study_tables.additive(summary)))["toggle_step"]) == [0] * 10 + [1]
     assert (shown(summary, 11)["Step"], shown(summary, 10)["Step"]) == ("✓", "")
 
 
 def test_title_says_the_profile():
-    for text in (rendering.markdown(table("full")), rendering.latex(table("full")), rendering.html(table("full"))):
+    for text in (render.markdown(table("full")), render.latex(table("full")), render.html(table("full"))):
         assert "(quick profile)" in text
 
 
 def test_markdown_has_a_line_for_each_row_and_escapes_bars():
-    text = rendering.markdown(table("toggle added"))
+    text = render.markdown(table("toggle added"))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [re.split(r"(?<!\\)\|", line) for line in lines]
     assert len(lines) == 2 + 11
@@ -285,7 +285,7 @@ def test_markdown_has_a_line_for_each_row_and_escapes_bars():
 
 
 def test_html_escapes_and_styles_only_itself():
-    text = rendering.html(table("toggle added"))
+    text = render.html(table("toggle added"))
     assert "a_b &amp; &lt;c|d&gt; 50% {e}</th>" in text
     assert "<caption><strong>" in text and "a_b &amp; &lt;c|d&gt; 50% {e}</caption>" in text
     assert "<c|d>" not in text
@@ -294,20 +294,20 @@ def test_html_escapes_and_styles_only_itself():
 
 
 def test_html_styles_a_table_of_any_name():
-    text = rendering.html(dataclasses.replace(table("full"), name="table2-plus-ema=0.99"))
+    text = render.html(dataclasses.replace(table("full"), name="table2-plus-ema=0.99"))
     assert '<table id="T_table2-plus-ema-0-99">' in text and "#T_table2-plus-ema-0-99 caption" in text
 
 
 def test_html_holds_the_same_cells():
     reader = Cells()
-    reader.feed(rendering.html(table("toggle added")))
-    cells = rendering.cells(table("toggle added"))
+    reader.feed(render.html(table("toggle added")))
+    cells = render.cells(table("toggle added"))
     assert reader.rows[0] == list(cells.columns)
     assert reader.rows[1:] == cells.to_numpy().tolist()
 
 
 def test_latex_is_a_whole_environment():
-    text = rendering.latex(table("toggle added"))
+    text = render.latex(table("toggle added"))
     assert text.startswith(r"\begin{table}") and text.rstrip().endswith(r"\end{table}")
     for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:table2}", r"\caption{", r"($-$1.8)"):
         assert part in text
@@ -318,18 +318,18 @@ def test_latex_is_a_whole_environment():
 
 
 PAGES = {
-    **{case: tables.additive(summary) for case, summary in CASES.items()},
-    **{f"steps, {case}": tables.steps(summary) for case, summary in CASES.items()},
-    "steps, three seeds": tables.steps(summaries.three_seeds()),
-    "two designs": tables.credits(summaries.credits(summaries.DESIGNS[:2])),
-    "every design": tables.credits(summaries.credits(summaries.DESIGNS)),
-    "interactions": tables.interactions(summaries.credits(pairs=28)),
+    **{case: study_tables.additive(summary) for case, summary in CASES.items()},
+    **{f"steps, {case}": study_tables.steps(summary) for case, summary in CASES.items()},
+    "steps, three seeds": study_tables.steps(summaries.three_seeds()),
+    "two designs": study_tables.credits(summaries.credits(summaries.DESIGNS[:2])),
+    "every design": study_tables.credits(summaries.credits(summaries.DESIGNS)),
+    "interactions": study_tables.interactions(summaries.credits(pairs=28)),
 }
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 def test_latex_compiles_each_onto_a_page(tmp_path):
-    parts = [rendering.latex(made) for made in PAGES.values()]
+    parts = [render.latex(made) for made in PAGES.values()]
     document = "\n".join(
         [
             r"\documentclass{article}",
@@ -350,28 +350,28 @@ def test_latex_compiles_each_onto_a_page(tmp_path):
 
 
 def test_render_gives_every_format_and_the_same_text_twice():
-    texts = rendering.render(table("full"))
+    texts = render.render(table("full"))
     assert set(texts) == {"md", "tex", "csv", "html"}
-    assert texts == rendering.render(table("full"))
+    assert texts == render.render(table("full"))
 
 
 def test_rendering_leaves_the_summary_as_it_was():
     summary = summaries.summary({4: MISSING})
     before = summary.rows.copy(deep=True)
-    rendering.render(tables.additive(summary))
+    render.render(study_tables.additive(summary))
     pd.testing.assert_frame_equal(summary.rows, before)
 
 
 def test_a_toggle_at_another_value_than_its_default_shows_the_value():
     study = summaries.STUDY.plus([EMA.at(0.99)])
-    table = tables.additive(summaries.summary(study=study))
-    assert list(rendering.cells(table)["EMA"])[-2:] == ["", "0.99"]
-    assert pd.read_csv(io.StringIO(rendering.csv(table)))["ema"].tolist()[-2:] == [0.0, 0.99]
+    table = study_tables.additive(summaries.summary(study=study))
+    assert list(render.cells(table)["EMA"])[-2:] == ["", "0.99"]
+    assert pd.read_csv(io.StringIO(render.csv(table)))["ema"].tolist()[-2:] == [0.0, 0.99]
 
 
 def steps(summary, row: int) -> dict[str, str]:
     """The cells of one row of the table of steps by their heads."""
-    return dict(rendering.cells(tables.steps(summary)).set_index("#").loc[str(row)])
+    return dict(render.cells(study_tables.steps(summary)).set_index("#").loc[str(row)])
 
 
 def test_a_step_shows_all_that_is_known_of_it():
@@ -418,7 +418,7 @@ def test_a_step_may_have_neither_interval_nor_flips():
     [(0.0, "<0.001"), (0.00099, "<0.001"), (0.001, "0.001"), (0.0321, "0.032"), (0.0496, "0.050"), (1.0, "1.000")],
 )
 def test_p_values(p, text):
-    assert tables.p_value(p) == text
+    assert study_tables.p_value(p) == text
 
 
 @pytest.mark.parametrize(
@@ -443,15 +443,15 @@ def test_flips_over_seeds_may_be_fractions(right, wrong, text):
 def test_a_change_is_what_a_row_adds_or_takes_away(applied, before, text):
     row = Row(2, "", applied, follows=1)
     study = Study("s", "S", TABLE_2, (Row(1, "base", before), row))
-    assert tables.change(row, study) == text
+    assert study_tables.change(row, study) == text
 
 
 def test_a_change_without_a_row_to_follow():
-    assert tables.change(table6.STUDY.rows[1], table6.STUDY) == "+ self-supervised pre-training"
-    assert tables.change(Row(1, "R3D-50", ()), STUDY) == "R3D-50"
-    assert tables.change(Row(1, "", (LS.at(),)), STUDY) == "+ LS"
-    assert tables.change(Row(7, "", ()), STUDY) == "row 7"
-    assert tables.change(Row(2, "", (LS.at(),), follows=1), STUDY.only([2])) == "… + LS"
+    assert study_tables.change(table6.STUDY.rows[1], table6.STUDY) == "+ self-supervised pre-training"
+    assert study_tables.change(Row(1, "R3D-50", ()), STUDY) == "R3D-50"
+    assert study_tables.change(Row(1, "", (LS.at(),)), STUDY) == "+ LS"
+    assert study_tables.change(Row(7, "", ()), STUDY) == "row 7"
+    assert study_tables.change(Row(2, "", (LS.at(),), follows=1), STUDY.only([2])) == "… + LS"
 
 
 def test_leaving_one_out_is_written_with_a_minus():
@@ -460,20 +460,20 @@ def test_leaving_one_out_is_written_with_a_minus():
             for n, left in enumerate(TABLE_2, start=2)]  # fmt: skip
     summary = summaries.summary(study=Study("loo", "Leave one out", TABLE_2, (whole, *rows)))
     changes = [f"− {one.label}" for one in TABLE_2]
-    assert list(rendering.cells(tables.steps(summary))["change"]) == [
+    assert list(render.cells(study_tables.steps(summary))["change"]) == [
         "full", changes[0], *(f"{one} (from row 1)" for one in changes[1:]),
     ]  # fmt: skip
-    assert list(tables.steps(summary).data["change"]) == ["full", *changes]
-    assert read(rendering.csv(tables.steps(summary)))["follows"].fillna(0).tolist() == [0] + [1] * 8
-    assert list(rendering.cells(tables.additive(summary))["top-1 (%)"])[1:4] == [
+    assert list(study_tables.steps(summary).data["change"]) == ["full", *changes]
+    assert read(render.csv(study_tables.steps(summary)))["follows"].fillna(0).tolist() == [0] + [1] * 8
+    assert list(render.cells(study_tables.additive(summary))["top-1 (%)"])[1:4] == [
         "62.0 (+0.5)", "60.2 (-1.8, from row 1)", "60.2 (+0.0≈, from row 1)",
     ]  # fmt: skip
-    assert "$-$ LS" in rendering.latex(tables.steps(summary))
+    assert "$-$ LS" in render.latex(study_tables.steps(summary))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_steps_csv_says_which_row_each_is_from(case):
-    lines = rendering.csv(tables.steps(CASES[case])).splitlines()
+    lines = render.csv(study_tables.steps(CASES[case])).splitlines()
     assert lines[0].startswith("row,change,follows,absent,")
     for row, line in zip(CASES[case].study.rows, lines[1:], strict=True):
         assert next(csv.reader([line]))[2] == ("" if row.follows is None else str(row.follows))
@@ -481,24 +481,24 @@ def test_steps_csv_says_which_row_each_is_from(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_cell_of_the_steps_is_blank_or_nan(case):
-    made = tables.steps(CASES[case])
-    assert (rendering.cells(made) != "").all(axis=None)
-    for text in rendering.render(made).values():
+    made = study_tables.steps(CASES[case])
+    assert (render.cells(made) != "").all(axis=None)
+    for text in render.render(made).values():
         assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
-    back = read(rendering.csv(made))
+    back = read(render.csv(made))
     rows = CASES[case].rows
     for name in ("step", "step_low", "step_high", "p", "p_holm", "top5", "right", "wrong", "smallest"):
         assert back[name].astype(float).equals(rows[name].astype(float).rename_axis("row"))
 
 
 def test_signs_are_typeset():
-    text = rendering.latex(table("full"))
+    text = render.latex(table("full"))
     assert r"60.2 (+0.0$\approx$)" in text and "66.5 (+6.2*)" in text
-    assert "$<$0.001" in rendering.latex(tables.steps(CASES["full"]))
+    assert "$<$0.001" in render.latex(study_tables.steps(CASES["full"]))
     verdicts = summaries.summary({2: {"verdict": "agrees", "verdict_low": -0.25, "verdict_high": 0.5}}, "paper")
     rest = dict.fromkeys(("verdict_low", "verdict_high"), NAN) | {"verdict": ""}
     filled = verdicts.rows.assign(**{name: verdicts.rows[name].fillna(value) for name, value in rest.items()})
-    assert "agrees [$-$0.2,~+0.5]" in rendering.latex(tables.additive(dataclasses.replace(verdicts, rows=filled)))
+    assert "agrees [$-$0.2,~+0.5]" in render.latex(study_tables.additive(dataclasses.replace(verdicts, rows=filled)))
 
 
 @pytest.mark.parametrize(
@@ -512,5 +512,5 @@ def test_signs_are_typeset():
     ],
 )
 def test_no_asterisk_begins_an_emphasis_in_markdown(text, escaped):
-    made = tables.additive(summaries.summary(caption=text))
-    assert rendering.markdown(made).rstrip().endswith(escaped)
+    made = study_tables.additive(summaries.summary(caption=text))
+    assert render.markdown(made).rstrip().endswith(escaped)

@@ -3,7 +3,7 @@
 import pytest
 
 from ablations.toggles import DEPTH, DSTEM, LS, SD, TOGGLES
-from harness.toggles import VALUE, In, Toggle, ToggleError, compose, parse
+from harness.config.toggles import VALUE, In, Toggle, ToggleError, compose, parse
 
 
 def test_parse_takes_default_or_value():

@@ -8,10 +8,10 @@ import textwrap
 
 import pytest
 
-from harness import slices
-from harness.tpu import compiler
+from harness.accelerators import tpu_compiler
+from harness.config import slices
 
-pytestmark = pytest.mark.skipif(compiler.installed() is None, reason="needs pip install -e '.[preflight]'")
+pytestmark = pytest.mark.skipif(tpu_compiler.installed() is None, reason="needs pip install -e '.[preflight]'")
 
 
 def run(code):
@@ -49,14 +49,14 @@ def test_what_is_used_of_jax_is_where_it_was():
         print(json.dumps([f"{{module}}.{{name}}" for module, name in {USED!r} if not there(module, name)]))
         """
     )
-    assert not moved, f"harness/tpu/compiler.py uses {', '.join(moved)}, which the installed jax has not"
+    assert not moved, f"harness/accelerators/tpu_compiler.py uses {', '.join(moved)}, which the installed jax has not"
 
 
 PROGRAMS = """
     import json
     import tensorflow as tf
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops
-    from harness import slices
+    from harness.config import slices
     from harness.tpu import compiler
 
     def lowered(function, *shapes):
@@ -160,7 +160,7 @@ def test_cores_that_sum_over_all_of_a_slice_are_compiled_together(compiled):
 
 def test_an_identity_that_tensorflow_writes_in_its_own_words_is_understood():
     """The first obstacle met: a TPU compiler does not take mhlo.copy."""
-    assert compiler._COPY.sub(compiler._RESHAPE, "%3 = mhlo.copy %2 : tensor<4x8xf32> loc(#loc)") == (
+    assert tpu_compiler._COPY.sub(tpu_compiler._RESHAPE, "%3 = mhlo.copy %2 : tensor<4x8xf32> loc(#loc)") == (
         "%3 = stablehlo.reshape %2 : (tensor<4x8xf32>) -> tensor<4x8xf32> loc(#loc)"
     )
 

@@ -15,14 +15,19 @@ from pathlib import Path
 import pytest
 
 from ablations import figure2, table2, table3
-from harness import gathering, layouts, outputs, records, rendering, slices, synthetic, workspace
-from harness.devices import Devices
-from harness.experiment import Cut
-from harness.store import RECORD, Store
-from harness.tpu import compiler, costing, programs
-from harness.tpu.costing import RunCost
-from harness.tpu.results import Executable, Memory, Result, Results
-from harness.workspace import Workspace
+from harness.accelerators import core_hours, programs, tpu_compiler
+from harness.accelerators.core_hours import RunCost
+from harness.accelerators.results import Executable, Memory, Result, Results
+from harness.analysis import evidence
+from harness.cli import synthetic
+from harness.config import slices
+from harness.config.devices import Devices
+from harness.config.experiment import Cut
+from harness.planning import workspace
+from harness.planning.workspace import Workspace
+from harness.reporting import layouts, render, writers
+from harness.store import records
+from harness.store.run_store import RECORD, Store
 
 POD, CORES = "v3:8x8", 128
 BY = "libtpu 9.9.9"
@@ -35,7 +40,7 @@ EPOCHS_200, EPOCHS_350 = ((steps * 0.5 + 139) * 128 / 3600 for steps in (42_104,
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
-    monkeypatch.setattr(compiler, "installed", lambda: BY)
+    monkeypatch.setattr(tpu_compiler, "installed", lambda: BY)
 
 
 def made(root):
@@ -90,11 +95,11 @@ def measured(place, row, topology=POD, evaluated=None):
 
 def table(place, study=table2.STUDY, seeds=1):
     plan = place.plan([study], range(seeds))
-    return layouts.of(study).table(gathering.summary(study, plan, gathering.evidence(place, plan)))
+    return layouts.of(study).table(evidence.summary(study, plan, evidence.evidence(place, plan)))
 
 
 def column(drawn, head=f"core-hours, TPU {POD}"):
-    return list(rendering.cells(drawn)[head])
+    return list(render.cells(drawn)[head])
 
 
 def test_hours_of_a_row_are_the_compilers_count_at_the_published_peaks(tmp_path):
@@ -194,14 +199,14 @@ def test_a_program_that_does_not_fit_is_said(tmp_path, kind):
 
 def test_a_program_that_the_compiler_refuses_is_not_too_large(tmp_path):
     place = made(tmp_path)
-    write(place, table2.STUDY.rows[0].cell(0), "train", reason=f"{compiler.REFUSED}: what is this")
+    write(place, table2.STUDY.rows[0].cell(0), "train", reason=f"{tpu_compiler.REFUSED}: what is this")
     assert column(table(place))[0] == "does not compile"
 
 
 def test_a_training_without_its_evaluation_is_not_known(tmp_path):
     place = made(tmp_path)
     write(place, table2.STUDY.rows[0].cell(0), "train", A_SECOND)
-    assert "core-hours" not in rendering.csv(table(place)), "and without a row that is, there is no column"
+    assert "core-hours" not in render.csv(table(place)), "and without a row that is, there is no column"
     write(place, table2.STUDY.rows[6].cell(0), "train")
     assert column(table(place)) == ["–"] * 6 + ["does not fit"] + ["–"] * 3
 
@@ -212,14 +217,14 @@ def test_slices_of_as_many_cores_have_a_column_each(tmp_path):
     preflighted(place, topology="v5e:8x16")
     drawn = table(place)
     faster = (42_104 * 30.75e12 / 197e12 + 139 * 61.5e12 / 197e12) * 128 / 3600
-    assert list(rendering.cells(drawn).columns)[-2:] == [f"core-hours, TPU {POD}", "core-hours, TPU v5e:8x16"]
+    assert list(render.cells(drawn).columns)[-2:] == [f"core-hours, TPU {POD}", "core-hours, TPU v5e:8x16"]
     assert drawn.data["core_hours_v5e:8x16"][1] == pytest.approx(faster)
     assert (column(drawn)[0], column(drawn, "core-hours, TPU v5e:8x16")[0]) == ("≥ 753", "≥ 235")
     assert drawn.caption.count("Core-hours") == 1
 
 
 def test_estimates_are_called_estimates(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiler, "installed", lambda: None)
+    monkeypatch.setattr(tpu_compiler, "installed", lambda: None)
     place = made(tmp_path)
     preflighted(place, estimated=True, compiler="XLA on the CPU")
     assert "by the counts of XLA on the CPU (an estimate) and published peaks." in table(place).caption
@@ -228,22 +233,22 @@ def test_estimates_are_called_estimates(tmp_path, monkeypatch):
 def test_another_version_of_the_compiler_says_nothing(tmp_path):
     place = made(tmp_path)
     preflighted(place, compiler="libtpu 0.0.1")
-    assert "core-hours" not in rendering.csv(table(place))
+    assert "core-hours" not in render.csv(table(place))
 
 
 @pytest.mark.parametrize("study", [table2.STUDY, table3.STUDY, figure2.STUDY])
 def test_nothing_of_this_slice_leaves_a_table_as_it_was(tmp_path, study):
-    before = rendering.render(table(made(tmp_path / "empty"), study))
+    before = render.render(table(made(tmp_path / "empty"), study))
     root = tmp_path / "results"
     place = made(root)
     preflighted(place, topology="v3:4x4")  # 32 cores
     for stray in ("notes", "v3-0x8", "v3-8x8-old", "v3-8x08", "v9-8x8"):
         (root / "preflight" / stray).mkdir()
     (root / "preflight" / "v5e-8x16").write_text("no folder")
-    assert rendering.render(table(place, study)) == before
+    assert render.render(table(place, study)) == before
     path = write(place, study.rows[0].cell(0), "train", A_SECOND)
     path.write_text(path.read_text()[:-30])
-    assert rendering.render(table(place, study)) == before, "a damaged file is as good as none"
+    assert render.render(table(place, study)) == before, "a damaged file is as good as none"
 
 
 def test_the_papers_tables_set_ours_beside_theirs(tmp_path):
@@ -252,7 +257,7 @@ def test_the_papers_tables_set_ours_beside_theirs(tmp_path):
     for row in table3.STUDY.rows[1:2]:
         write(place, row.cell(0), "train")
     drawn = table(place, table3.STUDY)
-    cells = rendering.cells(drawn)
+    cells = render.cells(drawn)
     own = dict(zip(cells["ours: row"], cells[f"ours: core-hours, TPU {POD}"], strict=True))
     assert (own["1"], own["2"], own["3"]) == ("≥ 753", "does not fit", "–")
     others = cells.loc[cells["ours: row"] == "–", f"ours: core-hours, TPU {POD}"]
@@ -276,7 +281,7 @@ def test_the_csv_file_has_numbers(tmp_path):
     place = made(tmp_path)
     preflighted(place)
     measured(place, 4)
-    head, *lines = rendering.csv(table(place)).splitlines()
+    head, *lines = render.csv(table(place)).splitlines()
     names = head.split(",")[-3:]
     assert names == [f"core_hours_{POD}", f"measured_{POD}", f"obstacle_{POD}"]
     first, second, fourth = (lines[place].split(",")[-3:] for place in (0, 1, 3))
@@ -289,7 +294,7 @@ def test_files_of_a_study_have_the_column(tmp_path):
     place = made(tmp_path / "results")
     preflighted(place)
     plan = place.plan([table2.STUDY], range(1))
-    outputs.draw_each(place, plan, 1, tmp_path / "plots", 0.5)
+    writers.draw_each(place, plan, 1, tmp_path / "plots", 0.5)
     drawn = tmp_path / "results" / "tables" / "table2-paper.{}"
     for suffix, said in (
         ("md", "≥ 1,315"),
@@ -316,7 +321,7 @@ def test_files_of_a_study_have_the_column(tmp_path):
     ],
 )
 def test_an_amount_has_two_figures_where_it_is_small(value, said):
-    assert costing.amount(value) == said
+    assert core_hours.amount(value) == said
 
 
 @pytest.mark.parametrize(
@@ -326,8 +331,8 @@ def test_an_amount_has_two_figures_where_it_is_small(value, said):
         (("",), ""),
         (("", "needs 20.1 GB"), "does not fit"),
         (("needs 20.1 GB", "needs 20.2 GB"), "does not fit"),
-        (("", f"{compiler.REFUSED}: odd"), "does not compile"),
-        (("needs 20.1 GB", f"{compiler.REFUSED}: odd"), "does not compile"),
+        (("", f"{tpu_compiler.REFUSED}: odd"), "does not compile"),
+        (("needs 20.1 GB", f"{tpu_compiler.REFUSED}: odd"), "does not compile"),
     ],
 )
 def test_what_is_in_the_way_of_a_run(tmp_path, reasons, said):
@@ -337,7 +342,7 @@ def test_what_is_in_the_way_of_a_run(tmp_path, reasons, said):
     for kind, reason in zip(("train", "evaluation"), reasons, strict=False):
         write(place, cell, kind, None if reason else A_SECOND, reason=reason)
     found = [Results(tmp_path).read(POD, program.key) for program in programs_]
-    assert costing.obstacle(one for one in found if one is not None) == said
+    assert core_hours.obstacle(one for one in found if one is not None) == said
 
 
 RUN = RunCost(10.0, measured=False, obstacle="", by=frozenset({"a"}))
@@ -350,28 +355,28 @@ RUN = RunCost(10.0, measured=False, obstacle="", by=frozenset({"a"}))
         ((RUN, dataclasses.replace(RUN, measured=True)), (20.0, False, "")),
         ((dataclasses.replace(RUN, measured=True),) * 2, (20.0, True, "")),
         ((RUN, None), (math.nan, False, "")),
-        ((RUN, costing.UNKNOWN), (math.nan, False, "")),
-        ((RUN, dataclasses.replace(costing.UNKNOWN, obstacle="does not fit")), (math.nan, False, "does not fit")),
+        ((RUN, core_hours.UNKNOWN), (math.nan, False, "")),
+        ((RUN, dataclasses.replace(core_hours.UNKNOWN, obstacle="does not fit")), (math.nan, False, "does not fit")),
         ((), (math.nan, False, "")),
     ],
 )
 def test_a_row_is_known_when_all_of_its_runs_are(runs, row):
     ids = {seed: f"run{seed}" for seed in range(len(runs))}
     known = {f"run{seed}": one for seed, one in enumerate(runs) if one is not None}
-    (found,) = costing.of_rows({1: ids, 2: {0: "other"}}, {POD: {**known, "other": RUN}})
+    (found,) = core_hours.of_rows({1: ids, 2: {0: "other"}}, {POD: {**known, "other": RUN}})
     assert tuple(found.rows.loc[1]) == pytest.approx(row, nan_ok=True)
     assert found.by == ("a",)
 
 
 def test_what_is_measured_rests_on_no_compiler():
     rows = {"run1": RUN, "run2": dataclasses.replace(RUN, measured=True, by=frozenset({"b"}))}
-    (found,) = costing.of_rows({1: {0: "run1"}, 2: {0: "run2"}}, {POD: rows})
+    (found,) = core_hours.of_rows({1: {0: "run1"}, 2: {0: "run2"}}, {POD: rows})
     assert (found.by, found.bounded, found.measured) == (("a",), True, True)
 
 
 def test_a_slice_of_which_no_row_is_known_is_left_out():
-    assert costing.of_rows({1: {0: "a"}}, {POD: {"a": costing.UNKNOWN}}) == ()
-    assert costing.of_rows({1: {0: "a"}}, {}) == ()
+    assert core_hours.of_rows({1: {0: "a"}}, {POD: {"a": core_hours.UNKNOWN}}) == ()
+    assert core_hours.of_rows({1: {0: "a"}}, {}) == ()
 
 
 ALONE = """
@@ -381,8 +386,8 @@ import test_tpu_costing as own
 own.compiler.installed = lambda: own.BY
 shown = own.table(own.made(Path(sys.argv[1])))
 print(*own.column(shown)[:1] if shown.data.columns[-1].startswith("obstacle") else [])
-heavy = {"tensorflow", "tf_keras", "official", "jax", "libtpu", "harness.preflighting", "harness.precompiling"}
-print(*sorted((heavy | {"harness.tpu.compiling"}) & set(sys.modules)))
+heavy = {"tensorflow", "tf_keras", "official", "jax", "libtpu", "harness.cli.preflighting", "harness.accelerators.gate"}
+print(*sorted((heavy | {"harness.accelerators.compilation"}) & set(sys.modules)))
 """
 
 

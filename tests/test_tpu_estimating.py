@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.compiler.xla.service import hlo_pb2
 
-from harness.experiment import SettingsError
-from harness.tpu import estimating
+from harness.accelerators import estimating
+from harness.config.experiment import SettingsError
 
 KIB = 1024
 

@@ -13,11 +13,11 @@ from test_tpu_results import SHORT, result
 
 from ablations import table2, table3
 from ablations.toggles import EP, LS, RA, SD, SJ, WD
-from harness import slices
-from harness.experiment import Cut, SettingsError
-from harness.planning import Planned
-from harness.tpu import forecasts
-from harness.tpu.forecasts import Measured, Total
+from harness.accelerators import forecasts
+from harness.accelerators.forecasts import Measured, Total
+from harness.config import slices
+from harness.config.experiment import Cut, SettingsError
+from harness.planning.plans import Planned
 
 V3, V5E = slices.slice_of("v3:8x8"), slices.slice_of("v5e:8x8")
 

@@ -9,11 +9,12 @@ from ablations.profiles import QUICK
 from ablations.stages import CVRL
 from ablations.table2 import STUDY
 from ablations.toggles import EMA
-from harness import experiment, garden, tasks
-from harness.experiment import DataFacts
-from harness.studies import Cell
-from harness.task import VideoTask
-from harness.tpu import lowering, programs
+from harness.accelerators import lower, programs
+from harness.config import experiment
+from harness.config.experiment import DataFacts
+from harness.config.studies import Cell
+from harness.training import garden_config, tasks
+from harness.training.task import VideoTask
 
 DATA = DataFacts("clips", 8, 512, 240, "0" * 64)
 
@@ -28,7 +29,7 @@ def row(number):
 
 def module_of(program):
     found = hlo_pb2.HloModuleProto()
-    found.ParseFromString(lowering.lower(program))
+    found.ParseFromString(lower.lower(program))
     return found
 
 
@@ -42,7 +43,7 @@ def count(module, opcode):
 
 def task():
     run = row(1)
-    return VideoTask(garden.build(run.settings, run.bookkeeping).task, None, None)
+    return VideoTask(garden_config.build(run.settings, run.bookkeeping).task, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,6 @@ def test_embeddings_are_gathered_from_all_cores():
     """Of both clips, and of the gradients of what was gathered; each core says where its own are by its number."""
     run = experiment.complete(Cell((), stages=(CVRL,)), QUICK, DATA, replicas=8)
     found = module_of(programs.of_run(run, 8)[0])
-    network = tasks.of(run.settings)(garden.build(run.settings, run.bookkeeping).task, None, None).build_model()
+    network = tasks.of(run.settings)(garden_config.build(run.settings, run.bookkeeping).task, None, None).build_model()
     assert count(found, "all-reduce") == len(network.trainable_variables) + 4
     assert count(found, "replica-id") > 0

@@ -16,13 +16,14 @@ from ablations import table2, table3, table5, table6
 from ablations.datasets import KINETICS_400, KINETICS_600
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, DSTEM, EMA, EP, FRAMES, LS, OPTIMIZER, R3D_RS, RA, RESOLUTION, SD, SE, SJ, WD
-from harness import counting, experiment, workspace
-from harness.devices import Devices
-from harness.experiment import Cut, SettingsError
-from harness.store import Store
-from harness.studies import Cell
-from harness.tpu import programs
-from harness.workspace import Workspace
+from harness.accelerators import programs
+from harness.config import experiment, network
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, SettingsError
+from harness.config.studies import Cell
+from harness.planning import workspace
+from harness.planning.workspace import Workspace
+from harness.store.run_store import Store
 
 CORES = 128
 NO_CUT = Cut()
@@ -297,9 +298,9 @@ def test_multiply_adds_are_those_of_the_crops_of_each_part(scale):
     train, evaluation = pair(*R3D_RS, *scale)
     settings = train.run.settings
     frames, crop = settings["task.train_data.feature_shape[0]"], settings["task.train_data.feature_shape[1]"]
-    assert train.multiply_adds == 3 * 8 * counting.count(settings, frames, crop).multiply_adds
+    assert train.multiply_adds == 3 * 8 * network.count(settings, frames, crop).multiply_adds
     size = {224: 256, 256: 288, 288: 320}[crop]
-    assert evaluation.multiply_adds == 30 * counting.count(settings, frames, size).multiply_adds
+    assert evaluation.multiply_adds == 30 * network.count(settings, frames, size).multiply_adds
 
 
 def test_with_fewer_clips_it_is_the_same_step_of_less():
@@ -346,10 +347,10 @@ def test_contrasting_takes_two_clips_of_a_video_and_a_frozen_network_no_pass_bac
     assert (classified.clips, classified.views, classified.batch) == (8, 1, "8 clips")
     # CVRL's authors pre-train on 16 frames, and classify 32.
     assert classified.run.settings["task.train_data.feature_shape[0]"] == 32
-    one, other = (counting.count(run.settings, 16, 224).multiply_adds for run in (first, linear))
+    one, other = (network.count(run.settings, 16, 224).multiply_adds for run in (first, linear))
     # The projection's four layers in place of the classifier; by hand, from 2048 features.
     assert one - other == 3 * 2048 * 2048 + 2048 * 128 - 2048 * 400
     assert contrasted.multiply_adds == 3 * 16 * 2 * one
-    assert classified.multiply_adds == 8 * counting.count(linear.settings, 32, 224).multiply_adds
-    assert counting.training(first.settings) == 84_208 * 2048 * 2 * 3 * one
-    assert counting.training(linear.settings) == 21_052 * 128 * classified.multiply_adds
+    assert classified.multiply_adds == 8 * network.count(linear.settings, 32, 224).multiply_adds
+    assert network.training(first.settings) == 84_208 * 2048 * 2 * 3 * one
+    assert network.training(linear.settings) == 21_052 * 128 * classified.multiply_adds

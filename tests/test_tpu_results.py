@@ -8,8 +8,8 @@ import os
 import pytest
 from test_tpu_programs import pair
 
-from harness.tpu import programs, proving, results
-from harness.tpu.results import Executable, Memory, Result, ResultError, Results
+from harness.accelerators import programs, proving, results
+from harness.accelerators.results import Executable, Memory, Result, ResultError, Results
 
 POD = "v3:8x8"
 BY = "libtpu 9.9.9"

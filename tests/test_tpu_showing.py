@@ -13,10 +13,10 @@ from test_tpu_results import BY, MEMORY, SHORT, result
 
 from ablations import table2, table3
 from ablations.toggles import DEPTH, DSTEM, EP, FRAMES, LS, R3D_RS, SD, SE, SJ, WD
-from harness import rendering
-from harness.input_speed import InputSpeed
-from harness.tpu import compiler, forecasts, showing
-from harness.tpu.forecasts import Measured, Total
+from harness.accelerators import forecasts, tpu_compiler
+from harness.accelerators.forecasts import Measured, Total
+from harness.data.input_speed import InputSpeed
+from harness.reporting import preflight_tables, render
 
 DEEP = (*R3D_RS, DEPTH.at(200), FRAMES.at(48))
 T1, T2, T3, T4, T5, T6, T7 = (
@@ -26,7 +26,7 @@ T1, T2, T3, T4, T5, T6, T7 = (
     )
 )  # fmt: skip
 E1, E2, E3, E4 = (pair(*changes)[1] for changes in ((), R3D_RS[:-1], R3D_RS, DEEP))
-REFUSED = f"{compiler.REFUSED}: unknown custom call"
+REFUSED = f"{tpu_compiler.REFUSED}: unknown custom call"
 # T5 and E3 were not compiled, T6 could not be.
 RESULTS = {
     T1.key: result(T1, **HALF),
@@ -51,18 +51,20 @@ def forecast(plan, lookup=lambda program: RESULTS.get(program.key), measured=Mea
 
 def shown(drawn, head):
     """The cells of the one column whose head begins so."""
-    cells = rendering.cells(drawn)
+    cells = render.cells(drawn)
     (column,) = (name for name in cells if name.startswith(head))
     return list(cells[column])
 
 
 @pytest.fixture
 def programs(tmp_path):
-    return showing.programs(forecast(planned(tmp_path)), V3, FITTING, {T6.key: "the process that compiled it died"})
+    return preflight_tables.programs(
+        forecast(planned(tmp_path)), V3, FITTING, {T6.key: "the process that compiled it died"}
+    )
 
 
 def test_programs_are_named_in_the_order_of_the_rows(tmp_path):
-    names = showing.letters(forecast(planned(tmp_path)))
+    names = preflight_tables.letters(forecast(planned(tmp_path)))
     assert names == {
         **{one.key: f"T{number}" for number, one in enumerate((T1, T2, T3, T4, T5, T6, T7), 1)},
         **{one.key: f"E{number}" for number, one in enumerate((E1, E2, E3, E4), 1)},
@@ -80,13 +82,13 @@ def test_a_line_for_each_program_and_its_rows(programs):
 
 
 def test_seeds_do_not_name_a_row_twice(tmp_path):
-    drawn = showing.programs(forecast(planned(tmp_path, seeds=3)), V3, {}, {})
+    drawn = preflight_tables.programs(forecast(planned(tmp_path, seeds=3)), V3, {}, {})
     assert drawn.data.loc["T4", "rows"] == ("4", "5", "6")
 
 
 def test_many_programs_keep_their_order(tmp_path):
     plan = planned(tmp_path, table2.STUDY, table3.STUDY)
-    drawn = showing.programs(forecast(plan), V3, {}, {})
+    drawn = preflight_tables.programs(forecast(plan), V3, {}, {})
     assert list(drawn.data.index) == [f"T{one}" for one in range(1, 11)] + [f"E{one}" for one in range(1, 8)]
     assert drawn.data.loc["T1", "rows"] == ("table2 1", "table3 1")
 
@@ -106,14 +108,14 @@ def test_a_verdict_says_what_became_of_it(programs):
 
 
 def test_what_does_not_fit_and_was_not_searched_says_no_more(tmp_path):
-    verdicts = showing.programs(forecast(planned(tmp_path)), V3, {}, {}).data["verdict"]
+    verdicts = preflight_tables.programs(forecast(planned(tmp_path)), V3, {}, {}).data["verdict"]
     assert verdicts["T2"] == verdicts["E2"] == "does not fit"
     assert verdicts["T4"] == "does not compile"
 
 
 def test_a_single_clip_is_one(tmp_path):
     plan = planned(tmp_path)
-    verdict = showing.programs(forecast(plan), V3, {T2.key: result(T2.of(1))}, {}).data.loc["T2", "verdict"]
+    verdict = preflight_tables.programs(forecast(plan), V3, {T2.key: result(T2.of(1))}, {}).data.loc["T2", "verdict"]
     assert "1 clip a core" in verdict
 
 
@@ -148,14 +150,14 @@ def test_a_missing_number_is_a_dash(programs):
     for head in heads:
         assert [cell == "–" for cell in shown(programs, head)] == without, head
     assert programs.data.loc["T5", ["needed", "step_seconds"]].isna().all()
-    assert "nan" not in rendering.markdown(programs).lower()
+    assert "nan" not in render.markdown(programs).lower()
 
 
 def test_an_estimate_that_does_not_fit_shows_what_it_needs(tmp_path):
     large = dataclasses.replace(MEMORY, temporaries=32 * 2**30 - 2_100_000_007)
     counted = dataclasses.replace(result(T1).executable, memory=large)
     found = forecast(planned(tmp_path), lambda program: result(program, reason="too much", executable=counted))
-    line = showing.programs(found, V3, {}, {})
+    line = preflight_tables.programs(found, V3, {}, {})
     assert line.data.loc["T1", "needed"] == 32 * 2**30
     assert shown(line, "needed of 17.2 GB")[0] == "200 %"
     assert line.data.loc["T1", "verdict"].startswith("does not fit")
@@ -168,14 +170,14 @@ def test_the_caption_names_compilers_and_peaks(programs, tmp_path):
     assert "61.5" in programs.caption and "450" in programs.caption
     assert "gives a program 16.6 GB" in programs.caption  # 15.48 GiB of the 17.2 GB that a core has
     assert all(text in programs.title for text in ("v3:8x8", "64 chips", "128 cores", "16 hosts"))
-    compiled = showing.programs(forecast(planned(tmp_path), looked_up(HALF, SECOND)), V3, {}, {})
+    compiled = preflight_tables.programs(forecast(planned(tmp_path), looked_up(HALF, SECOND)), V3, {}, {})
     assert BY in compiled.caption and "estimate" not in compiled.caption
 
 
 def table(root, *studies, price=None, speed=None, lookup=None, measured=Measured(), seeds=1):  # noqa: B008
     plan = planned(root, *studies, seeds=seeds)
     found = forecast(plan, lookup or looked_up(HALF, SECOND), measured)
-    return showing.rows(found, plan.studies, price, speed)
+    return preflight_tables.rows(found, plan.studies, price, speed)
 
 
 SHORTER, LONGER = ((steps * 0.5 + 139) / 3600 for steps in (42_104, 73_682))
@@ -216,7 +218,7 @@ def test_seeds_of_a_row_are_one_line_of_all_of_their_hours(tmp_path):
     alone = table(tmp_path, price=1.25).data
     for of_one in ("steps", "step_seconds", "evaluation_seconds", "evaluation_steps", "clips_per_second", "changes"):
         assert list(data[of_one]) == list(alone[of_one]), of_one
-    assert not [head for head in rendering.cells(table(tmp_path)) if head.startswith("seeds")]
+    assert not [head for head in render.cells(table(tmp_path)) if head.startswith("seeds")]
 
 
 def test_a_bound_has_its_sign(tmp_path):
@@ -227,7 +229,7 @@ def test_a_bound_has_its_sign(tmp_path):
     assert shown(drawn, "clips/s")[0] == "≤ 128"
     assert shown(drawn, "steps")[4] == "73,682"
     assert shown(drawn, "programs")[9] == "T7, E4"
-    assert not [head for head in rendering.cells(drawn) if head.startswith(("price", "machines", "seeds"))]
+    assert not [head for head in render.cells(drawn) if head.startswith(("price", "machines", "seeds"))]
 
 
 def test_what_was_measured_has_none(tmp_path):
@@ -262,7 +264,7 @@ def test_rows_without_hours(tmp_path):
     assert shown(drawn, "hours")[1:8] == [*obstacles[1:7], "–"]
     for head in ("core-hours", "price", "clips/s"):
         assert {shown(drawn, head)[place] for place in (1, 7)} == {"–"}, head
-    assert "nan" not in rendering.markdown(drawn).lower()
+    assert "nan" not in render.markdown(drawn).lower()
 
 
 def test_where_nothing_fits_every_row_says_so(tmp_path):
@@ -296,16 +298,16 @@ def test_rows_of_several_studies_are_named_by_both(tmp_path):
 @pytest.mark.parametrize("price", [None, 1.25])
 def test_both_tables_as_markdown(tmp_path, programs, price):
     for drawn, lines in ((programs, 11), (table(tmp_path, price=price, speed=InputSpeed(40.0, 24.0, 2)), 10)):
-        text = rendering.markdown(drawn)
+        text = render.markdown(drawn)
         body = [line for line in text.splitlines() if line.startswith("|")]
         assert len(body) == lines + 2
         assert len({line.count("|") for line in body}) == 1
-        assert text.startswith(f"**{rendering.markdown_text(drawn.title)}**")
-        assert text.rstrip().endswith(rendering.markdown_text(drawn.caption))
+        assert text.startswith(f"**{render.markdown_text(drawn.title)}**")
+        assert text.rstrip().endswith(render.markdown_text(drawn.caption))
 
 
 def test_raw_numbers_in_a_csv_file(programs):
-    head, *lines = rendering.csv(programs).splitlines()
+    head, *lines = render.csv(programs).splitlines()
     first = dict(zip(head.split(","), lines[0].split(","), strict=True))
     assert float(first["needed"]) == 11_100_000_007
     assert (first["program"], first["rows"], first["estimated"]) == ("T1", "1", "0")
@@ -317,37 +319,37 @@ def total(hours, known=13, unknown=0, measured=False):
 
 
 def test_totals_in_sentences():
-    first, second = showing.totals(total(1234.56), total(2000.0, 16), True, V3, None)
+    first, second = preflight_tables.totals(total(1234.56), total(2000.0, 16), True, V3, None)
     assert all(text in first for text in ("13 runs", "at least 1,235 hours", "158,024 core-hours"))
     assert all(text in second for text in ("16 runs", "at least 2,000 hours", "256,000 core-hours"))
     assert "chip" not in first + second
 
 
 def test_what_was_measured_is_no_bound():
-    first, second = showing.totals(total(100.0, measured=True), total(200.0, 16), True, V3, None)
+    first, second = preflight_tables.totals(total(100.0, measured=True), total(200.0, 16), True, V3, None)
     assert "at least" not in first and "13 runs, 100 hours" in first
     assert "at least 200 hours" in second
 
 
 def test_of_nothing_that_is_known_nothing_is_said():
     nothing = Total(0.0, 0.0, 0, 13, True)
-    assert showing.totals(nothing, nothing, True, V3, 1.5) == []
+    assert preflight_tables.totals(nothing, nothing, True, V3, 1.5) == []
 
 
 def test_a_total_price_is_of_all_chips():
-    first, second = showing.totals(total(100.0, 1), total(200.0, 2), True, V3, 1.5)
+    first, second = preflight_tables.totals(total(100.0, 1), total(200.0, 2), True, V3, 1.5)
     assert "9,600 at 1.5 for a chip and hour" in first
     assert "19,200" in second
 
 
 def test_the_whole_is_said_again_only_where_rows_share_runs():
-    (line,) = showing.totals(total(100.0), total(100.0), False, V3, None)
+    (line,) = preflight_tables.totals(total(100.0), total(100.0), False, V3, None)
     assert "13 runs" in line
 
 
 @pytest.mark.parametrize(("hours", "said"), [(0.0123, "0.012 hours, 1.6 core-hours"), (9.5, "9.5 hours, 1,216 core")])
 def test_a_few_hours_are_said_in_two_figures(hours, said):
-    (line,) = showing.totals(total(hours), total(hours), False, V3, None)
+    (line,) = preflight_tables.totals(total(hours), total(hours), False, V3, None)
     assert said in line
 
 
@@ -362,7 +364,7 @@ def test_a_few_hours_are_said_in_two_figures(hours, said):
 )
 def test_a_total_says_what_is_not_in_it_in_singular_and_plural(known, unknown, runs, rest):
     of_all = total(1.0, known, unknown)
-    (line,) = showing.totals(of_all, of_all, False, V3, None)
+    (line,) = preflight_tables.totals(of_all, of_all, False, V3, None)
     assert f" {runs}" in line
     assert line.endswith(rest) if rest else "more" not in line
 
@@ -372,7 +374,7 @@ def test_a_small_price_is_said_as_in_its_row(tmp_path, price):
     """Of a slice that costs next to nothing, or an hour that is hardly used."""
     drawn = table(tmp_path, price=price)
     alone = Total(SHORTER, 128 * SHORTER, 1, 0, False)
-    (line,) = showing.totals(alone, alone, False, V3, price)
+    (line,) = preflight_tables.totals(alone, alone, False, V3, price)
     assert f", {shown(drawn, 'price')[0].removeprefix('≥ ')} at {price:g} for a chip and hour" in line
 
 

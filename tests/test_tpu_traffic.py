@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.tpu import traffic
+from harness.accelerators import traffic
 
 HEAD = """HloModule m
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import tracking, wandb_files
-from harness.store import Store
+from harness.store.run_store import Store
+from harness.tracking import wandb, wandb_files
 from tests.support import mirrored
 from tests.support.mirrored import Diary
 from tests.support.wandb_server import Server
@@ -32,7 +32,7 @@ def environment(monkeypatch, tmp_path):
 
 def diaries(tmp_path, *names, **others):
     stages = [functools.partial(Diary, tmp_path / name) for name in names]
-    return tracking.Apart(stages, tmp_path / "mirror.log", "Type this.", **others)
+    return wandb.Apart(stages, tmp_path / "mirror.log", "Type this.", **others)
 
 
 def tell(tracker, *events):
@@ -76,7 +76,7 @@ def point(step, **others):
 
 
 def test_off_keeps_nothing(tmp_path):
-    tracker = tracking.tracker("off", tmp_path / "results")
+    tracker = wandb.tracker("off", tmp_path / "results")
     assert tell(tracker, RUN) < 0.1
     assert tracker.close() == []
     assert not (tmp_path / "results").exists()
@@ -91,7 +91,7 @@ def test_several_are_all_told():
             return [f"{len(self)} told"]
 
     one, other = Listed(), Listed()
-    both = tracking.Several([one, other])
+    both = wandb.Several([one, other])
     both.write(RUN)
     assert one == other == [RUN]
     assert both.close() == ["1 told", "1 told"]
@@ -187,9 +187,7 @@ def test_it_ends_when_the_study_is_killed(tmp_path):
 
 def _study(text):
     """A process that does what a text says and then goes on until it is killed."""
-    head = (
-        "import functools, json, sys, time\nfrom pathlib import Path\nimport mirrored\nfrom harness import tracking\n"
-    )
+    head = "import functools, json, sys, time\nfrom pathlib import Path\nimport mirrored\nfrom harness.tracking import wandb as tracking\n"
     body = "\n".join(line.strip() for line in text.strip().splitlines())
     code = f"{head}{body}\ntime.sleep(600)\n"
     return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
@@ -245,11 +243,11 @@ def test_a_run_of_a_killed_study_is_marked_interrupted(attempt):
     run = held(results)[found.id]
     assert run.exit_code == 1
     assert run.summary["state"] == "interrupted"
-    assert not (Store(results).folder(found.id) / tracking.MIRRORED).exists()
+    assert not (Store(results).folder(found.id) / wandb.MIRRORED).exists()
 
 
 def test_a_failed_run_says_why_in_one_line(tmp_path):
-    tracker = tracking.tracker("offline", tmp_path / "results")
+    tracker = wandb.tracker("offline", tmp_path / "results")
     tell(tracker, mirrored.begins("a" * 16), {"event": "unknown"})
     tell(tracker, {"event": "failed", "run": "a" * 16, "error": "no\nmemory", "traceback": "secret"})
     assert tracker.close() == []
@@ -263,7 +261,7 @@ def test_nothing_is_sent_offline(tmp_path):
     results, calls = tmp_path / "results", tmp_path / "calls"
     found = mirrored.write(results)
     code = (
-        "import json, sys; from pathlib import Path; from harness import tracking\n"
+        "import json, sys; from pathlib import Path; from harness.tracking import wandb as tracking\n"
         "tracker = tracking.tracker('offline', Path(sys.argv[1]))\n"
         "for event in json.load(sys.stdin): tracker.write(event)\n"
         "print(tracker.close())\n"
@@ -291,7 +289,7 @@ def server(monkeypatch):
 def test_online_every_point_arrives_and_the_key_stays_in_memory(tmp_path, server):
     results = tmp_path / "results"
     found = mirrored.write(results)
-    tracker = tracking.tracker("online", results)
+    tracker = wandb.tracker("online", results)
     assert tell(tracker, *mirrored.whole(results, found), mirrored.study(results)) < 0.1
     assert tracker.close() == []
     arrived = server.lines[found.id]
@@ -300,17 +298,17 @@ def test_online_every_point_arrives_and_the_key_stays_in_memory(tmp_path, server
     ]
     assert {line["step"] for line in arrived} == {1, 2, 3, 4}
     assert server.operations.count("CreateArtifact") == 3  # the record, the table, the study's files
-    assert (Store(results).folder(found.id) / tracking.MIRRORED).read_text() == "online\n"
+    assert (Store(results).folder(found.id) / wandb.MIRRORED).read_text() == "online\n"
     _no_trace_outside(tmp_path)
 
 
 def test_offline_the_key_is_nowhere(tmp_path):
     results = tmp_path / "results"
     found = mirrored.write(results)
-    tracker = tracking.tracker("offline", results)
+    tracker = wandb.tracker("offline", results)
     tell(tracker, *mirrored.whole(results, found))
     assert tracker.close() == []
-    assert (Store(results).folder(found.id) / tracking.MIRRORED).read_text() == "offline\n"
+    assert (Store(results).folder(found.id) / wandb.MIRRORED).read_text() == "offline\n"
     _no_trace_outside(tmp_path)
 
 
@@ -327,7 +325,7 @@ def test_a_server_that_cannot_be_reached_costs_a_warning(tmp_path, server, behav
     server.become(behaviour)
     results = tmp_path / "results"
     found = [mirrored.write(results, seed) for seed in range(2)]
-    tracker = tracking.tracker("online", results, limit=12.0)
+    tracker = wandb.tracker("online", results, limit=12.0)
     spent = tell(tracker, *(event for one in found for event in mirrored.whole(results, one)))
     assert spent + tell(tracker, mirrored.study(results)) < 0.1
     ((line,), seconds) = closed(tracker)
@@ -341,8 +339,8 @@ def test_a_server_that_cannot_be_reached_costs_a_warning(tmp_path, server, behav
 def test_a_server_that_dies_in_the_middle_costs_a_warning(tmp_path, server, behaviour):
     results = tmp_path / "results"
     found = [mirrored.write(results, seed) for seed in range(2)]
-    stages = [functools.partial(tracking.Wandb, results, mode) for mode in ("online", "offline")]
-    tracker = tracking.Apart(stages, results / "wandb/mirror.log", "Type this.", limit=20.0, patience=5.0)
+    stages = [functools.partial(wandb.Wandb, results, mode) for mode in ("online", "offline")]
+    tracker = wandb.Apart(stages, results / "wandb/mirror.log", "Type this.", limit=20.0, patience=5.0)
     first = mirrored.whole(results, found[0])
     tell(tracker, *first[:3])
     assert server.wait_for("UpsertBucket")
@@ -358,7 +356,7 @@ def test_without_a_login_it_goes_on_offline(tmp_path, server, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY")
     results = tmp_path / "results"
     found = mirrored.write(results)
-    tracker = tracking.tracker("online", results)
+    tracker = wandb.tracker("online", results)
     tell(tracker, *mirrored.whole(results, found))
     ((line,), seconds) = closed(tracker)
     assert "wandb login" in line
@@ -374,4 +372,4 @@ def _assert_offline(results, found):
         assert len(runs[one.id].points) == len(one.curve)
         assert runs[one.id].exit_code == 0
         assert set(runs[one.id].artifacts[0].files) == {"record.json", "attempts/0/predictions-10x3@32.parquet"}
-        assert (Store(results).folder(one.id) / tracking.MIRRORED).read_text() == "offline\n"
+        assert (Store(results).folder(one.id) / wandb.MIRRORED).read_text() == "offline\n"

@@ -10,18 +10,19 @@ import tf_keras
 from ablations import table6
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import BACKBONE, DEPTH, DSTEM, SE
-from harness import experiment, garden, seeding, tasks, transfer
-from harness.attempts import RunError
+from harness.config import experiment
+from harness.config.experiment import DataFacts
+from harness.config.studies import Cell
 from harness.data import reader
-from harness.experiment import DataFacts
-from harness.studies import Cell
-from harness.task import VideoTask
+from harness.store.attempts import RunError
+from harness.training import determinism, garden_config, restore, tasks
+from harness.training.task import VideoTask
 
 
 def network(*applied, classes=8, seed=0):
     run = experiment.complete(Cell(applied, seed), QUICK, DataFacts("d", classes, 64, 16, "ab" * 32))
-    with seeding.of_run(run):
-        config = garden.build(run.settings, run.bookkeeping)
+    with determinism.of_run(run):
+        config = garden_config.build(run.settings, run.bookkeeping)
         return VideoTask(config.task, None, reader.Source((), (), 1)).build_model()
 
 
@@ -32,8 +33,8 @@ def narrow(cell, start=None):
     small = {f"network.{field}[{stage}]": size for field, size in sizes.items() for stage in range(4)}
     small |= {"task.model.hidden_dim": 8, f"{BACKBONE}.model_id": 14}
     run = dataclasses.replace(run, settings={**run.settings, **small})
-    with seeding.of_run(run):
-        config = garden.build(run.settings, run.bookkeeping)
+    with determinism.of_run(run):
+        config = garden_config.build(run.settings, run.bookkeeping)
         return run, tasks.of(run.settings)(config.task, None, reader.Source((), (), 1)).build_model()
 
 
@@ -64,7 +65,7 @@ def parent(tmp_path_factory):
 def test_a_backbone_is_taken_whole_and_the_head_is_drawn_from_the_childs_own_seed(parent):
     model, path = parent
     child, alike = network(seed=5), network(seed=5)
-    read = transfer.take(child, path, "backbone")
+    read = restore.take(child, path, "backbone")
     assert len(read) == len(model.backbone.variables) == len(child.backbone.variables)
     for ours, theirs in zip(child.backbone.variables, model.backbone.variables, strict=True):
         assert np.array_equal(ours, theirs)
@@ -84,8 +85,8 @@ def test_what_was_trained_with_synchronised_statistics_is_taken_by_a_network_wit
         variable.assign(draw.normal(size=variable.shape))
     _, child = narrow(cell, start)
     assert [synchronised(one) for one in (model, child)] == [{True}, {False}]
-    read = transfer.take(child, written(model, tmp_path / "weights-2"), "backbone")
-    ours, theirs = (transfer.variables(tf.train.Checkpoint(backbone=one.backbone)) for one in (child, model))
+    read = restore.take(child, written(model, tmp_path / "weights-2"), "backbone")
+    ours, theirs = (restore.variables(tf.train.Checkpoint(backbone=one.backbone)) for one in (child, model))
     assert set(read) == ours.keys() == theirs.keys()
     # A frozen network lists its variables in another order.
     ours, theirs = ({one.name: one.numpy() for one in net.backbone.variables} for net in (child, model))
@@ -96,7 +97,7 @@ def test_what_was_trained_with_synchronised_statistics_is_taken_by_a_network_wit
 def test_a_whole_network_is_taken_where_that_is_asked(parent):
     model, path = parent
     child = network(classes=10)
-    assert len(transfer.take(child, path, "all")) == len(model.variables)
+    assert len(restore.take(child, path, "all")) == len(model.variables)
     for ours, theirs in zip(values(child), values(model), strict=True):
         assert np.array_equal(ours, theirs)
 
@@ -107,7 +108,7 @@ def test_names_are_those_that_tensorflow_writes(parent):
     listed = {name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"): tuple(shape)
               for name, shape in tf.train.list_variables(path)
               if name.endswith("VARIABLE_VALUE") and not name.startswith("save_counter")}  # fmt: skip
-    assert transfer.variables(root) == listed
+    assert restore.variables(root) == listed
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_another_network_is_refused_and_nothing_of_it_is_read(parent, applied, c
     child = network(*applied, classes=classes)
     before = values(child)
     with pytest.raises(RunError, match=r"weights of another network than the run.s: ") as refused:
-        transfer.take(child, parent[1], modules)
+        restore.take(child, parent[1], modules)
     assert all(word in str(refused.value) for word in words), refused.value
     # What TensorFlow lists of the two, each written as a run writes it.
     there, wanted = (dict(tf.train.list_variables(path)) for path in (parent[1], written(child, tmp_path / "own")))
@@ -143,7 +144,7 @@ def test_another_network_is_refused_and_nothing_of_it_is_read(parent, applied, c
 def test_what_only_the_weights_have_is_refused_too(tmp_path):
     path = written(network(SE.at()), tmp_path / "weights-2")
     with pytest.raises(RunError, match=r"\d+ unknown to it \(backbone/.*, \.\.\.\)"):
-        transfer.take(network(), path, "backbone")
+        restore.take(network(), path, "backbone")
 
 
 def test_what_is_missing_is_named(parent, tmp_path):
@@ -153,9 +154,9 @@ def test_what_is_missing_is_named(parent, tmp_path):
     )
     count = len(model.backbone.variables)
     with pytest.raises(RunError, match=rf"{count} missing \(.*\); 1 unknown to it \(backbone/some\)"):
-        transfer.take(network(), path, "backbone")
+        restore.take(network(), path, "backbone")
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path):
     with pytest.raises(RunError, match="no weights that can be read"):
-        transfer.take(network(), str(tmp_path / "weights-2"), "backbone")
+        restore.take(network(), str(tmp_path / "weights-2"), "backbone")

@@ -11,10 +11,11 @@ from test_distortions import by_colour, contrasted, smoothed
 
 from ablations.profiles import QUICK
 from ablations.stages import CVRL
-from harness import experiment, garden, tasks
-from harness.data import draws, embedded, inputs, reader, two_clips
-from harness.experiment import DataFacts
-from harness.studies import Cell
+from harness.config import experiment
+from harness.config.experiment import DataFacts
+from harness.config.studies import Cell
+from harness.data import cvrl_clips, embedded, on_device, reader, seeded_ops
+from harness.training import garden_config, tasks
 
 SPEC = embedded.EmbeddedSpec(train_videos=20, validation_videos=2)
 
@@ -57,7 +58,7 @@ def test_starts_lie_as_far_apart_as_the_paper_says():
 
     @tf.function
     def starts(number):
-        with draws.fixed_by(tf.stack([3, number])):
+        with seeded_ops.fixed_by(tf.stack([3, number])):
             chosen = video_ssl_preprocess_ops.sample_ssl_sequence(tf.range(frames), count, True, stride)
         return chosen
 
@@ -77,9 +78,9 @@ def test_crops_and_flips_are_the_gardens_bit_for_bit(source):
     frames, config = encoded(source), params()
     for number in range(4):
         seed = tf.constant([0, number], tf.int64)
-        with draws.fixed_by(seed):
-            ours = two_clips.training_features(frames, config)["image"]
-        with draws.fixed_by(seed):
+        with seeded_ops.fixed_by(seed):
+            ours = cvrl_clips.training_features(frames, config)["image"]
+        with seeded_ops.fixed_by(seed):
             clip = video_ssl_preprocess_ops.sample_ssl_sequence(frames, 8, True, 2)
             clips = tf.split(preprocess_ops_3d.decode_jpeg(clip, 3), 2)
             theirs = []
@@ -110,10 +111,10 @@ def test_no_draw_is_left_to_chance(source):
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def fixed(record):
-        with draws.fixed_by(tf.constant([0, 1])):
+        with seeded_ops.fixed_by(tf.constant([0, 1])):
             return parse(record)[0]
 
-    assert draws.stateful_draws(fixed.get_concrete_function().graph) == []
+    assert seeded_ops.stateful_draws(fixed.get_concrete_function().graph) == []
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -122,12 +123,12 @@ def test_the_network_gets_all_first_clips_before_the_second_ones(source, centred
     features, _ = next(iter(reader.training(config, source)))
     plain = {"order": 4 * tf.ones_like(features["order"]), "sigma": tf.zeros_like(features["sigma"])}
     plain |= {name: tf.zeros_like(features[name]) for name in ("grey", "solarized")}
-    found = two_clips.for_network({**features, **plain}, config)
-    unit = inputs.unit(features["image"])
+    found = cvrl_clips.for_network({**features, **plain}, config)
+    unit = on_device.unit(features["image"])
     expected = tf.concat([unit[:, :8], unit[:, 8:]], 0)
     assert np.allclose(found, 2 * expected - 1 if centred else expected, atol=1e-6)
     # Distorted, the clips of a video differ from each other in colour.
-    assert np.abs(two_clips.for_network(features, config) - found).max() > 0.1
+    assert np.abs(cvrl_clips.for_network(features, config) - found).max() > 0.1
 
 
 def in_numpy(clip, strength):
@@ -143,7 +144,7 @@ def in_numpy(clip, strength):
 def test_clips_are_distorted_as_strongly_as_the_settings_say(strength):
     run = experiment.complete(Cell((), stages=(CVRL,)), QUICK, DataFacts("clips", 8, 32, 8))
     settings = {**run.settings, tasks.DISTORTION: strength}
-    task = tasks.of(settings)(garden.build(settings, run.bookkeeping).task, None, None)
+    task = tasks.of(settings)(garden_config.build(settings, run.bookkeeping).task, None, None)
     image = np.random.default_rng(0).integers(0, 256, (1, 4, 20, 24, 3), dtype=np.uint8)
     drawn = {"contrast": 0.4, "hue": 0.2, "brightness": 1.6, "saturation": 0.5, "sigma": 1.5}
     features = {name: tf.fill([1, 2], value) for name, value in {**drawn, "grey": False, "solarized": False}.items()}

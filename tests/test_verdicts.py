@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness import verdicts
-from harness.estimates import EstimateError
+from harness.analysis import verdicts
+from harness.analysis.estimates import EstimateError
 
 VIDEOS = 17_706
 DRAWS = 4000

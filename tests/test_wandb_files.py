@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from harness import tracking, wandb_files
-from harness.records import RecordError
+from harness.store.records import RecordError
+from harness.tracking import wandb, wandb_files
 from tests.support import mirrored
 
 BLOCK = 32_768
@@ -28,7 +28,7 @@ def results(tmp_path_factory):
 
 
 def _mirror(results, events):
-    tracker = tracking.tracker("offline", results)
+    tracker = wandb.tracker("offline", results)
     for event in events:
         tracker.write(event)
     assert tracker.close() == []
@@ -69,7 +69,7 @@ def test_the_artifact_holds_the_files_of_the_record(results):
 
 
 def test_the_table_is_read_back(results):
-    study = wandb_files.merged(wandb_files.read(results))[tracking.study_run("table2-quick")]
+    study = wandb_files.merged(wandb_files.read(results))[wandb.study_run("table2-quick")]
     assert (study.job_type, study.name, study.group) == ("study", "Table 2", "table2-quick")
     assert wandb_files.table(study.tables["table"]) == (["row", "top-1"], [["1: base", 61.5], ["3: ls", None]])
     assert [set(one.files) for one in study.artifacts if one.type == "study"] == [{"table2-quick.md"}]

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import devices
-from harness import worker as worker_
-from harness.attempts import RunError
-from harness.devices import Devices
-from harness.experiment import SettingsError
-from harness.store import Store
-from harness.worker import Job, Worker
+from harness.config import devices
+from harness.config.devices import Devices
+from harness.config.experiment import SettingsError
+from harness.store.attempts import RunError
+from harness.store.run_store import Store
+from harness.training import worker as worker_
+from harness.training.worker import Job, Worker
 from tests.proofs import workers as two_workers
 from tests.support import forked, waiting
 

@@ -1,7 +1,7 @@
 """JPEG frames of a video -> clips of uint8, equal to the Garden's bit for bit, decoding no more than they need.
 
 Training: of each frame only the region that the crop keeps is decoded. Evaluation: each frame is decoded once, however
-many clips show it, and its crops are left to the accelerator (:mod:`harness.data.inputs`).
+many clips show it, and its crops are left to the accelerator (:mod:`harness.data.on_device`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from official.vision.configs import video_classification as exp_cfg
 from official.vision.ops import augment as gardens
 from official.vision.ops import preprocess_ops_3d
 
-from harness.data import augment
+from harness.data import randaugment
 
 # The decoder interpolates colour between neighbours, which a cut would change at its sides: pixels on each side.
 _MARGIN = 2
@@ -95,7 +95,7 @@ def _augmentation(params: exp_cfg.DataConfig) -> Callable[[tf.Tensor], tf.Tensor
         return None
     if kind.type == "randaug":
         policy = kind.randaug
-        return augment.RandAugment(
+        return randaugment.RandAugment(
             num_layers=policy.num_layers,
             magnitude=policy.magnitude,
             cutout_const=policy.cutout_const,

@@ -30,9 +30,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from harness import forking
 from harness.data import manifest as manifests
 from harness.data.manifest import Manifest, ManifestError, Shard, Split
+from harness.system import parallel
 
 CLASSES = ("up", "down", "sideways", "diagonal_up", "diagonal_down", "circling", "bouncing", "swinging")
 OTHER_CLASSES = (
@@ -214,8 +214,8 @@ def content_fingerprint(spec: EmbeddedSpec) -> str:
     """The fingerprint the written set will carry, found by drawing it all in memory, on all cores."""
     scan_indices(manifests.SPLITS[0])  # loads the scans, once for all processes
     places = [(split, index) for split in manifests.SPLITS for index in range(spec.count(split))]
-    work = [functools.partial(_digests, spec, part) for part in forking.parts(places, _PART)]
-    return manifests.fingerprint(chain.from_iterable(forking.each(work)))
+    work = [functools.partial(_digests, spec, part) for part in parallel.parts(places, _PART)]
+    return manifests.fingerprint(chain.from_iterable(parallel.each(work)))
 
 
 def _digests(spec: EmbeddedSpec, places: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:

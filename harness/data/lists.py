@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.errors import HarnessError
+from harness.system.errors import HarnessError
 
 
 class SourceError(HarnessError):

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import files
-from harness.errors import HarnessError
+from harness.system import files
+from harness.system.errors import HarnessError
 
 FILE_NAME = "manifest.json"
 SCHEMA = 1

@@ -17,7 +17,7 @@ from official.vision.configs import video_classification as exp_cfg
 from official.vision.dataloaders import video_input
 from official.vision.ops import augment
 
-from harness.data import decoding, draws, inputs, two_clips
+from harness.data import cvrl_clips, decoding, on_device, seeded_ops
 from harness.data.manifest import Split
 
 MEDIA_ID = "clip/media_id"
@@ -124,8 +124,8 @@ def training(
 
     Returns:
       Dataset of ({"image": [batch, frames, height, width, 3]}, one-hot labels [batch, classes]). Images are uint8, for
-      :func:`harness.data.inputs.for_network`; with mixup or CutMix they are scaled already, as both mix numbers. For
-      contrastive pre-training the features are batches of :func:`harness.data.two_clips.training_features`.
+      :func:`harness.data.on_device.for_network`; with mixup or CutMix they are scaled already, as both mix numbers. For
+      contrastive pre-training the features are batches of :func:`harness.data.cvrl_clips.training_features`.
     """
     pipeline = _Pipeline.of(params, source, context)
     dataset = clips(params, source, start_step, context).batch(pipeline.batch, drop_remainder=True)
@@ -158,7 +158,7 @@ def clips(
         # The place among all pipelines: where they share records, their number does not change a clip's draws, and
         # where they share shards, no two of them draw alike.
         place = pipeline.place(number, pipeline.share)
-        with draws.fixed_by(tf.stack([tf.constant(seed, tf.int64), place])):
+        with seeded_ops.fixed_by(tf.stack([tf.constant(seed, tf.int64), place])):
             features, target, _, _ = _parser(params, source)(record)
         return features, target
 
@@ -260,7 +260,7 @@ def evaluation(
 
     Returns:
       Dataset of (features, labels): features as :func:`harness.data.decoding.evaluation_frames` makes them, for
-      :func:`harness.data.inputs.for_network`; labels holds "label" [batch], "media_id" [batch, 64] (bytes of the id as
+      :func:`harness.data.on_device.for_network`; labels holds "label" [batch], "media_id" [batch, 64] (bytes of the id as
       int32, zero padded) and "valid" [batch] (false for padding).
     """
     pipeline = _Pipeline.of(params, source, context)
@@ -324,7 +324,7 @@ def _parser(params: exp_cfg.DataConfig, source: Source) -> Callable[[tf.Tensor],
 # Of a video, by whether it is read for contrastive pre-training, as the Garden's configuration says it.
 _TRAINING_FEATURES: Mapping[bool, Callable[[tf.Tensor, Any], dict[str, tf.Tensor]]] = {
     False: lambda encoded, params: {"image": decoding.training_clip(encoded, params)},
-    True: two_clips.training_features,
+    True: cvrl_clips.training_features,
 }
 
 
@@ -358,7 +358,7 @@ def _mixed(params: exp_cfg.DataConfig, classes: int, pipeline: _Pipeline) -> Cal
         features, labels = batch
         # A stream of its own: the clips' draws use seeds from zero up.
         place = pipeline.place(number, pipeline.replicas)
-        with draws.fixed_by(tf.stack([tf.constant(seed, tf.int64), -1 - place])):
+        with seeded_ops.fixed_by(tf.stack([tf.constant(seed, tf.int64), -1 - place])):
             augmenter = augment.MixupAndCutmix(
                 mixup_alpha=mix.mixup_alpha,
                 cutmix_alpha=mix.cutmix_alpha,
@@ -366,7 +366,7 @@ def _mixed(params: exp_cfg.DataConfig, classes: int, pipeline: _Pipeline) -> Cal
                 label_smoothing=mix.label_smoothing,
                 num_classes=classes,
             )
-            image, target = augmenter(inputs.scaled(features["image"], params), labels)
+            image, target = augmenter(on_device.scaled(features["image"], params), labels)
         return {"image": image}, target
 
     return mixed

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import manifest as manifests
-from harness.data.places import Place, PlaceError
+from harness.data.destinations import Place, PlaceError
 from harness.data.sources import Video
 from harness.data.video import Decoded, Decoding, VideoError, decode
 

@@ -22,7 +22,7 @@ import av.logging
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from harness.errors import HarnessError
+from harness.system.errors import HarnessError
 
 # SWS_ACCURATE_RND and SWS_BITEXACT of FFmpeg, which PyAV does not name.
 _SCALER = Interpolation.BICUBIC | 0x40000 | 0x80000

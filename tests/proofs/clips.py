@@ -31,11 +31,12 @@ def train(folder: Path, data: Path, log: Path, steps: int | None, die_at: int | 
 
     from ablations.profiles import QUICK
     from ablations.table2 import STUDY
-    from harness import execution, experiment, task
+    from harness.config import experiment
+    from harness.config.experiment import Cut
     from harness.data import reader
-    from harness.experiment import Cut
-    from harness.store import Store
-    from harness.workspace import facts
+    from harness.planning.workspace import facts
+    from harness.store.run_store import Store
+    from harness.training import executor, task
 
     parser, train_step = reader._parser, task.VideoTask.train_step
 
@@ -68,8 +69,8 @@ def train(folder: Path, data: Path, log: Path, steps: int | None, die_at: int | 
     run = dataclasses.replace(run, bookkeeping={**run.bookkeeping, **often})
     store = Store(folder)
     one = store.attempt(run.id, len(store.attempts(run.id).numbers))
-    place = execution.place_of(store, run, one, embedded.folder(SPEC, data))
-    record = execution.execute(run, described, place, store, one, report)
+    place = executor.place_of(store, run, one, embedded.folder(SPEC, data))
+    record = executor.execute(run, described, place, store, one, report)
     print(json.dumps(record.provenance["resumed_at"]))
 
 

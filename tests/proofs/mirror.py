@@ -15,8 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from harness import records
-from harness.store import Store
+from harness.store import records
+from harness.store.run_store import Store
 from tests.support.wandb_server import Server
 
 STUDY = ["--rows", "1,2", "--steps", "40", "--validation-videos", "24"]

@@ -20,8 +20,8 @@ import threading
 import time
 from pathlib import Path
 
-from harness import checkpoints
-from harness.store import Store
+from harness.store import checkpoints
+from harness.store.run_store import Store
 
 
 def two_hosts() -> str:

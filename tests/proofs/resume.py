@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.attempts import Attempts
+from harness.store.attempts import Attempts
 
 
 @dataclasses.dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.store import Store
+from harness.store.run_store import Store
 from tests.support import commands
 from tests.support.commands import Runs
 

@@ -47,11 +47,11 @@ from typing import Any
 
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
-from harness.devices import Devices
-from harness.experiment import Cut, Run
-from harness.records import RecordError
-from harness.store import Store
-from harness.workspace import Workspace, data_set
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, Run
+from harness.planning.workspace import Workspace, data_set
+from harness.store.records import RecordError
+from harness.store.run_store import Store
 from tests.support import postgres, pretend
 
 LEASE, RETRIES = 3, 20
@@ -538,7 +538,7 @@ def trials(url: str) -> list[Trial]:
     """The trials of the queue."""
     import optuna
 
-    from harness.storage import open_storage
+    from harness.scheduler.optuna_storage import open_storage
 
     study = optuna.load_study(study_name="runs", storage=open_storage(url))
     return [
@@ -795,8 +795,8 @@ def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
 
 def claiming(waiting: int, claims: int) -> dict[str, Any]:
     """How long a worker takes to claim one of so many runs that wait, on PostgreSQL."""
-    from harness.claims import Item
-    from harness.leases import Queue
+    from harness.scheduler.run_queue import Queue
+    from harness.scheduler.run_states import Item
 
     items = [Item(f"{number:064x}", f"row {number}", "study", number) for number in range(waiting)]
     with postgres.server() as server:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.store import Store
+from harness.store.run_store import Store
 from tests.support import commands
 from tests.support.commands import Starts
 
@@ -56,24 +56,25 @@ def in_one_process(results: Path, data: Path, steps: int | None, videos: int | N
     import tensorflow as tf
 
     from ablations.profiles import QUICK
-    from harness import execution, experiment, runner
+    from harness.config import experiment
+    from harness.config.devices import Devices
+    from harness.config.experiment import Cut
+    from harness.config.studies import Cell
     from harness.data import embedded
-    from harness.devices import Devices
-    from harness.experiment import Cut
-    from harness.studies import Cell
-    from harness.workspace import facts
+    from harness.planning.workspace import facts
+    from harness.training import executor, loop
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    runner.strategy_for = lambda devices: strategy
+    loop.strategy_for = lambda devices: strategy
     spec = embedded.EmbeddedSpec()
     described = embedded.ensure(spec, data)
     run = experiment.complete(Cell((), 0), QUICK, facts(described), Cut(steps, None, videos), replicas=2)
     store = Store(results)
     attempt = store.attempt(run.id, 0)
-    place = execution.place_of(store, run, attempt, embedded.folder(spec, data), Devices("mirrored"))
-    execution.execute(run, described, place, store, attempt, lambda event: None)
+    place = executor.place_of(store, run, attempt, embedded.folder(spec, data), Devices("mirrored"))
+    executor.execute(run, described, place, store, attempt, lambda event: None)
 
 
 def compared(one: Store, other: Store) -> dict[str, object]:

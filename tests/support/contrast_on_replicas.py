@@ -9,8 +9,8 @@ import tensorflow as tf
 import tf_keras
 from official.core import train_utils
 
-from harness import contrastive, seeding
-from harness.task import Replicas
+from harness.training import cvrl_task, determinism
+from harness.training.task import Replicas
 from tests.support.contrasts import ALONE, BATCH, CLIPS, DECAY, DRAWN, EMBEDDINGS, MATRIX, config_of
 
 
@@ -36,7 +36,7 @@ def losses(strategy):
             replicas = Replicas.of_strategy()
             with tf.GradientTape() as tape:
                 embeddings = tf.concat([own["first"] @ matrix, own["second"] @ matrix], 0)
-                found = contrastive.loss(embeddings, 0.1, True, replicas)
+                found = cvrl_task.loss(embeddings, 0.1, True, replicas)
                 value = found["contrastive_loss"] / replicas.count
             return value, found["contrast_acc"] / replicas.count, tape.gradient(value, matrix)
 
@@ -47,7 +47,7 @@ def losses(strategy):
     return {"loss": float(value), "accuracy": float(accuracy), "gradient": gradient.numpy().tolist()}
 
 
-class SmallTask(contrastive.ContrastiveTask):
+class SmallTask(cvrl_task.ContrastiveTask):
     """The task with a network that is traced in seconds."""
 
     def build_model(self):
@@ -74,7 +74,7 @@ def step_of(strategy, task, model, optimizer):
 
 def trained(strategy):
     """The loss before each of three steps of a network, and its weights' sums after them."""
-    seeding.seeded(0)
+    determinism.seeded(0)
     config = config_of()
     with strategy.scope():
         task = SmallTask(config.task, None, None)
@@ -88,7 +88,7 @@ def trained(strategy):
 
 def decayed():
     """The task with a weight decay that shows, and its network as it begins."""
-    seeding.seeded(0)
+    determinism.seeded(0)
     config = config_of().task
     config.losses.l2_weight_decay = DECAY
     task = SmallTask(config, None, None)
@@ -112,7 +112,7 @@ def written_out():
     task, model = decayed()
     image = task.for_network({name: tf.constant(value) for name, value in {"image": CLIPS, **DRAWN}.items()})["image"]
     with tf.GradientTape() as tape:
-        found = contrastive.loss(model(image, training=True), 0.1, True, ALONE)["contrastive_loss"]
+        found = cvrl_task.loss(model(image, training=True), 0.1, True, ALONE)["contrastive_loss"]
         found += DECAY / 2 * tf.add_n([tf.reduce_sum(layer.kernel**2) for layer in (model.layers[1], model.layers[-1])])
     gradients = tape.gradient(found, model.trainable_variables)
     return {"applied": [one.numpy().ravel().tolist() for one in gradients]}

@@ -5,10 +5,11 @@ import tensorflow as tf
 
 from ablations.profiles import QUICK
 from ablations.stages import CVRL
-from harness import experiment, garden
-from harness.experiment import Cut, DataFacts
-from harness.studies import Cell
-from harness.task import Replicas
+from harness.config import experiment
+from harness.config.experiment import Cut, DataFacts
+from harness.config.studies import Cell
+from harness.training import garden_config
+from harness.training.task import Replicas
 
 BATCH = 6
 EMBEDDINGS = np.random.default_rng(1).normal(size=(2, BATCH, 5)).astype(np.float32)
@@ -39,4 +40,4 @@ def settings_of(*applied):
 
 def config_of(*applied):
     """The configuration of the stand-in."""
-    return garden.build(*settings_of(*applied))
+    return garden_config.build(*settings_of(*applied))

@@ -12,11 +12,12 @@ from pathlib import Path
 import tensorflow as tf
 from official.core import train_utils
 
-from harness import experiment, garden, seeding
+from harness.config import experiment
+from harness.config.studies import Cell
 from harness.data import manifest, reader
-from harness.studies import Cell
-from harness.task import VideoTask
-from harness.workspace import facts
+from harness.planning.workspace import facts
+from harness.training import determinism, garden_config
+from harness.training.task import VideoTask
 from tests.support.tiny import TINY
 
 
@@ -31,8 +32,8 @@ def evaluated(strategy, folder):
     found = manifest.load(folder)
     run = experiment.complete(Cell(()), TINY, facts(found), replicas=1)
     settings, bookkeeping = experiment.for_protocol(run, run.protocol)
-    config = garden.build(settings, bookkeeping | {"task.validation_data.global_batch_size": 8})
-    with seeding.of_run(run), strategy.scope():
+    config = garden_config.build(settings, bookkeeping | {"task.validation_data.global_batch_size": 8})
+    with determinism.of_run(run), strategy.scope():
         source = reader.Source.of(str(folder), found.splits["validation"], len(found.classes))
         task = VideoTask(config.task, None, source)
         train_utils.create_trainer(config, task, train=False, evaluate=True).evaluate(tf.constant(-1))

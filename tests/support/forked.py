@@ -31,12 +31,12 @@ _SPAWN = multiprocessing.get_context("spawn")
 _FORKSERVER = multiprocessing.get_context("forkserver")
 # What a training process imports, and what commands do.
 _PRELOADED = [
-    "harness.runner",
-    "harness.execution",
-    "harness.importing",
-    "harness.conducting",
-    "harness.tasks",
-    "harness.outputs",
+    "harness.training.loop",
+    "harness.training.executor",
+    "harness.training.garden_import",
+    "harness.scheduler.orchestrator",
+    "harness.training.tasks",
+    "harness.reporting.writers",
     "tests.support.forked",
     "tests.support.tiny",
 ]
@@ -44,8 +44,8 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 def serve(pipe: Connection, environment: Mapping[str, str], folder: str) -> None:
-    """The training process: :func:`harness.worker.serve`, with the environment and folder of who started it."""
-    from harness import worker
+    """The training process: :func:`harness.training.worker.serve`, with the environment and folder of who started it."""
+    from harness.training import worker
 
     _be_as(environment, folder)
     waiting.wait_where_told()
@@ -73,7 +73,7 @@ class _Context:
 
     def Process(self, target: Any, args: tuple[Any, ...], daemon: bool) -> Any:  # noqa: N802
         """See :class:`multiprocessing.Process`."""
-        from harness import worker
+        from harness.training import worker
 
         if target is not worker.serve:
             return _SPAWN.Process(target=target, args=args, daemon=daemon)
@@ -115,7 +115,7 @@ class _Ready:
 
 
 def _serve_what_is_handed(pipe: Connection, other: Connection) -> None:
-    from harness import worker
+    from harness.training import worker
 
     other.close()
     with contextlib.suppress(EOFError):
@@ -131,7 +131,7 @@ def training_processes(ready: _Ready | None = None) -> Iterator[None]:
     Args:
       ready: the first of them, where it is there already.
     """
-    from harness import worker
+    from harness.training import worker
 
     before, context = worker.multiprocessing, _Context(ready)
     stand_in = types.SimpleNamespace(get_context=lambda _: context, parent_process=multiprocessing.parent_process)
@@ -150,7 +150,7 @@ class KeptProcess:
     """
 
     def __enter__(self) -> KeptProcess:
-        from harness.worker import Worker
+        from harness.training.worker import Worker
 
         self._worker = Worker()
         return self
@@ -161,19 +161,19 @@ class KeptProcess:
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
         """While active, commands of this process train in the one that is kept."""
-        from harness import conducting
+        from harness.scheduler import orchestrator
 
-        before = conducting.Worker
-        conducting.Worker = self.lent  # type: ignore[assignment, misc]
+        before = orchestrator.Worker
+        orchestrator.Worker = self.lent  # type: ignore[assignment, misc]
         try:
             with training_processes():
                 yield
         finally:
-            conducting.Worker = before  # type: ignore[misc]
+            orchestrator.Worker = before  # type: ignore[misc]
 
     @contextlib.contextmanager
     def lent(self, **_: object) -> Iterator[Any]:
-        """The worker that has the process, in the place of a new :class:`harness.worker.Worker`."""
+        """The worker that has the process, in the place of a new :class:`harness.training.worker.Worker`."""
         self._worker._asked = 0.0
         yield self._worker
 

@@ -83,19 +83,19 @@ def calling(name: str, words: tuple[str, ...], *without: str, code: int = 0) -> 
 
 
 def _slices(_: Path) -> None:
-    from harness import slices
+    from harness.config import slices
 
     slices.load("v3")
 
 
 def _addresses(_: Path) -> str:
-    from harness import addresses
+    from harness.system import paths
 
-    return str(addresses.of("results/runs").parent)
+    return str(paths.of("results/runs").parent)
 
 
 def _published(_: Path) -> None:
-    from harness import published
+    from harness.analysis import published
 
     published.load("table2")
 
@@ -112,26 +112,27 @@ def _unchanged(draw: Callable[[], Any]) -> Callable[[Path], bool]:
     def do(_: Path) -> bool:
         import matplotlib
 
-        from harness import drawing
+        from harness.reporting import figure_style
 
         before = matplotlib.rcParams.copy()  # dict() would load pyplot to find a backend
-        drawing.to_bytes(draw(), "pdf")
+        figure_style.to_bytes(draw(), "pdf")
         return bool(matplotlib.rcParams.copy() == before)
 
     return do
 
 
 def _additive() -> Any:
-    from harness import figures
+    from harness.reporting import additive_figure
     from tests.support import summaries
 
-    return figures.additive(summaries.summary())
+    return additive_figure.additive(summaries.summary())
 
 
 def _scaling() -> Any:
-    from harness import paper_figures, published
+    from harness.analysis import published
+    from harness.reporting import cost_figure
 
-    return paper_figures.scaling(None, published.load("figure2"), published.source("figure2"))
+    return cost_figure.scaling(None, published.load("figure2"), published.source("figure2"))
 
 
 _LITTLE = ("tensorflow", "pandas", "matplotlib")

@@ -1,6 +1,6 @@
 """Records that no run came to: of four videos, on a data set that is nowhere."""
 
-from harness.records import Evaluation, RunRecord
+from harness.store.records import Evaluation, RunRecord
 
 IDENTITY = "0123456789abcdef" * 4
 

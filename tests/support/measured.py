@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import store
-from harness.aggregate import Evidence
+from harness.analysis.study_summary import Evidence
+from harness.store import run_store
 
 PROTOCOL = "10x3@32"
 
 
 def line(run_id: str, top1: float, seed: int = 0, protocol: str = PROTOCOL, **others: Any) -> dict[str, Any]:
     """A record's line of the frame; 240 videos of 8 classes unless said."""
-    values = dict.fromkeys(store.FRAME) | {
+    values = dict.fromkeys(run_store.FRAME) | {
         "id": run_id,
         "seed": seed,
         "profile": "quick",
@@ -58,7 +58,7 @@ def evidence(lines: list[dict[str, Any]], profile: str = "quick", margin: float 
         if one["protocol"] == PROTOCOL
     }
     return Evidence(
-        records=pd.DataFrame(lines, columns=store.FRAME),
+        records=pd.DataFrame(lines, columns=run_store.FRAME),
         outcomes=made | more.pop("outcomes", {}),
         profile=profile,
         caption="Caption.",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import records
-from harness.experiment import content_hash
-from harness.records import Evaluation, RunRecord
-from harness.store import Store
+from harness.config.experiment import content_hash
+from harness.store import records
+from harness.store.records import Evaluation, RunRecord
+from harness.store.run_store import Store
 
 GROUP = "table2-quick"
 SETTINGS = {

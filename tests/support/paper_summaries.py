@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ablations.toggles import AXES, DEPTH, DSTEM, FRAMES, RA, RESOLUTION, SE
-from harness.aggregate import Summary
-from harness.studies import Row, Study
-from harness.tpu.costing import RowCosts
+from harness.accelerators.core_hours import RowCosts
+from harness.analysis.study_summary import Summary
+from harness.config.studies import Row, Study
 from tests.support import summaries
 from tests.support.summaries import NAN
 

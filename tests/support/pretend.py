@@ -4,8 +4,8 @@
     python -m tests.support.pretend train ls --results /tmp/results --data /tmp/clips
 
 is `python -m harness.additive_study` and `harness.train`, from the command line to the record: the plan, the queue, the
-worker's process, :mod:`harness.execution` and the store are the real ones. In the worker's process TensorFlow and the
-Garden are modules that hold nothing, and of :mod:`harness.runner` the functions that would use them are those of this
+worker's process, :mod:`harness.training.executor` and the store are the real ones. In the worker's process TensorFlow and the
+Garden are modules that hold nothing, and of :mod:`harness.training.loop` the functions that would use them are those of this
 module: training sleeps, and leaves small files where checkpoints would be. A folder of `--data` that is not there yet
 is made, with shards that hold nothing. A bucket of `--runs` is a folder's address, file:///tmp/bucket, which in both
 processes :mod:`tests.support.local_gfile` reaches in TensorFlow's place.
@@ -43,22 +43,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import addresses, attempts, files, planning
-from harness.addresses import Address, Folder
-from harness.attempts import Interrupted, LostError, RunError
+from harness.config.devices import Devices
+from harness.config.experiment import TRAIN_STEPS, Protocol, Run
 from harness.data import manifest as manifests
 from harness.data.manifest import Manifest, Shard, Split
-from harness.devices import Devices
-from harness.experiment import TRAIN_STEPS, Protocol, Run
-from harness.planning import Plan, Planned
+from harness.planning import plans
+from harness.planning.plans import Plan, Planned
+from harness.store import attempts
+from harness.store.attempts import Interrupted, LostError, RunError
+from harness.system import files, paths
+from harness.system.paths import Address, Folder
 from tests.support import local_gfile, waiting
 
 if TYPE_CHECKING:
-    from harness.records import RunRecord
-    from harness.runner import Hold, Place, Report, Stop
-    from harness.studies import Study
-    from harness.task import Predictions
-    from harness.workspace import Workspace
+    from harness.config.studies import Study
+    from harness.planning.workspace import Workspace
+    from harness.store.records import RunRecord
+    from harness.training.loop import Hold, Place, Report, Stop
+    from harness.training.task import Predictions
 
 COMMANDS = {
     "additive": "harness.additive_study",
@@ -74,7 +76,7 @@ _ATTEMPT = re.compile(r"/attempts/(\d+)/checkpoints$")
 _EVALUATED = 0.1  # share of the seconds that the evaluation takes
 
 
-# In the place of functions of harness.runner.
+# In the place of functions of harness.training.loop.
 
 
 def strategy_for(devices: Devices) -> None:
@@ -90,9 +92,9 @@ def train(
     run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop = lambda: None, hold: Hold = lambda _: None
 ) -> str:
     """Sleeps through a run's steps from its furthest checkpoint, saving, reporting and asking as the real one does."""
-    from harness import runner
+    from harness.training import loop
 
-    trace, found = Trace.of(run, place), runner.furthest(place)
+    trace, found = Trace.of(run, place), loop.furthest(place)
     hold = trace.asked(hold)
     step, digest = _read(run, found[0]) if found else (0, _begun(run, place))
     saver, began = _Saver(run, place, hold, step if found else None), time.monotonic()
@@ -118,7 +120,7 @@ def train(
             _say(report, "validation", run, step, began, videos=float(VALIDATION_VIDEOS))
     saver.save(step, digest)
     hold(True)
-    _write(runner.weights(place.checkpoints, steps), run, step, digest)
+    _write(loop.weights(place.checkpoints, steps), run, step, digest)
     return "1 x nothing"
 
 
@@ -132,9 +134,9 @@ def evaluate(
     hold: Hold = lambda _: None,
 ) -> tuple[Predictions, str, float, str]:
     """Made up predictions, the path of the weights, the seconds it took and a device."""
-    from harness import runner
+    from harness.training import loop
 
-    path, began, trace = runner.trained(run, place), time.monotonic(), Trace.of(run, place)
+    path, began, trace = loop.trained(run, place), time.monotonic(), Trace.of(run, place)
     hold = trace.asked(hold)
     assert path is not None, "what is evaluated was trained"
     _, digest = _read(run, path)
@@ -161,9 +163,9 @@ class _Saver:
     """
 
     def __init__(self, run: Run, place: Place, hold: Hold, saved: int | None) -> None:
-        from harness import runner
+        from harness.training import loop
 
-        self._run, self._folder, self._saves = run, addresses.of(place.checkpoints), runner._Saves(hold, place)
+        self._run, self._folder, self._saves = run, paths.of(place.checkpoints), loop._Saves(hold, place)
         self._saved, self._kept, self._trace = saved, list[int](), Trace.of(run, place)
 
     def save(self, step: int, digest: str, interval: int = 1) -> None:
@@ -183,10 +185,10 @@ class _Saver:
 
 
 def _write(path: str, run: Run, step: int, digest: str) -> None:
-    folder, content = addresses.of(path + "_temp"), random.Random(digest).randbytes(20_000)
+    folder, content = paths.of(path + "_temp"), random.Random(digest).randbytes(20_000)
     about = {"run": run.id, "step": step, "chain": digest, "sha256": hashlib.sha256(content).hexdigest()}
-    _put(content, addresses.of(path + ".data-00000-of-00001"), folder)
-    _put(json.dumps(about).encode(), addresses.of(path + ".index"), folder)
+    _put(content, paths.of(path + ".data-00000-of-00001"), folder)
+    _put(json.dumps(about).encode(), paths.of(path + ".index"), folder)
     folder.rmdir()
 
 
@@ -207,8 +209,8 @@ def readable(path: str) -> str:
       RunError: it is damaged.
     """
     with contextlib.suppress(OSError, ValueError, KeyError):
-        about = json.loads(addresses.of(path + ".index").read_text())
-        content = addresses.of(path + ".data-00000-of-00001").read_bytes()
+        about = json.loads(paths.of(path + ".index").read_text())
+        content = paths.of(path + ".data-00000-of-00001").read_bytes()
         if hashlib.sha256(content).hexdigest() == about["sha256"]:
             return path
     raise RunError(f"{path}: damaged checkpoint")
@@ -220,7 +222,7 @@ def _read(run: Run, path: str) -> tuple[int, str]:
     Raises:
       RunError: it is damaged, or another run's.
     """
-    about = json.loads(addresses.of(readable(path) + ".index").read_text())
+    about = json.loads(paths.of(readable(path) + ".index").read_text())
     if about["run"] != run.id:
         raise RunError(f"{path}: checkpoint of run {about['run']}, expected {run.id}")
     return about["step"], about["chain"]
@@ -240,13 +242,13 @@ def _begun(run: Run, place: Place) -> str:
     Raises:
       RecordError: which is not there.
     """
-    from harness.store import Store
+    from harness.store.run_store import Store
 
     if run.parent is None:
         return seed_of(run)
-    runs = addresses.of(place.checkpoints).parent.parent.parent.parent
-    store = Store(Path(), runs)
-    return seed_of(run, chain_in(str(store.weights(store.read(run.parent[:16])))))
+    runs = paths.of(place.checkpoints).parent.parent.parent.parent
+    run_store = Store(Path(), runs)
+    return seed_of(run, chain_in(str(run_store.weights(run_store.read(run.parent[:16])))))
 
 
 def chained(digest: str, run: Run, step: int, steps: int) -> str:
@@ -268,11 +270,11 @@ def chain(run: Run, parent: str = "") -> str:
 
 def chain_in(path: str) -> str:
     """What weights hold."""
-    return str(json.loads(addresses.of(path + ".index").read_text())["chain"])
+    return str(json.loads(paths.of(path + ".index").read_text())["chain"])
 
 
 def _made_up(seed: str, videos: int) -> Predictions:
-    from harness.task import Predictions
+    from harness.training.task import Predictions
 
     draw = np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:16], 16))
     label = np.arange(videos) % len(CLASSES)
@@ -384,7 +386,7 @@ def with_parents(workspace: Workspace, whole: Plan, heirs: int) -> Plan:
         *others, last = sorted(rows)
         for run_id, parent_id in ((rows[row][seed], rows[last][seed]) for row in others[:heirs] for seed in rows[row]):
             run = dataclasses.replace(of[run_id].run, parent=of[parent_id].run.identity, recorded=None)
-            new[run_id] = planning._planned(run, of[run_id].rows, workspace._known(run), {})
+            new[run_id] = plans._planned(run, of[run_id].rows, workspace._known(run), {})
     wanted = {
         study: {
             row: {seed: new[run_id].run.id if run_id in new else run_id for seed, run_id in own.items()}
@@ -438,25 +440,26 @@ class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 _TENSORFLOW = "tensorflow"
 # TensorFlow, the Garden, and what of ours does nothing without them.
 _PACKAGES = (_TENSORFLOW, "tf_keras", "orbit", "official")
-_MODULES = ("harness.garden", "harness.seeding", "harness.data.reader", "harness.data.draws", "harness.data.faults",
-            "harness.data.inputs", "harness.tasks")  # fmt: skip
+_MODULES = ("harness.training.garden_config", "harness.training.determinism", "harness.data.reader", "harness.data.seeded_ops", "harness.data.diagnose",
+            "harness.data.on_device", "harness.training.tasks")  # fmt: skip
 
 
 def serve(pipe: Connection) -> None:
-    """The worker's process: :func:`harness.worker.serve`, with this module in the place of what needs TensorFlow."""
+    """The worker's process: :func:`harness.training.worker.serve`, with this module in the place of what needs TensorFlow."""
     sys.meta_path.insert(0, _Absent(_PACKAGES, _MODULES))
-    from harness import runner, store, worker
+    from harness.store import run_store
+    from harness.training import loop, worker
 
-    runner.train, runner.evaluate, runner.strategy_for = train, evaluate, strategy_for  # type: ignore[assignment]
-    runner.device_versions, runner._readable = device_versions, readable
-    write = store.Store.write
+    loop.train, loop.evaluate, loop.strategy_for = train, evaluate, strategy_for  # type: ignore[assignment]
+    loop.device_versions, loop._readable = device_versions, readable
+    write = run_store.Store.write
 
-    def traced(self: store.Store, record: RunRecord) -> Folder:
+    def traced(self: run_store.Store, record: RunRecord) -> Folder:
         path = write(self, record)
         Trace(record.id, record.provenance["attempt"])("recorded")
         return path
 
-    store.Store.write = traced  # type: ignore[method-assign]
+    run_store.Store.write = traced  # type: ignore[method-assign]
     waiting.wait_where_told()
     worker.serve(pipe)
 
@@ -468,24 +471,25 @@ def pretending(reaching: bool = False) -> Iterator[None]:
     Args:
       reaching: whether they reach a bucket, which is a folder's address; this process then has no TensorFlow.
     """
-    from harness import conducting, workspace
-    from harness.worker import Worker
+    from harness.planning import workspace
+    from harness.scheduler import orchestrator
+    from harness.training.worker import Worker
 
-    worker, plan, heirs = conducting.Worker, workspace.Workspace.plan, int(os.environ.get("PRETEND_HEIRS", "0"))
+    worker, plan, heirs = orchestrator.Worker, workspace.Workspace.plan, int(os.environ.get("PRETEND_HEIRS", "0"))
 
     def planned(self: Workspace, studies: Sequence[Study], seeds: Sequence[int]) -> Plan:
         return with_parents(self, plan(self, studies, seeds), heirs)
 
     stand_ins = [_Absent([_TENSORFLOW])] if reaching else []
     sys.meta_path[:0] = stand_ins
-    conducting.Worker = functools.partial(Worker, target=serve)  # type: ignore[misc, assignment]
+    orchestrator.Worker = functools.partial(Worker, target=serve)  # type: ignore[misc, assignment]
     workspace.Workspace.plan = planned  # type: ignore[method-assign]
     try:
         yield
     finally:
         for one in stand_ins:
             sys.meta_path.remove(one)
-        conducting.Worker = worker  # type: ignore[misc]
+        orchestrator.Worker = worker  # type: ignore[misc]
         workspace.Workspace.plan = plan  # type: ignore[method-assign]
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from ablations.table2 import STUDY
-from harness.aggregate import Summary
-from harness.credit import Credits
-from harness.studies import Row, Study
-from harness.toggles import Toggle
-from harness.tpu.costing import RowCosts
+from harness.accelerators.core_hours import RowCosts
+from harness.analysis.credit import Credits
+from harness.analysis.study_summary import Summary
+from harness.config.studies import Row, Study
+from harness.config.toggles import Toggle
 
 NAN = float("nan")
 CAPTION = (

@@ -9,18 +9,19 @@ import pandas as pd
 
 from ablations.profiles import QUICK
 from ablations.toggles import DEPTH, FRAMES, RESOLUTION, TOGGLES
-from harness import counting, records
-from harness import workspace as workspaces
-from harness.devices import Devices
-from harness.experiment import Cut, Run
-from harness.records import Evaluation, RunRecord
-from harness.searching import Search, Strategy
-from harness.storage import Patience, open_storage, url_of
-from harness.store import Store
-from harness.sweep_storage import file_of, keep_space, study
-from harness.sweep_workers import Workers
-from harness.sweeping import Axis, Limits, Point, Speed, Sweep, space, validated
-from harness.workspace import Workspace
+from harness.config import network
+from harness.config.devices import Devices
+from harness.config.experiment import Cut, Run
+from harness.planning import workspace as workspace_
+from harness.planning.workspace import Workspace
+from harness.scheduler.optuna_storage import Patience, open_storage, url_of
+from harness.store import records
+from harness.store.records import Evaluation, RunRecord
+from harness.store.run_store import Store
+from harness.sweep.search import Search, Strategy
+from harness.sweep.space import Axis, Limits, Point, Speed, Sweep, space, validated
+from harness.sweep.trial_store import file_of, keep_space, study
+from harness.sweep.workers import Workers
 
 VIDEOS = 240
 NO_LIMITS, SPEED = Limits(), Speed(1e10)
@@ -28,7 +29,7 @@ BASE = tuple(TOGGLES[key].at() for key in ("ls", "sd", "se"))
 
 
 def workspace(results) -> Workspace:
-    data = workspaces.data_set(None, QUICK, results)
+    data = workspace_.data_set(None, QUICK, results)
     return Workspace(QUICK, data, Cut(), 1, Store(results), Devices())
 
 
@@ -47,10 +48,10 @@ def record(run: Run, top1: float, seconds: float = 10.0, curve=(), **changes) ->
         protocol.name, protocol.clips, protocol.crops, protocol.size, VIDEOS, VIDEOS, top1, min(1.0, top1 + 0.1), 1.0,
         "weights", 1.0, f"predictions-{protocol.name}.parquet", "0" * 64, {"device": "1 x CPU"},
     )  # fmt: skip
-    cost = counting.count(run.settings)
+    cost = network.count(run.settings)
     costs = {"params": cost.params, "multiply_adds": cost.multiply_adds, "train_seconds": seconds,
              "train_steps": run.settings["trainer.train_steps"],
-             "train_multiply_adds": counting.training(run.settings)}  # fmt: skip
+             "train_multiply_adds": network.training(run.settings)}  # fmt: skip
     made = records.of_run(run, costs, tuple(curve), evaluation, {"device": "1 x CPU"})
     return dataclasses.replace(made, **changes)
 

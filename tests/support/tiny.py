@@ -15,17 +15,18 @@ from typing import Any
 import pytest
 
 from ablations.profiles import QUICK
-from harness import execution, experiment
-from harness.attempts import Attempt, Interrupted
+from harness.config import experiment
+from harness.config.experiment import Cut, Profile, Run
+from harness.config.studies import Cell
+from harness.config.toggles import Applied
 from harness.data import embedded
 from harness.data.manifest import Manifest
-from harness.experiment import Cut, Profile, Run
-from harness.records import RunRecord
-from harness.runner import Place
-from harness.store import Store
-from harness.studies import Cell
-from harness.toggles import Applied
-from harness.workspace import facts
+from harness.planning.workspace import facts
+from harness.store.attempts import Attempt, Interrupted
+from harness.store.records import RunRecord
+from harness.store.run_store import Store
+from harness.training import executor
+from harness.training.loop import Place
 
 TINY = dataclasses.replace(
     QUICK,
@@ -85,19 +86,19 @@ class Data:
         """Where an attempt at a run is carried out, from the weights of the run that it starts from."""
         if parent is None and run.parent is not None:
             parent = str(store.weights(store.read(run.parent[:16])))
-        return execution.place_of(store, run, attempt, self.folder, parent=parent)
+        return executor.place_of(store, run, attempt, self.folder, parent=parent)
 
     def execute(self, store: Store, run: Run, report: Report = silent, **how: Any) -> RunRecord:
         """Another attempt at a run."""
         attempt = next_attempt(store, run)
         where = self.place(store, run, attempt, how.pop("parent", None))
-        return execution.execute(run, self.manifest, where, store, attempt, report, **how)
+        return executor.execute(run, self.manifest, where, store, attempt, report, **how)
 
     def evaluate(self, store: Store, run: Run, report: Report = silent, **how: Any) -> RunRecord:
         """Another attempt at evaluating a run that is recorded."""
         attempt = next_attempt(store, run)
         where = self.place(store, run, attempt)
-        return execution.evaluate(run, self.manifest, where, store, attempt, report, **how)
+        return executor.evaluate(run, self.manifest, where, store, attempt, report, **how)
 
     def begun(self, store: Store, run: Run) -> Mapping[str, Any]:
         """Where another attempt at a run goes on, as it reports that once it has read its checkpoint; it ends there."""

@@ -15,8 +15,8 @@ from unittest import mock
 
 from ablations.stages import PRETRAIN
 from ablations.toggles import EMA
-from harness.experiment import Run
-from harness.store import Store
+from harness.config.experiment import Run
+from harness.store.run_store import Store
 from tests.support.tiny import Data, every_step, files_of, seldom
 
 STEPS, STOPPED = 4, 3
@@ -69,7 +69,7 @@ def watched(store: Store) -> Any:
 def _counted() -> Iterator[dict[str, int]]:
     from tensorflow.python.data.ops import multi_device_iterator_ops
 
-    from harness.task import VideoTask
+    from harness.training.task import VideoTask
 
     step, pipeline = VideoTask.train_step, multi_device_iterator_ops.OwnedMultiDeviceIterator
     begin, counts = pipeline.__init__, {"traced": 0, "carried": 0}

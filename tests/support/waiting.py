@@ -17,14 +17,14 @@ SIGNAL, EVER = "signal", "ever"
 
 def wait_where_told() -> None:
     """Makes the training of this process wait, if its environment says so."""
-    from harness import worker
+    from harness.training import worker
 
     if os.environ.get(VARIABLE) in (SIGNAL, EVER):
         worker._Asked = _Asked  # type: ignore[misc, assignment]
 
 
 class _Asked:
-    """In the place of :class:`harness.worker._Asked`."""
+    """In the place of :class:`harness.training.worker._Asked`."""
 
     def __init__(self) -> None:
         self._told, self._telling = os.pipe()

@@ -1,0 +1,204 @@
+"""The programs of a study: what a core of an accelerator executes, step after step, in training and in evaluation.
+
+Runs share a program where they differ in nothing that shapes it: the data they draw, how these are augmented, and the
+schedule are none of its shape. Without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import Any, Literal
+
+from harness.config import network
+from harness.config.experiment import Run, SettingsError, content_hash, for_protocol
+
+Kind = Literal["train", "evaluation"]
+
+# What changes constants of a train step, or only what comes into it: data, their augmentation, the schedule.
+_FREE = (
+    "task.train_data.aug_",
+    "task.init_checkpoint_modules",  # what it starts from
+    "task.train_data.global_batch_size",
+    "task.train_data.min_image_size",
+    "task.train_data.num_examples",
+    "task.train_data.random_stride_range",
+    "task.train_data.seed",
+    "task.train_data.shuffle_buffer_size",
+    "task.train_data.split",
+    "task.train_data.temporal_stride",
+    "task.validation_data.",
+    "trainer.train_steps",
+    "trainer.optimizer_config.learning_rate.cosine.decay_steps",
+    "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate",
+    "trainer.optimizer_config.warmup.linear.warmup_steps",
+)
+# What an evaluation has nothing of beyond that: the loss, the optimizer, and what the network does in training only.
+_FREE_IN_EVALUATION = (
+    *(field for field in _FREE if field != "task.validation_data."),
+    "task.train_data.",
+    "task.validation_data.aug_",
+    "task.validation_data.num_test_",  # the protocol's
+    "task.validation_data.seed",
+    "task.validation_data.shuffle_buffer_size",
+    "task.validation_data.split",
+    "task.validation_data.temporal_stride",
+    "task.losses.",
+    "task.model.backbone.resnet_3d_rs.stochastic_depth_drop_rate",
+    "task.model.dropout_rate",
+    "task.model.norm_activation.norm_momentum",
+    "trainer.",
+)
+# How training clips are made, which takes time of its own.
+_MADE = ("task.train_data.aug_", "task.train_data.temporal_stride", "task.train_data.random_stride_range")
+# The modules that decide what the step is, and how it is counted: after a change of theirs, nothing compiled before is
+# believed.
+_SOURCES = (
+    "task.py", "tasks.py", "contrastive.py", "garden.py", "seeding.py", "data/reader.py", "data/decoding.py",
+    "data/two_clips.py", "data/distortions.py", "data/inputs.py", "data/draws.py",
+    "tpu/lowering.py", "tpu/compiler.py", "tpu/traffic.py", "tpu/estimating.py",
+)  # fmt: skip
+_PACKAGES = ("tf-models-official", "tensorflow", "tf-keras")
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What one core executes in one step.
+
+    Attributes:
+      kind: "train", a train step; "evaluation", the step that evaluates one batch of videos with all of their views.
+      run: a run that executes it, the first of those that share it.
+      clips: clips of one core in a train step, videos in an evaluation or where each gives two clips to contrast.
+      cores: of how many cores gradients are summed; part of it, since the compiler plans for their exchange.
+    """
+
+    kind: Kind
+    run: Run
+    clips: int
+    cores: int
+
+    @functools.cached_property
+    def shape(self) -> str:
+        """SHA-256, 64 hexadecimal digits, of what shapes it, whichever version of the harness makes it."""
+        free = _FREE if self.kind == "train" else _FREE_IN_EVALUATION
+        settings = self.run.settings if self.kind == "train" else for_protocol(self.run, self.run.protocol)[0]
+        protocol = self.run.protocol
+        return content_hash(
+            {
+                "kind": self.kind,
+                "clips": self.clips,
+                "cores": self.cores if self.kind == "train" else 1,
+                "classes": self.run.data.classes,
+                "views": None if self.kind == "train" else [protocol.clips, protocol.crops],
+                "settings": {field: value for field, value in settings.items() if not field.startswith(free)},
+            }
+        )
+
+    @functools.cached_property
+    def fed(self) -> str:
+        """SHA-256 of its shape and of how what it is fed is made: of which runs the speed can be compared."""
+        made = {field: value for field, value in self.run.settings.items() if field.startswith(_MADE)}
+        return content_hash({"shape": self.shape, "fed": made if self.kind == "train" else None})
+
+    @functools.cached_property
+    def key(self) -> str:
+        """SHA-256, 64 hexadecimal digits: equal keys, equal programs."""
+        return content_hash({"shape": self.shape, "versions": versions(), "sources": sources()})
+
+    @property
+    def views(self) -> int:
+        """Clips and crops that the network sees of each video in a step."""
+        protocol = self.run.protocol
+        return network.views(self.run.settings) if self.kind == "train" else protocol.clips * protocol.crops
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one core in a step: of convolutions and dense layers."""
+        settings, seen = self.run.settings, self.clips * self.views
+        if self.kind == "evaluation":
+            return seen * network.count(settings, size=self.run.protocol.size).multiply_adds
+        frames, size = settings["task.train_data.feature_shape[0]"], settings["task.train_data.feature_shape[1]"]
+        return network.passes(settings) * seen * network.count(settings, frames, size).multiply_adds
+
+    def of(self, clips: int) -> Program:
+        """The same with so many clips, or videos, of a core."""
+        return dataclasses.replace(self, clips=clips)
+
+    @property
+    def batch(self) -> str:
+        """The batch of one core in words: "8 clips", "1 video"."""
+        return f"{self.clips} {self.unit}{'' if self.clips == 1 else 's'}"
+
+    @property
+    def unit(self) -> str:
+        """What the batch is made of: "clip", "video"."""
+        return "clip" if self.kind == "train" and self.views == 1 else "video"
+
+
+def of_run(run: Run, cores: int) -> tuple[Program, Program]:
+    """The train step and the evaluation step of a run on so many cores.
+
+    Raises:
+      SettingsError: the cores cannot share the run's batch evenly.
+    """
+    batch = int(run.settings["task.train_data.global_batch_size"])
+    if batch % cores:
+        raise SettingsError(f"batch {batch}: cannot be split evenly over {cores} cores; choose another --batch")
+    return Program("train", run, batch // cores, cores), Program("evaluation", run, run.evaluation_batch, cores)
+
+
+def distinct(runs: Iterable[Run], cores: int) -> dict[str, Program]:
+    """Key -> program, each once, in the order of the runs: a run's train step before its evaluation, if it has one.
+
+    Raises:
+      SettingsError: as of :func:`of_run`.
+    """
+    found: dict[str, Program] = {}
+    for run in runs:
+        for program in executed(run, cores):
+            found.setdefault(program.key, program)
+    return found
+
+
+def executed(run: Run, cores: int) -> tuple[Program, ...]:
+    """Those of a run's programs that it comes to: a run that is not evaluated has its train step alone.
+
+    Raises:
+      SettingsError: as of :func:`of_run`.
+    """
+    train, evaluation = of_run(run, cores)
+    return (train, evaluation) if run.evaluated else (train,)
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Versions of what makes a step, read without importing it."""
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
+@functools.cache
+def sources() -> str:
+    """SHA-256 of the source of the modules that make a step."""
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        digest.update((importlib.resources.files("harness") / name).read_bytes())
+    return digest.hexdigest()
+
+
+def described(program: Program) -> dict[str, Any]:
+    """What a compiled program says of itself in a file: "kind", "clips", "cores" and the network it is of."""
+    settings = program.run.settings
+    part = "train" if program.kind == "train" else "validation"
+    return {
+        "kind": program.kind,
+        "clips": program.clips,
+        "cores": program.cores,
+        "views": program.views,
+        "toggles": {one.toggle.key: one.value for one in program.run.cell.applied},
+        "shape": [settings[f"task.{part}_data.feature_shape[{side}]"] for side in range(4)],
+        "multiply_adds": program.multiply_adds,
+    }

@@ -1,0 +1,87 @@
+"""How long the report of a great many runs takes, and the plan of all studies; the runs are made up and thrown away."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.cli import synthetic
+from harness.config.devices import Devices
+from harness.config.experiment import Cut
+from harness.planning import catalog, workspace
+from harness.planning.workspace import Workspace
+from harness.system.errors import HarnessError
+
+_PARTS = "import json, sys; from harness.cli import report_speed; print(json.dumps(report_speed.parts(sys.argv[1])))"
+# Runs a command; its last line says whether that loaded TensorFlow.
+_COMMAND = """
+import importlib, sys
+importlib.import_module(f"harness.{sys.argv[1]}").main(sys.argv[2:], standalone_mode=False)
+print("tensorflow" in sys.modules)
+"""
+
+
+def measure(folder: Path, runs: int) -> dict[str, Any]:
+    """Makes runs of all studies, and measures in processes of their own.
+
+    Args:
+      folder: where the runs are written; it is not there yet.
+      runs: how many.
+
+    Returns:
+      "runs"; seconds of the commands, from their start to their end: "whole" (the report), "plan" (of all studies);
+      seconds in one process alone: "reading", "tables" (with their statistics), "figures"; "tensorflow": whether any of
+      the commands loaded it.
+    """
+    profile = workspace.profile("quick")
+    data = workspace.data_set(None, profile, folder)
+    studies = catalog.studies()
+    made = Workspace(profile, data, Cut(), 1, synthetic.results(folder), Devices())
+    synthetic.write(made, list(studies.values()), runs)
+    drawn = ["--results", str(folder), "--plots", str(folder / "plots")]
+    whole, loaded = _timed(["report", *drawn])
+    planned = [*studies, "--plan", "--profile", "paper", *drawn]
+    plan, also_loaded = _timed(["study", *planned])
+    one = json.loads(_output([_PARTS, str(folder)]))
+    return {"runs": runs, **one, "whole": whole, "plan": plan, "tensorflow": loaded or also_loaded}
+
+
+def parts(folder: str) -> dict[str, float]:
+    """Seconds of reading, tables and figures of a report on a results folder, without what is loaded for it."""
+    from harness.analysis import trainings as trainings_
+    from harness.reporting import pages, sections
+    from harness.store.run_store import Snapshot
+
+    began = time.perf_counter()
+    store = Snapshot(Path(folder))
+    trainings = trainings_.trainings(store, None, None, {})
+    drawn = sections.report(list(catalog.studies().values()), trainings, store, margin=0.5, whole=True)
+    read = time.perf_counter()
+    tables = figures = 0.0
+    for part in drawn:
+        began_part = time.perf_counter()
+        section = part.draw()
+        pages.render_tables(section)
+        tables_done = time.perf_counter()
+        pages.render_figures(section)
+        tables += tables_done - began_part
+        figures += time.perf_counter() - tables_done
+    return {"reading": read - began, "tables": tables, "figures": figures}
+
+
+def _timed(words: list[str]) -> tuple[float, bool]:
+    """Seconds of a command in a process of its own, and whether it loaded TensorFlow."""
+    began = time.perf_counter()
+    said = _output([_COMMAND, *words])
+    return time.perf_counter() - began, said.split()[-1] == "True"
+
+
+def _output(words: list[str]) -> str:
+    done = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HarnessError(f"what was measured failed: {(done.stderr.strip() or 'without a word').splitlines()[-1]}")
+    return done.stdout

@@ -1,0 +1,117 @@
+"""Holds a data set against its manifest: reads every shard whole and names the file and record that do not fit."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+
+from harness.data import index
+from harness.data import manifest as manifests
+from harness.data.destinations import Place
+from harness.data.manifest import Manifest, ManifestError, Shard, Split
+
+# Shard -> (id, digest, number of frames) of each record, as they were written.
+_Rows = dict[str, list[tuple[str, str, str]]]
+
+
+def load(place: Place) -> Manifest:
+    """The manifest in a place; looks at no shard.
+
+    Raises:
+      ManifestError: there is none, or one that cannot be used.
+    """
+    path, content = place.path(manifests.FILE_NAME), place.read(manifests.FILE_NAME)
+    if content is None:
+        raise ManifestError(f"{path}: no such file; expected the manifest of a prepared data set")
+    try:
+        return manifests.loads(content.decode())
+    except UnicodeDecodeError:
+        raise ManifestError(f"{path}: is not UTF-8 text; expected JSON") from None
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from None
+
+
+def faults(place: Place, manifest: Manifest, progress: Callable[[int], None]) -> Iterator[str]:
+    """What does not fit, one line for each shard or file.
+
+    Args:
+      place: where the data set is.
+      manifest: its manifest.
+      progress: called with the bytes of each shard once it is read.
+    """
+    digests: list[tuple[str, str, str]] = []
+    lines = 0
+    for name, split in manifest.splits.items():
+        sources = _sources(place, split)
+        if isinstance(sources, str):
+            lines += 1
+            yield sources
+            sources = None
+        histogram = [0] * len(manifest.classes)
+        for shard in split.shards:
+            try:
+                for example in _examples(place, shard, len(manifest.classes), sources):
+                    digests.append((name, example.media_id, example.digest))
+                    histogram[example.label] += 1
+            except ManifestError as error:
+                lines += 1
+                yield str(error)
+            progress(shard.bytes)
+        if not lines and tuple(histogram) != split.histogram:
+            lines += 1
+            yield f"{place.path(manifests.FILE_NAME)}: the shards of {name} hold other labels than its histogram says"
+    # Of a set with a damaged shard there is nothing more to say.
+    if not lines and manifests.fingerprint(digests) != manifest.fingerprint:
+        yield f"{place.address}: the videos are whole, but not those of fingerprint {manifest.fingerprint[:8]}"
+    known = {shard.file for split in manifest.splits.values() for shard in split.shards}
+    for file in place.names():
+        if file.startswith(manifests.SPLITS) and file not in known:
+            yield f"{place.path(file)}: is not in the manifest"
+
+
+def _examples(place: Place, shard: Shard, classes: int, sources: _Rows | None) -> Iterator[index.Example]:
+    """The videos of a shard.
+
+    Raises:
+      ManifestError: naming the first record that does not fit.
+    """
+    path, size, number = place.path(shard.file), place.size(shard.file), -1
+    if size is None:
+        raise ManifestError(f"{path}: is missing; expected {shard.bytes} bytes")
+    for number, example in enumerate(index.examples(path, classes)):
+        fault = _fault(example, sources[shard.file][number : number + 1]) if sources is not None else None
+        if fault:
+            raise ManifestError(f"{path}: record {number}: {fault}")
+        yield example
+    if number + 1 != shard.examples:
+        raise ManifestError(f"{path}: has {number + 1} records; expected {shard.examples}")
+    if size != shard.bytes:
+        raise ManifestError(f"{path}: has {size} bytes; expected {shard.bytes}")
+
+
+def _fault(example: index.Example, rows: list[tuple[str, str, str]]) -> str | None:
+    if not rows:
+        return f"video {example.media_id!r} is one more than the list of sources has"
+    media_id, digest, frames = rows[0]
+    if example.media_id != media_id:
+        return f"is video {example.media_id!r}; expected {media_id!r}"
+    if (example.digest, str(example.frames)) != (digest, frames):
+        return f"video {example.media_id!r} has other frames or another label than when it was written"
+    return None
+
+
+def _sources(place: Place, split: Split) -> _Rows | str | None:
+    """What the records were when they were written; None where no list was kept; one line where it is damaged."""
+    if split.sources is None:
+        return None
+    path, content = place.path(split.sources.file), place.read(split.sources.file)
+    if content is None:
+        return f"{path}: is missing"
+    if hashlib.sha256(content).hexdigest() != split.sources.sha256:
+        return f"{path}: does not match its hash in the manifest"
+    found: _Rows = {shard.file: [] for shard in split.shards}
+    for row in csv.DictReader(io.StringIO(content.decode(), newline="")):
+        found.get(row["shard"], []).append((row["media_id"], row["digest"], row["frames"]))
+    return found

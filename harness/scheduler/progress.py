@@ -1,0 +1,253 @@
+"""What a study says while it runs: a live table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.config.experiment import Run
+from harness.planning.plans import Plan, Planned
+
+# Events of runs that other workers are at.
+_OTHERS = ("elsewhere", "recorded", "settled")
+_STAGES = {
+    "data": "drawing the data set",
+    "build": "building",
+    "attempt": "training",
+    "train": "training",
+    "validation": "training",
+}
+
+
+@dataclasses.dataclass
+class _State:
+    """What is known of one run while the study goes on."""
+
+    planned: Planned
+    stage: str
+    done: float = 0.0
+    note: str = ""
+    began: float | None = None
+    seconds: float | None = None
+
+
+class View(Protocol):
+    """Shows the events of a study's runs; a context manager."""
+
+    def event(self, run_id: str, event: Mapping[str, Any]) -> None:
+        """An event of a run."""
+
+    def __enter__(self) -> View:
+        """Begins showing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Ends showing."""
+
+
+class Board:
+    """The state of every run of a plan, and how long the rest will take."""
+
+    def __init__(self, plan: Plan, rate: float | None) -> None:
+        self.plan = plan
+        self.states = {one.run.id: _begun(one) for one in plan.runs}
+        self._rate = rate
+
+    def update(self, run_id: str, event: Mapping[str, Any]) -> _State:
+        """Takes in an event."""
+        state = self.states[run_id]
+        kind = event["event"]
+        if kind in _OTHERS:
+            return _others(state, event)
+        if state.began is None or state.seconds is not None:  # begun, or begun again after it failed
+            state.began, state.seconds, state.note, state.done = time.monotonic(), None, "", 0.0
+        state.stage = _STAGES.get(kind, {"evaluate": "evaluating"}.get(kind, kind))
+        if "total" in event:
+            state.done = event["done"] / max(1, event["total"])
+        if kind in ("train", "validation"):
+            state.note = f"step {event['step']}, {kind} loss {event['loss']:.2f}{_accuracy(event)}"
+        if kind == "attempt":
+            state.note = f"from step {event['step']}" if event["step"] else ""
+        if kind == "interrupted":
+            state.note = event["reason"]
+        if kind == "done":
+            state.note = "its results are the chief's to write" if state.planned.run.evaluated else "not evaluated"
+        if "top1" in event and kind == "done":
+            state.note = f"top-1 {100 * event['top1']:.1f} % of {event['videos']} videos"
+        if kind == "failed":
+            state.note = event["error"]
+        if kind == "lost":
+            state.note = event["reason"]
+        if kind in ("done", "failed"):
+            state.seconds = time.monotonic() - state.began
+            state.done = 1.0
+        return state
+
+    @property
+    def rate(self) -> float | None:
+        """Multiply-adds per second: of this study's finished runs, else of earlier ones."""
+        finished = [s for s in self.states.values() if s.seconds and s.stage == "done"]
+        if finished:
+            return sum(s.planned.work for s in finished) / sum(s.seconds or 0.0 for s in finished)
+        return self._rate
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds still to go, None where nothing was measured yet."""
+        if self.rate is None:
+            return None
+        left = 0.0
+        for state in self.states.values():
+            if state.seconds is not None or (state.done == 1.0 and state.began is None):
+                continue
+            spent = time.monotonic() - state.began if state.began else 0.0
+            left += max(state.planned.work / self.rate - spent, 0.0)
+        return left
+
+
+def _accuracy(event: Mapping[str, Any]) -> str:
+    """The accuracy that a point of a training curve has."""
+    named = {"top1": "top-1", "contrast_acc": "contrastive accuracy"}
+    return "".join(f", {name} {100 * event[key]:.1f} %" for key, name in named.items() if key in event)
+
+
+def _others(state: _State, event: Mapping[str, Any]) -> _State:
+    """What another worker did of a run; it says nothing of this machine's speed."""
+    state.began = state.seconds = None
+    if event["event"] == "elsewhere":
+        state.stage, state.done = "elsewhere", event.get("step", 0) / max(1, event.get("total", 1))
+        at = f", {_STAGES.get(event['stage'], event['stage'])}" if "stage" in event else ""
+        state.note = f"{event['worker']}{at}"
+        return state
+    state.stage, state.done, state.note = event.get("state", "done"), 1.0, event.get("error", "")
+    if state.stage == "cancelled":
+        state.note = ""
+    if "top1" in event:
+        state.note = f"top-1 {100 * event['top1']:.1f} % of {event['videos']} videos, by another worker"
+    return state
+
+
+def _begun(planned: Planned) -> _State:
+    """Where a run stands when the study starts."""
+    if planned.fault:
+        return _State(planned, "unusable", 1.0, planned.fault)
+    if planned.done:
+        return _State(planned, "done", 1.0) if planned.evaluated else _State(planned, "waiting")
+    return _State(planned, planned.state.name, note=planned.state.error)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for a reader: "42 s", "5 min", "3.2 h"; "-" for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def label(planned: Planned) -> str:
+    """Name of a run in lists and logs: "row 3: ls sd", "table2 3, reverse 8 and 2 more: ls sd"."""
+    if not planned.rows:
+        return f"run {planned.run.id[:8]}"
+    more = f" and {len(planned.rows) - 2} more" if len(planned.rows) > 2 else ""
+    numbers = ", ".join(planned.rows[:2]) + more
+    numbers = f"row {numbers}" if planned.rows[0].isdigit() else numbers
+    stage = planned.run.cell.stage
+    return f"{numbers}{f' ({stage.label})' if stage else ''}: {changes(planned.run)}"
+
+
+def changes(run: Run) -> str:
+    """What sets a run apart: "ls sd=0.1 depth=101 seed=2", or "baseline"."""
+    seed = f" seed={run.seed}" if run.seed else ""
+    return (" ".join(one.short for one in run.cell.applied) or "baseline") + seed
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Prints a line as it is: lines that wrap can be read, marks and colours of a path or an error cannot."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+class Lines:
+    """Plain lines, for logs and pipes."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self._board, self._console = board, console
+        self._stages: dict[str, str] = {}
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def event(self, run_id: str, event: Mapping[str, Any]) -> None:
+        """Prints a line where there is something new to say."""
+        state = self._board.update(run_id, event)
+        changed = self._stages.get(run_id) != state.stage
+        self._stages[run_id] = state.stage
+        name = label(state.planned)
+        if event["event"] in _OTHERS:
+            if changed or event["event"] != "elsewhere":
+                self._say(f"{name}: {state.stage}{', ' if state.note else ''}{state.note}")
+        elif event["event"] in ("done", "failed"):
+            left = self._board.remaining
+            to_go = f"; about {duration(left)} to go" if left else ""
+            self._say(f"{name}: {state.stage} after {duration(state.seconds)}, {state.note}{to_go}")
+        elif event["event"] == "validation":
+            self._say(f"{name}: {state.note}")
+        elif changed:
+            told = state.note if event["event"] in ("attempt", "interrupted", "lost") else ""
+            self._say(f"{name}: {state.stage}{', ' if told else ''}{told}")
+
+    def _say(self, text: str) -> None:
+        say(self._console, text)
+
+
+class Screen:
+    """A live table."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self._board, self._console = board, console
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
+
+    def __enter__(self) -> Screen:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._live.__exit__(*details)
+
+    def event(self, run_id: str, event: Mapping[str, Any]) -> None:
+        """Takes the event in; the table redraws itself."""
+        self._board.update(run_id, event)
+
+    def _draw(self) -> Group:
+        table = Table(box=None, pad_edge=False, expand=True)
+        table.add_column("row", no_wrap=True)
+        # What changes with the minute gets the room; what was changed in a row stands in the plan above.
+        table.add_column("changes", no_wrap=True, overflow="ellipsis", max_width=max(12, self._console.width // 4))
+        table.add_column("state", no_wrap=True)
+        table.add_column("", width=10)
+        table.add_column("last", no_wrap=True, overflow="ellipsis", ratio=1)
+        for state in self._board.states.values():
+            name, _, changes = label(state.planned).removeprefix("row ").partition(": ")
+            style = {"done": "green", "failed": "red", "unusable": "red", "waiting": "dim"}.get(state.stage, "bold")
+            bar = ProgressBar(total=1.0, completed=state.done, width=10)
+            table.add_row(name, changes, Text(state.stage, style), bar, Text(state.note, "" if state.note else "dim"))
+        finished = sum(state.stage == "done" for state in self._board.states.values())
+        left = self._board.remaining
+        to_go = "time to go unknown" if left is None else f"about {duration(left)} to go"
+        foot = f"{finished} of {len(self._board.states)} runs done, {to_go}"
+        return Group(table, Text(foot, "bold"))
+
+
+def view(board: Board, console: Console) -> View:
+    """The live table in a terminal, plain lines elsewhere."""
+    return Screen(board, console) if console.is_terminal else Lines(board, console)

@@ -1,0 +1,97 @@
+"""Content of predictions files -> which videos their runs classified rightly; runs on the same videos share them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.store.records import RecordError
+
+_READ = ["media_id", "label", "top_class"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hits:
+    """What a run made of each video, or several runs of the same videos.
+
+    Attributes:
+      videos: their ids, sorted.
+      labels: number of each one's class; (videos,), or (runs, videos).
+      top1, top5: whether the label was the first guess, and among the first five; likewise.
+    """
+
+    videos: pd.Index[Any]
+    labels: npt.NDArray[Any]
+    top1: npt.NDArray[np.bool_]
+    top5: npt.NDArray[np.bool_]
+
+
+class Reading:
+    """Reads predictions files; the ids of videos that several of them are on are sorted, and kept, once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[pa.ChunkedArray, npt.NDArray[Any], pd.Index[Any]] | None = None
+        self._sets: dict[tuple[str, ...], pd.Index[Any]] = {}
+
+    def __call__(self, content: bytes, where: str) -> Hits:
+        """What a run made of the videos.
+
+        Args:
+          content: of its predictions file.
+          where: the file's name, for messages.
+
+        Raises:
+          RecordError: it is no such file, or a video is in it twice.
+        """
+        try:
+            table = pq.ParquetFile(pa.BufferReader(content)).read(_READ, use_threads=False)
+            ids, labels, guesses = (table.column(name) for name in _READ)
+            right = _matrix(guesses) == labels.to_numpy()[:, None]
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            raise RecordError(f"{where}: no predictions ({' '.join(str(error).split())[:200]})") from None
+        order, videos = self._sorted(ids, where)
+        return Hits(videos, labels.to_numpy()[order], right[order, 0], right[order, :5].any(axis=1))
+
+    def _sorted(self, ids: pa.ChunkedArray, where: str) -> tuple[npt.NDArray[Any], pd.Index[Any]]:
+        """Which place of the file comes when, and the ids in that order."""
+        if self._last is None or not self._last[0].equals(ids):
+            names = ids.to_numpy()
+            order = np.argsort(names, kind="stable")
+            videos = pd.Index(names[order], name="video")
+            if not videos.is_unique:
+                raise RecordError(f"{where}: video {videos[videos.duplicated()][0]!r} is in them twice")
+            self._last = ids, order, self._sets.setdefault(tuple(videos), videos)
+        return self._last[1:]
+
+
+def _matrix(guesses: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Lists of one length as (videos, guesses)."""
+    lists = guesses.combine_chunks()
+    lengths = np.unique(lists.value_lengths().to_numpy(zero_copy_only=False))
+    if len(lengths) != 1 or not lengths[0] > 0:
+        raise ValueError(f"top_class: expected as many guesses for each video, found {lengths.tolist()}")
+    return np.asarray(lists.flatten()).reshape(len(lists), -1)
+
+
+def stacked(some: Sequence[Hits]) -> Hits:
+    """Those of several runs, which have one object for their videos, as arrays (runs, videos)."""
+    labels, top1, top5 = (np.stack([getattr(one, name) for one in some]) for name in ("labels", "top1", "top5"))
+    return Hits(some[0].videos, labels, top1, top5)
+
+
+def frames(stack: Hits) -> list[pd.DataFrame]:
+    """For each run a frame indexed by the video's id, sorted; columns "label", "top1", "top5"."""
+    runs, videos = stack.labels.shape
+    # Parts of one frame, since making a frame takes longer than everything else here.
+    whole = pd.DataFrame({"label": stack.labels.ravel(), "top1": stack.top1.ravel(), "top5": stack.top5.ravel()})
+    parts = [whole.iloc[run * videos : (run + 1) * videos] for run in range(runs)]
+    for part in parts:
+        part.index = stack.videos
+    return parts

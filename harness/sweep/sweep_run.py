@@ -1,0 +1,337 @@
+"""A sweep from its flags to its tables: what is asked, how it is carried out, what is drawn of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import optuna
+from rich.console import Console
+
+from ablations import figure2
+from ablations.toggles import AXES
+from harness.accelerators import gate
+from harness.cli import describing
+from harness.config.experiment import SettingsError
+from harness.config.studies import Row, Study
+from harness.config.toggles import Toggle, parse
+from harness.data.embedded import EmbeddedSpec
+from harness.planning.plans import Plan, Planned
+from harness.planning.workspace import Workspace, readable
+from harness.reporting import render, terminal, writers
+from harness.scheduler import liveness, optuna_storage, orchestrator, progress, run_queue
+from harness.scheduler.optuna_storage import Patience
+from harness.scheduler.orchestrator import Conductor, Outcome
+from harness.scheduler.progress import View
+from harness.store.records import RunRecord
+from harness.sweep import front_figure, sweep_summary, trial_store
+from harness.sweep.progress import TrialBoard, describe, likely
+from harness.sweep.search import Search, Strategy, Watch
+from harness.sweep.space import Axis, Limits, Point, Space, Sweep, measured, scale, space, speed, tune, validated
+from harness.sweep.sweep_summary import Summary
+from harness.sweep.trial_store import TRAINED, SweepError
+from harness.sweep.workers import Workers
+from harness.tracking import study_mirror
+from harness.tracking.study_mirror import Mirror
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def refuse_flags(sampler: str, trials: int | None) -> None:
+    """Refuses flags that contradict one another.
+
+    Raises:
+      SweepError: naming them.
+    """
+    if sampler == "grid" and trials is not None:
+        raise SweepError(f"--trials {trials}: a grid trains every point within the limits; narrow its axes instead")
+
+
+def space_of(
+    scales: Mapping[str, str | None], tuned: tuple[str, ...], base: str | None, known: Mapping[str, Toggle]
+) -> Space:
+    """The space that the flags describe.
+
+    Raises:
+      ToggleError: an unknown toggle, or a value that it does not take.
+    """
+    axes: list[Axis] = []
+    for toggle in AXES:
+        text = scales[toggle.key]
+        axes.append(Axis(toggle, figure2.SCALES[toggle.key]) if text is None else scale(toggle, text))
+    axes += [tune(text, known) for text in tuned]
+    applied = figure2.BASE if base is None else tuple(parse(part.strip(), known) for part in base.split(","))
+    return space(axes, applied)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A sweep that was asked for.
+
+    Attributes:
+      name: its name.
+      workspace: where and how its runs are trained.
+      sweep: its points.
+      strategy: how they are chosen.
+      trials: points to train; None for all of a grid.
+      url: Optuna's storage.
+      records: id -> record, of the runs of its space that there are.
+    """
+
+    name: str
+    workspace: Workspace
+    sweep: Sweep
+    strategy: Strategy
+    trials: int | None
+    url: str
+    records: Mapping[str, RunRecord]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All that makes it this sweep: a restart with other settings is refused."""
+        workspace, limits = self.workspace, self.sweep.limits
+        return {
+            "sampler": self.strategy.sampler,
+            "pruner": "median" if self.strategy.prunes else "none",
+            "population": self.strategy.population if self.strategy.sampler == "nsga2" else None,
+            "seed": self.sweep.seed,
+            "space": list(map(str, self.sweep.space.axes)),
+            "base": list(map(str, self.sweep.space.base)),
+            "profile": workspace.profile.name,
+            "data": workspace.data.facts.name,
+            "fingerprint": workspace.data.facts.fingerprint,
+            "cut": str(workspace.cut),
+            "replicas": workspace.replicas,
+            "max gflops": limits.gflops,
+            "max hours": limits.hours,
+            "clips": workspace.profile.clips,
+            "crops": workspace.profile.crops,
+            "validation videos": workspace.cut.validation_videos,
+        }
+
+    def describe(self, console: Console) -> None:
+        """Prints what it would do and what it costs."""
+        facts, cut = self.workspace.data.facts, str(self.workspace.cut)
+        say = functools.partial(progress.say, console)
+        say(f"Scaling sweep {self.name}, profile {self.workspace.profile.name}, in {optuna_storage.shown(self.url)}.")
+        say(f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos.")
+        if cut:
+            say(f"Cut: {cut}. This is not the profile's own training, and the tables will say so.")
+        found = self._begun()
+        trained = {one.run for one in found if one.source == TRAINED and one.state in ("complete", "pruned")}
+        points = self.trials if self.trials is not None else len(likely(self.sweep))
+        describe(self.sweep, self.strategy, self.records, points, len(trained), console)
+
+    def _begun(self) -> list[trial_store.Tried]:
+        """Its trials by now; none, and no file made, where it was not begun."""
+        if not self._is_there():
+            return []
+        kept = optuna_storage.open_storage(self.url)
+        with optuna_storage.faults_named(self.url, "the sweep's storage"):
+            if self.name not in optuna.get_all_study_names(kept):
+                return []
+            return trial_store.trials(optuna.load_study(study_name=self.name, storage=kept))
+
+    def _is_there(self) -> bool:
+        own = self.url == _own_url(self.workspace, self.name)
+        return not own or trial_store.file_of(self.workspace.store.root, self.name).is_file()
+
+    def carry_out(self, console: Console, wandb: Literal["online", "offline", "off"]) -> list[str]:
+        """Searches, from where it was left; a line for each failure.
+
+        Raises:
+          SweepError: its storage holds another sweep under its name.
+          StorageError: its storage cannot be used, or workers with other code are at it.
+          Stopped: a signal asked to stop.
+        """
+        workspace = self.workspace
+        if gate.wanted(workspace):
+            gate.slice_of(workspace)
+        say = functools.partial(progress.say, console)
+        with (
+            study_mirror.mirror(wandb, self._group, workspace.store, console) as mirror,
+            orchestrator.conductor(workspace, console, mirror) as conducted,
+            liveness.present() as token,
+            optuna_storage.faults_named(self.url, "the sweep's storage"),
+        ):
+            conducted.join(Plan((), (), {}), "")
+            study, workers = self._joined(conducted, token, say)
+            before, board = len(trial_store.trials(study)), self._board()
+            with progress.view(board, console) as shown:
+                carry = functools.partial(self._carry, conducted, board, shown, console)
+                search = Search(study, self.sweep, self.strategy, workspace.store, carry, say, self.trials, workers,
+                                conducted.wait)  # fmt: skip
+                failures = search.run()
+            self._catch_up(study, workers, before, mirror)
+        return failures
+
+    @property
+    def _group(self) -> str:
+        return f"sweep-{self.name}"
+
+    def _joined(self, conducted: Conductor, token: str, say: Callable[[str], None]) -> tuple[optuna.Study, Workers]:
+        """Optuna's study of the sweep, and who is at it."""
+        kept, where, sweep = optuna_storage.open_storage(self.url), optuna_storage.shown(self.url), self.sweep
+        made = trial_store.study(kept, self.name, self.settings, self.strategy.objectives, where)
+        patient = Patience(self.url, say, lambda: conducted.asked)
+        workers = Workers(made, kept, token, conducted.lease, patient)
+        for line in workers.join(where):
+            say(line)
+        trial_store.keep_space(made, sweep.space, sweep.grid(), sweep.limits, self.workspace.profile.caption)
+        return made, workers
+
+    def _board(self) -> TrialBoard:
+        within = [point for point in likely(self.sweep) if point.run.id not in self.records]
+        points = len(within) if self.trials is None else self.trials
+        rate = self.sweep.speed.rate if self.sweep.speed else None
+        return TrialBoard(rate, points, sum(point.work for point in within) / max(1, len(within)))
+
+    def _carry(
+        self, conducted: Conductor, board: TrialBoard, shown: View, console: Console, point: Point, name: str,
+        watch: Watch | None,
+    ) -> Outcome:  # fmt: skip
+        """Has the run of a point carried out."""
+        planned = self._planned(point, name)
+        if planned.fault:
+            return Outcome({"event": "failed"}, f"{name}: {planned.fault}")
+        describing.refuse_small_disk(self.workspace, Plan((), (planned,), {}))
+        try:
+            gate.refuse_too_large(self.workspace, [] if planned.done else [planned], console, live=False)
+        except gate.UnfitError as error:  # of this point alone: others may fit
+            return Outcome({"event": "failed"}, f"{name}: {error}")
+        board.begin(planned)
+        return conducted.carry_out(planned, shown, watch)
+
+    def _planned(self, point: Point, name: str) -> Planned:
+        row = Row(1, "", point.run.cell.applied)
+        (planned,) = self.workspace.plan([Study("sweep", "One point", (), (row,))], [self.sweep.seed]).runs
+        return dataclasses.replace(planned, rows=(name.partition(":")[0],), run=validated(planned.run))
+
+    def _catch_up(self, study: optuna.Study, workers: Workers, before: int, mirror: Mirror) -> None:
+        """Mirrors the runs that were recorded elsewhere, or while the mirror was off.
+
+        What other workers trained since the trial of number `before` they mirror themselves.
+        """
+        complete = [one for one in trial_store.trials(study) if one.state == "complete"]
+        theirs = {
+            one.run for one in complete if one.source == TRAINED and one.number >= before and not workers.has(one)
+        }
+        told = {one.run: one for one in complete if one.run not in theirs}
+        names = {run_id: f"trial {one.number}" for run_id, one in told.items()}
+        points = [self.sweep.at(one.params) for one in told.values() if self.sweep.space.holds(one.params)]
+        mirror.catch_up(Plan((), tuple(self._planned(point, names[point.run.id]) for point in points), {}))
+
+    def draw(
+        self, console: Console, plots: Path, wandb: Literal["online", "offline", "off"], failures: list[str]
+    ) -> None:
+        """Prints and writes what it has found by now.
+
+        Raises:
+          SweepError: it was never begun, or a value in its storage is not its record's.
+        """
+        if not self._is_there():
+            raise SweepError(f"{optuna_storage.shown(self.url)}: no such sweep yet; run it without --draw")
+        kept = optuna_storage.open_storage(self.url)
+        with optuna_storage.faults_named(self.url, "the sweep's storage"):
+            if self.name not in optuna.get_all_study_names(kept):
+                raise SweepError(f"{optuna_storage.shown(self.url)}: holds no sweep {self.name!r}")
+            found = trial_store.kept(optuna.load_study(study_name=self.name, storage=kept))
+        summary = sweep_summary.of(found, self.workspace.store)
+        written = write(summary, self.workspace.store.root, plots)
+        terminal.show([table for _, table in sweep_summary.tables(summary)], failures, console)
+        with study_mirror.mirror(wandb, self._group, self.workspace.store, console) as mirror:
+            mirror.event(self._group, _mirrored(summary, written, self._group))
+        places = f"{self.workspace.store.root / 'tables' / self._group}* and {plots / self._group}*"
+        progress.say(console, f"Written: {len(written)} files, {places}")
+
+
+def _mirrored(summary: Summary, written: list[Path], group: str) -> dict[str, object]:
+    cells = render.cells(sweep_summary.front(summary))
+    rows = [list(map(str, line)) for line in cells.itertuples(index=False)]
+    return {"event": "study", "group": group, "title": summary.title, "columns": list(map(str, cells.columns)),
+            "rows": rows, "files": list(map(str, written))}  # fmt: skip
+
+
+def write(summary: Summary, results: Path, plots: Path) -> list[Path]:
+    """Writes a sweep's tables into `results/tables/` and its figure into `plots/`; the paths written."""
+    tables = dict(sweep_summary.tables(summary))
+    named = [(name, tables.get(name)) for name in sweep_summary.names(summary)]
+    return writers.write_tables(named, results) + writers.write_figure(
+        front_figure.front(summary), sweep_summary.names(summary)[0], plots
+    )
+
+
+def asked(
+    workspace: Workspace,
+    of: Space,
+    limits: Limits,
+    strategy: Strategy,
+    trials: int,
+    name: str | None,
+) -> Asked:
+    """The sweep that the flags ask for.
+
+    Raises:
+      SettingsError, SweepError: flags that cannot be used together, or no point within the limits.
+    """
+    if workspace.devices.workers > 1:
+        raise SettingsError("--strategy multi_worker_mirrored: a sweep is led by one process; use another strategy")
+    if strategy.sampler == "grid" and not of.listed:
+        endless = [str(axis) for axis in of.axes if not axis.values]
+        which = f"--tune {endless[0]}: is a range, which has no grid; name its values" if endless else "narrow its axes"
+        raise SweepError(f"--sampler grid: {which}" if endless else f"--sampler grid: {of.size:,} points; {which}")
+    if name is not None and not _NAME.fullmatch(name):
+        raise SweepError(f"--name {name!r}: expected letters, digits, '.', '_' and '-'")
+    if name == run_queue.NAME:
+        raise SweepError(f"--name {name}: is what the queue of runs is called; choose another")
+    known = [one for one in readable(workspace.store) if one.profile == workspace.profile.name]
+    costs = [measured(one) for one in known if "trained_by" not in one.identity_content]
+    pace = speed([work for work, _ in costs], [seconds for _, seconds in costs], workspace.profile.measured_rate)
+    sweep = Sweep(of, limits, strategy.seed, workspace.complete, pace)
+    if not likely(sweep):
+        raise SweepError(f"no point of the space lies within the limits: {_cheapest(sweep)}")
+    chosen = name or default_name(workspace, strategy)
+    url = workspace.sharing.storage or _own_url(workspace, chosen)
+    grid = None if strategy.sampler == "grid" else trials
+    return Asked(chosen, workspace, sweep, strategy, grid, url, _held(sweep, known))
+
+
+def _held(sweep: Sweep, known: list[RunRecord]) -> dict[str, RunRecord]:
+    """Id -> record of the points that are recorded under the sweep's protocol."""
+    points = {record.id: sweep.of_record(record) for record in known}
+    return {
+        record.id: record
+        for record in known
+        if (point := points[record.id]) is not None and point.run.protocol.name in record.evaluations
+    }
+
+
+def _own_url(workspace: Workspace, name: str) -> str:
+    return optuna_storage.url_of(trial_store.file_of(workspace.store.root, name))
+
+
+def _cheapest(sweep: Sweep) -> str:
+    if not sweep.space.listed:
+        return "say higher ones"
+    points = sweep.grid()
+    cheapest = [f"the cheapest has {min(point.gflops for point in points):.3g} GFLOPs"]
+    if sweep.limits.hours is not None:
+        cheapest.append(f"the quickest takes about {min(point.hours or 0 for point in points):.3g} hours")
+    return " and ".join(cheapest)
+
+
+def default_name(workspace: Workspace, strategy: Strategy) -> str:
+    """Name of a sweep that was given none: its sampler, profile, and what sets its runs apart from the profile's."""
+    facts, profile = workspace.data.facts, workspace.profile
+    parts = [strategy.sampler, profile.name]
+    if (facts.name == EmbeddedSpec().name) != profile.embedded:
+        parts.append(f"on-{facts.name}")
+    if strategy.seed:
+        parts.append(f"seed-{strategy.seed}")
+    if str(workspace.cut):
+        parts.append(f"cut-{workspace.cut}")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts))

@@ -1,0 +1,293 @@
+"""Carries out one run from settings to record: train, evaluate, write the predictions, then the record."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path, PurePath
+from typing import Any
+
+import pandas as pd
+
+from harness.config import network
+from harness.config.devices import Devices
+from harness.config.experiment import TRAIN_STEPS, Protocol, Run
+from harness.data.manifest import Manifest
+from harness.store import checkpoints, records
+from harness.store.attempts import Attempt, History
+from harness.store.records import Evaluation, RecordError, RunRecord
+from harness.store.run_store import AlreadyThereError, Store, attempt_of
+from harness.training import loop
+from harness.training.loop import Hold, Place, Report, Stop
+from harness.training.task import Predictions
+
+_RECORDED = "recorded"
+
+
+def place_of(
+    store: Store,
+    run: Run,
+    attempt: Attempt,
+    data: Path,
+    devices: Devices = Devices(),
+    parent: str | None = None,
+    scratch: str = "",
+) -> Place:
+    """Where an attempt at a run is carried out: it goes on from what the attempts before it left.
+
+    Args:
+      store: the records.
+      run: the run.
+      attempt: the attempt.
+      data: folder of the prepared data set.
+      devices: on which devices.
+      parent: path of the weights that the run starts from.
+      scratch: folder for what a worker that is not the chief has to write.
+    """
+    origins = tuple(str(one.checkpoints.absolute()) for one in store.attempts(run.id).before(attempt.number))
+    return Place(str(data.absolute()), str(attempt.checkpoints.absolute()), devices, parent, scratch, origins)
+
+
+def execute(
+    run: Run,
+    manifest: Manifest,
+    place: Place,
+    store: Store,
+    attempt: Attempt,
+    report: Report,
+    stop: Stop = loop.never,
+    hold: Hold = loop.held,
+) -> RunRecord | None:
+    """Trains a run, or goes on where an earlier attempt left it, evaluates what that left and writes its record.
+
+    A run that is not to be evaluated, as a stage that others start from, is recorded once it is trained.
+
+    Args:
+      run: the run.
+      manifest: of the data set.
+      place: where.
+      store: the records.
+      attempt: which attempt at the run it is; all but the record is written into its folder.
+      report: gets the events.
+      stop: asked again and again; a text, the reason, to stop.
+      hold: as of :func:`harness.training.loop.train`; asked before predictions and the record too.
+
+    Returns:
+      The record; None for a worker that is not the chief, which leaves that to the chief.
+
+    Raises:
+      SettingsError: the machine or the Garden cannot carry it out.
+      RunError: damaged data or checkpoints, or a training that diverged.
+      AlreadyThereError: another attempt recorded the run in the meantime.
+      Interrupted: it was asked to stop; the next attempt goes on from its checkpoint.
+      LostError: the run is another worker's meanwhile.
+    """
+    if store.has(run.id):
+        return store.read(run.id)
+    if not place.devices.chief:
+        if loop.trained(run, place) is None:
+            loop.train(run, manifest, place, report, stop, hold)
+        if run.evaluated:
+            loop.evaluate(run, run.protocol, manifest, place, report, stop, hold)
+        return None
+    began = _now()
+    provenance = {**_provenance(began), **_slice(place), "attempt": attempt.number}
+    _forget_if_record_removed(store, run, attempt, hold)
+    checkpoints.drop_unfinished(attempt.checkpoints)
+    with attempt.logged(report) as logged:
+        kept = logged.kept_before(hold)
+        weights, device = loop.trained(run, place), None
+        if weights is None:
+            device = loop.train(run, manifest, place, logged, stop, kept)
+            weights = loop.weights(place.checkpoints, run.settings[TRAIN_STEPS])
+        evaluation = (
+            evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, kept) if run.evaluated else None
+        )
+    # Where a kill came after the last step, the machine that evaluated is the only one known.
+    provenance["device"] = device or (evaluation.provenance["device"] if evaluation else "not known")
+    provenance["weights"] = store.name_of(run.id, weights)
+    record = _record(run, store.attempts(run.id).history(weights), evaluation, provenance, began)
+    written(record, store, attempt, hold)
+    (store.folder(run.id) / _RECORDED).touch()
+    return record
+
+
+def written(record: RunRecord, store: Store, attempt: Attempt, hold: Hold) -> None:
+    """Writes the record that an attempt came to, and tidies.
+
+    Raises:
+      AlreadyThereError: another attempt recorded the run in the meantime; what this one left is removed.
+      LostError: the run is another worker's meanwhile.
+    """
+    hold(True)
+    try:
+        store.write(record)
+    except AlreadyThereError:
+        _leave(record.id, store, attempt)
+        raise
+    store.attempts(record.id).settle(attempt.number, store.weights(record))
+
+
+def _leave(run_id: str, store: Store, attempt: Attempt) -> None:
+    """Removes what an attempt wrote that another one forestalled, but not weights that the other's record names."""
+    with contextlib.suppress(RecordError):
+        record = store.read(run_id)
+        named = {record.provenance.get("attempt"), *map(attempt_of, record.evaluations.values())}
+        if attempt.number not in named:  # of two that wrote at once its own may be what stands
+            attempt.drop(store.weights(record))
+
+
+def _record(
+    run: Run, history: History, evaluation: Evaluation | None, provenance: dict[str, Any], began: datetime.datetime
+) -> RunRecord:
+    ended = _now()
+    about = {
+        "ended": ended.isoformat(timespec="seconds"),
+        "seconds": round((ended - began).total_seconds(), 1),
+        "attempts": len(history.began),
+        "resumed_at": history.resumed_at,
+    }
+    provenance = provenance | loop.device_versions() | about
+    return records.of_run(run, _cost(run, history.seconds), history.curve, evaluation, provenance)
+
+
+def evaluate(
+    run: Run,
+    manifest: Manifest,
+    place: Place,
+    store: Store,
+    attempt: Attempt,
+    report: Report,
+    stop: Stop = loop.never,
+    hold: Hold = loop.held,
+) -> RunRecord | None:
+    """Evaluates a recorded run under the protocol it carries, unless that was done.
+
+    Args, and what it raises: as of :func:`execute`.
+
+    Returns:
+      The record, that evaluation included; None for a worker that is not the chief.
+    """
+    record = store.read(run.id)
+    if run.protocol.name in record.evaluations:
+        return record
+    place = dataclasses.replace(place, origins=(str(store.weights(record).parent),))
+    if not place.devices.chief:
+        loop.evaluate(run, run.protocol, manifest, place, report, stop, hold)
+        return None
+    evaluation = evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, hold)
+    hold(True)
+    try:
+        store.write_evaluation(record, evaluation)
+    except AlreadyThereError:
+        _leave(record.id, store, attempt)
+        raise
+    return store.read(run.id)
+
+
+def evaluated(
+    run: Run,
+    protocol: Protocol,
+    manifest: Manifest,
+    place: Place,
+    store: Store,
+    attempt: Attempt,
+    report: Report,
+    stop: Stop = loop.never,
+    hold: Hold = loop.held,
+) -> Evaluation:
+    """Evaluates what a run's training left under a protocol; the predictions go into the attempt's folder."""
+    predictions, weights, seconds, device = loop.evaluate(run, protocol, manifest, place, report, stop, hold)
+    hold(True)
+    name, sha256 = store.write_predictions(run.id, protocol.name, as_table(predictions), attempt.number)
+    metrics = predictions.metrics()
+    return Evaluation(
+        protocol=protocol.name,
+        clips=protocol.clips,
+        crops=protocol.crops,
+        size=protocol.size,
+        videos=int(metrics["videos"]),
+        videos_in_split=run.data.validation_videos,
+        top1=metrics["top1"],
+        top5=metrics["top5"],
+        loss=metrics["loss"],
+        checkpoint=PurePath(weights).name,
+        seconds=round(seconds, 3),
+        predictions=name,
+        predictions_sha256=sha256,
+        provenance={
+            "evaluated": _now().isoformat(timespec="seconds"),
+            "device": device,
+            **_slice(place),
+            **commit(),
+        },
+    )
+
+
+def as_table(predictions: Predictions) -> pd.DataFrame:
+    """A line for each video: "media_id", "label", "top_class" and "top_probability" (lists, best first), "loss"."""
+    return pd.DataFrame(
+        {
+            "media_id": predictions.media_id,
+            "label": predictions.label,
+            "top_class": list(predictions.top_class),
+            "top_probability": list(predictions.top_probability),
+            "loss": predictions.loss,
+        }
+    )
+
+
+def _forget_if_record_removed(store: Store, run: Run, attempt: Attempt, hold: Hold) -> None:
+    """A run whose record was written and then removed is wanted anew: what it left must not stand in for training."""
+    marker = store.folder(run.id) / _RECORDED
+    if marker.exists():
+        hold(True)
+        store.attempts(run.id).begin_anew(attempt.number)
+        marker.unlink(missing_ok=True)
+
+
+def _cost(run: Run, seconds: float) -> dict[str, Any]:
+    cost = network.count(run.settings)
+    return {
+        "params": cost.params,
+        "multiply_adds": cost.multiply_adds,
+        "train_steps": run.settings[TRAIN_STEPS],
+        "train_multiply_adds": network.training(run.settings),
+        "train_seconds": round(seconds, 3),
+    }
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _provenance(began: datetime.datetime) -> dict[str, Any]:
+    return {
+        **commit(),
+        "harness": metadata.version("r3d-ablations"),
+        "tf_models_official": metadata.version("tf-models-official"),
+        "python": platform.python_version(),
+        "started": began.isoformat(timespec="seconds"),
+    }
+
+
+def _slice(place: Place) -> dict[str, str]:
+    """Which slice of a TPU it is, where that is known: what it took is compared with preflights for that slice."""
+    return {} if place.devices.topology is None else {"topology": place.devices.topology}
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the code that runs and whether it was changed since; None where the code is in no repository."""
+
+    def git(*words: str) -> str | None:
+        root = Path(__file__).resolve().parent
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        return None
+
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}

@@ -1,0 +1,89 @@
+"""Settings -> the Model Garden's `ExperimentConfig`; nothing is decided on the way.
+
+The configuration that comes out must say exactly what went in: a leaf of the Garden's that the settings do not state,
+or that reads back differently, is an error, so an update of the Garden cannot slip a default of its own into a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from official.core import config_definitions
+from official.projects.video_ssl.configs import video_ssl
+from official.vision.configs import video_classification
+from official.vision.modeling.backbones import resnet_3d
+
+from harness.config import objectives
+from harness.config.experiment import SettingsError
+from harness.config.nested import nested
+
+# The Garden's configuration of a task, by the field of ours that says what is learned.
+_TASKS = {
+    None: video_classification.VideoClassificationTask,
+    objectives.CVRL: video_ssl.VideoSSLPretrainTask,
+    objectives.LINEAR: video_ssl.VideoSSLEvalTask,
+}
+
+
+def build(settings: Mapping[str, Any], bookkeeping: Mapping[str, Any]) -> config_definitions.ExperimentConfig:
+    """The Garden's configuration of a run; registers the network's stages with the Garden.
+
+    Raises:
+      SettingsError: a field that the Garden does not know, one of the Garden's that is not stated, or one that reads
+        back differently; each is named.
+    """
+    stated = nested(
+        {field: value for field, value in {**settings, **bookkeeping}.items() if not field.startswith("network.")}
+    )
+    config = config_definitions.ExperimentConfig(
+        task=_TASKS[objectives.of(settings)](),
+        trainer=config_definitions.TrainerConfig(),
+        runtime=config_definitions.RuntimeConfig(),
+    )
+    try:
+        config.override(stated, is_strict=True)
+    except KeyError as error:
+        raise SettingsError(f"the installed Model Garden does not know a setting: {error.args[0]}") from error
+    built = {part: config.as_dict()[part] for part in ("task", "trainer", "runtime")}
+    differences = list(_differences(stated, built, ""))
+    if differences:
+        raise SettingsError("settings and the Model Garden's configuration differ: " + "; ".join(differences))
+    register_network(settings)
+    return config
+
+
+def _differences(stated: Any, built: Any, place: str) -> list[str]:
+    if isinstance(stated, Mapping) and isinstance(built, Mapping):
+        found = [f"{place}{name} is not stated" for name in sorted(set(built) - set(stated))]
+        found += [f"{place}{name} is not of the Garden's" for name in sorted(set(stated) - set(built))]
+        for name in sorted(set(stated) & set(built)):
+            found += _differences(stated[name], built[name], f"{place}{name}.")
+        return found
+    if isinstance(stated, list | tuple) and isinstance(built, list | tuple) and len(stated) == len(built):
+        return [
+            line
+            for i, pair in enumerate(zip(stated, built, strict=True))
+            for line in _differences(*pair, f"{place}{i}.")
+        ]
+    return [] if stated == built else [f"{place[:-1]} is {built!r}, stated {stated!r}"]
+
+
+_GARDENS_OWN = frozenset(resnet_3d.RESNET_SPECS)
+
+
+def register_network(settings: Mapping[str, Any]) -> None:
+    """Makes the settings' stages known to the Garden under the settings' model_id.
+
+    Raises:
+      SettingsError: the Garden has other stages under that number of layers.
+    """
+    depth = settings["task.model.backbone.resnet_3d_rs.model_id"]
+    stages = [
+        ("bottleneck3d", settings[f"network.filters[{stage}]"], settings[f"network.blocks[{stage}]"])
+        for stage in range(4)
+    ]
+    known = resnet_3d.RESNET_SPECS[depth] if depth in _GARDENS_OWN else stages
+    if known != stages:
+        raise SettingsError(f"a network of {depth} layers is {known} in the Garden, not {stages}")
+    resnet_3d.RESNET_SPECS[depth] = stages
