@@ -58,9 +58,10 @@ _MADE = ("task.train_data.aug_", "task.train_data.temporal_stride", "task.train_
 # The modules that decide what the step is, and how it is counted: after a change of theirs, nothing compiled before is
 # believed.
 _SOURCES = (
-    "task.py", "tasks.py", "contrastive.py", "garden.py", "seeding.py", "data/reader.py", "data/decoding.py",
-    "data/two_clips.py", "data/distortions.py", "data/inputs.py", "data/draws.py",
-    "tpu/lowering.py", "tpu/compiler.py", "tpu/traffic.py", "tpu/estimating.py",
+    "training/task.py", "training/tasks.py", "training/cvrl_task.py", "training/garden_config.py",
+    "training/determinism.py", "data/reader.py", "data/decoding.py", "data/cvrl_clips.py", "data/cvrl_distortions.py",
+    "data/on_device.py", "data/seeded_ops.py", "accelerators/lower.py", "accelerators/tpu_compiler.py",
+    "accelerators/traffic.py", "accelerators/estimating.py",
 )  # fmt: skip
 _PACKAGES = ("tf-models-official", "tensorflow", "tf-keras")
 
