@@ -52,9 +52,9 @@ def main(
 
     from harness.cli import describing
     from harness.config.experiment import Cut, Protocol, SettingsError
+    from harness.config.sharing import Sharing
     from harness.planning import workspace
     from harness.scheduler import orchestrator
-    from harness.scheduler.sharing import Sharing
     from harness.store import records
     from harness.store.run_store import Store
     from harness.tracking import study_mirror

@@ -59,9 +59,9 @@ def main(
     from ablations.profiles import PROFILES
     from harness.cli import describing
     from harness.config.experiment import Cut
+    from harness.config.sharing import Sharing
     from harness.planning import workspace
     from harness.scheduler import orchestrator
-    from harness.scheduler.sharing import Sharing
     from harness.store.run_store import Store
     from harness.tracking import study_mirror
     from harness.training import garden_folder

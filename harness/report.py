@@ -13,6 +13,7 @@ from harness.system.paths import Folder
 
 if TYPE_CHECKING:
     from harness.planning.workspace import Workspace
+    from harness.reporting.pages import Section
     from harness.store.run_store import Store
 
 _EXAMPLES = """
@@ -90,7 +91,7 @@ def main(
         if not found.agrees:
             raise SystemExit(1)
         return
-    parts = sections_.report(studies, trainings, store, margin, whole=not names)
+    parts = sections_.report(studies, trainings, store, margin, not names, [] if names else _sweeps(store))
     sections, page = writers.render(parts), "-".join(["report", *(study.name for study in studies if names)])
     files = writers.write_report(sections, results, plots, page)
     click.echo(f"Written: {len(files)} files; begin with {results / page}.html or {results / page}.md")
@@ -99,6 +100,15 @@ def main(
         click.echo(f"NOT USED {fault}", err=True)
     if faults:
         raise SystemExit(1)
+
+
+def _sweeps(store: Store) -> list[Section]:
+    """The sections of the scaling sweeps."""
+    if not (store.root / "sweeps").is_dir():
+        return []
+    from harness.sweep import sections  # with Optuna, which takes as long as all the rest
+
+    return sections.sweeps(store)
 
 
 def _trainings(

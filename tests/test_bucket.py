@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from harness.config.sharing import Sharing
 from harness import report, train
 from harness.config.experiment import TRAIN_STEPS
 from harness.scheduler import membership, sharing
@@ -341,5 +342,5 @@ def test_two_workers_that_begin_in_a_bucket_at_once_write_the_same(remote, tmp_p
     assert membership._new_id(remote, "another") != one
     local = Store(tmp_path)
     assert membership._new_id(local, "db") != membership._new_id(local, "db")
-    sharing.Sharing("sqlite:///x").refuse_for(remote)
-    sharing.Sharing().refuse_for(local)
+    sharing.refuse_unseen_queue(Sharing("sqlite:///x"), remote)
+    sharing.refuse_unseen_queue(Sharing(), local)

@@ -80,4 +80,4 @@ def test_no_number_and_no_word_of_the_caption_is_cut(width, is_terminal):
     ("seconds", "text"), [(None, "-"), (42, "42 s"), (300, "5 min"), (3600 * 3, "3.0 h"), (99.4, "99 s")]
 )
 def test_duration(seconds, text):
-    assert progress.duration(seconds) == text
+    assert text.duration(seconds) == text

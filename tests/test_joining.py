@@ -13,6 +13,7 @@ from ablations.profiles import QUICK
 from ablations.table2 import STUDY
 from harness.config.devices import Devices
 from harness.config.experiment import Cut, DataFacts
+from harness.config.sharing import Sharing
 from harness.config.studies import Row
 from harness.planning import plans
 from harness.planning.plans import Known
@@ -20,7 +21,6 @@ from harness.planning.workspace import DataSet, Workspace
 from harness.scheduler import membership, optuna_storage, run_queue, sharing
 from harness.scheduler.optuna_storage import StorageError
 from harness.scheduler.run_queue import Queue
-from harness.scheduler.sharing import Sharing
 from harness.store.run_store import Store
 
 NAME = "table2 quick"
@@ -57,7 +57,7 @@ def of(folder, url=None):
 
 
 def queue_of(workspace):
-    return Queue(workspace.sharing.url(workspace.store.root))
+    return Queue(sharing.url(workspace.sharing, workspace.store.root))
 
 
 def bound(workspace):

@@ -17,9 +17,10 @@ from harness.config.stages import Stage
 from harness.config.studies import Cell, Row, Study
 from harness.config.toggles import In, ToggleError
 from harness.data import embedded
+from harness.planning import labels as labels_
 from harness.planning import plans, workspace
 from harness.planning.plans import Known
-from harness.scheduler import progress, sharing
+from harness.scheduler import sharing
 from harness.store import excerpts
 from harness.store.run_store import Store
 
@@ -141,7 +142,7 @@ def test_rows_share_the_stages_they_have_in_common(tmp_path):
     for one in found.runs:
         assert one.run.parent is None or order.index(one.run.parent) < order.index(one.run.identity)
     assert {one.run.data for one in found.runs if one.rows == ("2",)} == {KINETICS_600}
-    labels = [progress.label(one) for one in found.runs]
+    labels = [labels_.label(one) for one in found.runs]
     assert "row 1, 2 and 1 more (pre-training): se" in labels
     assert "row 5 (linear evaluation): se" in labels
 

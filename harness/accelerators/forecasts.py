@@ -27,8 +27,8 @@ class Measured:
     """What runs that were recorded on a slice took.
 
     Attributes:
-      steps: a train step and how its clips are made (:attr:`harness.accelerators.programs.Program.fed`) -> seconds a step, over
-        all of their steps, compiling, validations and checkpoints included.
+      steps: a train step and how its clips are made (:attr:`harness.accelerators.programs.Program.fed`) -> seconds a
+        step, over all of their steps, compiling, validations and checkpoints included.
       evaluations: an evaluation step, likewise -> seconds a video of a whole evaluation.
     """
 

@@ -16,9 +16,10 @@ from harness.accelerators.results import ResultError, Results
 from harness.config import slices
 from harness.config.experiment import SettingsError
 from harness.config.slices import Slice
+from harness.planning.labels import changes, label
 from harness.planning.plans import Planned
 from harness.planning.workspace import Workspace
-from harness.scheduler.progress import changes, label, say
+from harness.system.text import print_line
 
 
 class UnfitError(SettingsError):
@@ -55,7 +56,7 @@ def compile_missing(
     tasks.sort(key=lambda task: task.program.multiply_adds * (task.program.kind == "train"), reverse=True)
     by = tpu_compiler.installed() or f"{proving.ON_THE_CPU} (pip install -e '.[preflight]' brings the TPU's compiler)"
     jobs = min(jobs or compilation.jobs_at_most(), len(tasks))
-    say(
+    print_line(
         console,
         f"Compiling {len(tasks)} of {len(every)} programs for TPU {slice_.topology}, {jobs} at a time, by {by}.",
     )
@@ -81,7 +82,7 @@ def _say_if_damaged(task: Task, console: Console) -> None:
     try:
         Results(task.results).read(task.slice_.topology, task.program.key)
     except ResultError as error:
-        say(console, f"{error}: it is compiled again", style="yellow")
+        print_line(console, f"{error}: it is compiled again", style="yellow")
 
 
 def _known(task: Task) -> bool:
@@ -126,7 +127,7 @@ class _Bar:
             self._bar.remove_task(self._own[event.task])
             self._bar.update(self._whole, completed=self._done, description=f"{self._done} of {self._total} programs")
             style = "red" if event.failure else None
-            say(self._console, f"  {self._done}/{self._total}  {about}", style=style)
+            print_line(self._console, f"  {self._done}/{self._total}  {about}", style=style)
 
 
 def _named(program: Program) -> str:
@@ -177,7 +178,7 @@ def _refuse(one: Planned, program: Program, slice_: Slice, results: Path, consol
     line = f"{label(one)}, {program.kind}: {core_hours.obstacle([result])} on TPU {slice_.topology}: {result.reason}"
     if not result.estimated:
         raise UnfitError(f"{line}; {_advice(program, slice_, results)}{_NEVERTHELESS}")
-    say(console, f"{line}. That is an estimate: pip install -e '.[preflight]' to know it.", style="yellow")
+    print_line(console, f"{line}. That is an estimate: pip install -e '.[preflight]' to know it.", style="yellow")
 
 
 def wanted(place: Workspace) -> bool:

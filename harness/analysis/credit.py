@@ -33,7 +33,8 @@ class Credits:
       credits: a line for each design and toggle, in that order; columns: "design", "toggle" (its label), "credit"
         (percentage points of top-1 that the toggle adds; NaN where missing), "low", "high" (95 % interval, points),
         "p" (two-sided), "p_holm" (Holm over the design's toggles), "p_equal" (equivalence within the margin),
-        "p_equal_holm", "finding" (see :func:`harness.analysis.comparison.verdicts`), "population" (of the interval), "method",
+        "p_equal_holm", "finding" (see :func:`harness.analysis.comparison.verdicts`), "population" (of the interval),
+        "method",
         "note" (where the toggle was asked at another scale: "depth 200, 48 frames"), "absent" (what
         stands in place of a missing number: "not run", "2 of 3 seeds"; empty elsewhere), "run_ids" (tuple).
       interactions: a line for each pair of toggles whose interaction can be told, the largest first; columns:

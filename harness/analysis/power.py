@@ -53,7 +53,9 @@ def _mcnemar_power(videos: int, discordance: float, difference: float, alpha: fl
 
 
 def equivalence_power(videos: int, discordance: float, difference: float, margin: float, alpha: float = 0.05) -> float:
-    """Chance that :func:`harness.analysis.estimates.equivalence` finds two rows equal within the margin; its size at the margin.
+    """Chance that two rows are found equal within the margin; at the margin, the size of that test.
+
+    The test is :func:`harness.analysis.estimates.equivalence`.
 
     Exact and unconditional, as :func:`mcnemar_power` is.
 

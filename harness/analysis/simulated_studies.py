@@ -1,7 +1,7 @@
 """Simulated studies with a known truth -> how often an interval holds it, a test errs, and a power forecast comes true.
 
-Each function simulates studies by :mod:`harness.analysis.simulation`, hands them to the estimators that tables use, and counts.
-Their last two arguments are a generator and the number of studies.
+Each function simulates studies by :mod:`harness.analysis.simulation`, hands them to the estimators that tables use, and
+counts. Their last two arguments are a generator and the number of studies.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def t_forecast(seeds: int, shift: float, rng: np.random.Generator, studies: int)
 
 
 def _t_power(seeds: int, difference: float, spread: float) -> float:
-    """The power, in per cent, at which `difference` is the smallest that :mod:`harness.analysis.power` says can be shown."""
+    """The power, in per cent, at which a difference is the smallest that :mod:`harness.analysis.power` calls visible."""
     return 100 * float(
         optimize.brentq(
             lambda chance: power.smallest_over_seeds(seeds, spread, chance) - difference, 0.0501, 1 - 1e-9, xtol=1e-6

@@ -1,12 +1,10 @@
-"""Says what a plan would run and cost, and what came of a run; refuses what the disk cannot hold."""
+"""Says what a plan would run and cost, and what came of a run."""
 
 from __future__ import annotations
 
 import functools
 import math
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.console import Console
 
@@ -14,20 +12,21 @@ from harness.accelerators import core_hours, forecasting
 from harness.accelerators.core_hours import RunCost
 from harness.analysis import estimates
 from harness.config import network
-from harness.config.experiment import Run, SettingsError
-from harness.planning import labels
+from harness.config.experiment import Run
+from harness.planning import disk, labels
+from harness.planning.labels import label
 from harness.planning.plans import Plan, Planned
 from harness.planning.workspace import Workspace
-from harness.scheduler import progress, sharing
-from harness.scheduler.progress import duration, label
+from harness.scheduler import sharing
 from harness.scheduler.run_states import Attempt
 from harness.store.records import RunRecord
 from harness.store.run_store import Store
+from harness.system.text import duration, print_line
 
 
 def describe_results(store: Store, run_id: str, console: Console) -> None:
     """Prints a finished run's numbers under each of its protocols, and where they are."""
-    say = functools.partial(progress.say, console)
+    say = functools.partial(print_line, console)
     record = store.read(run_id)
     say(f"Run {record.id}: {_what(record, store)}")
     for evaluation in record.evaluations.values():
@@ -54,7 +53,7 @@ _UNITS = {1: "clips", 2: "pairs of clips"}
 
 def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
     """Prints what a plan would run and what it costs."""
-    say = functools.partial(progress.say, console)
+    say = functools.partial(print_line, console)
     several = len(plan.studies) > 1
     for study in plan.studies:
         rows = f": {len(study.rows)} rows" if len(study.rows) > 1 else ""
@@ -168,40 +167,8 @@ def cost(workspace: Workspace, plan: Plan) -> str:
         parts.append(f"about {duration(work / workspace.profile.measured_rate)} on two CPU cores")
     if work and workspace.profile.name == "paper":
         parts.append(f"at least {plan.tpu_v3_core_hours:,.3g} TPU v3 core-hours (every core at its peak)")
-    most = _gigabytes(plan.disk(_held(workspace, plan)))
-    free = _free(workspace.store)
-    where, room = ("the bucket", "") if free is None else ("disk", f" ({_gigabytes(free)} are free)")
-    disk = f"at most {most} of {where} while it trains, {_gigabytes(plan.kept)} after{room}"
-    return ", ".join([*parts, disk]) + "."
-
-
-def _free(store: Store) -> int | None:
-    """Bytes free where checkpoints are or will be; None in a bucket, which has no limit."""
-    folder = store.place
-    if not isinstance(folder, Path):
-        return None
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
-
-
-def refuse_small_disk(workspace: Workspace, plan: Plan) -> None:
-    """Better now than after a week.
-
-    Raises:
-      SettingsError: the checkpoints of what is to do do not fit on the disk.
-    """
-    free = _free(workspace.store)
-    if free is not None and (need := plan.disk(_held(workspace, plan))) > free:
-        raise SettingsError(
-            f"{workspace.store.place}: checkpoints need {_gigabytes(need)} at most, {_gigabytes(free)} are free: free "
-            "some, choose another --results, or keep fewer with --keep-checkpoints"
-        )
-
-
-def _held(workspace: Workspace, plan: Plan) -> dict[str, int]:
-    """Id of a run that was begun -> bytes that its checkpoints take already."""
-    return {one.run.id: workspace.store.attempts(one.run.id).size for one in plan.missing if not one.done}
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.2f} GB"
+    most = disk.gigabytes(plan.disk(disk.held(workspace, plan)))
+    free = disk.free(workspace.store)
+    where, room = ("the bucket", "") if free is None else ("disk", f" ({disk.gigabytes(free)} are free)")
+    amount = f"at most {most} of {where} while it trains, {disk.gigabytes(plan.kept)} after{room}"
+    return ", ".join([*parts, amount]) + "."

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from harness.config import devices as devices_
 from harness.config.experiment import Cut, SettingsError
-from harness.scheduler.sharing import GRACE, RETRIES, Sharing
+from harness.config.sharing import GRACE, RETRIES, Sharing
 from harness.system import paths
 from harness.system.errors import HarnessError
 from harness.system.paths import Folder

@@ -28,9 +28,9 @@ from harness.planning.plans import Plan
 from harness.planning.workspace import Workspace
 from harness.reporting import preflight_tables, terminal
 from harness.reporting.render import Table
-from harness.scheduler.progress import say
 from harness.store.run_store import Store
 from harness.system.paths import Folder
+from harness.system.text import print_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,9 +160,9 @@ def _print(drawn: _Drawn, price: float | None, console: Console) -> None:
         terminal.show_table(table, console)
     plan = drawn.plan
     for line in preflight_tables.totals(drawn.total, drawn.naive, plan.count > len(plan.runs), drawn.slice_, price):
-        say(console, line)
+        print_line(console, line)
     for reason in _reasons(drawn):
-        say(console, reason, style="red")
+        print_line(console, reason, style="red")
 
 
 def _reasons(drawn: _Drawn) -> list[str]:

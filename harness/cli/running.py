@@ -10,12 +10,14 @@ from typing import Literal
 import click
 from rich.console import Console
 
+from harness.analysis.study_summary import Summary
 from harness.planning.plans import Plan
 from harness.planning.workspace import Workspace
 from harness.reporting import terminal
 from harness.reporting.writers import Drawn
 from harness.scheduler import orchestrator
 from harness.tracking import study_mirror
+from harness.tracking.study_mirror import MirroredTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +63,23 @@ def run(
         drawn = draw()
         terminal.show(drawn.tables, failures, console)
         for own, (numbers, paths) in drawn.studies.items():
-            mirror.drawn(numbers, paths, own)
+            mirror.drawn(_mirrored(numbers), paths, own)
         where = ", ".join(f"{workspace.store.root / 'tables' / own}*, {plots / own}*" for own in drawn.studies)
         click.echo(f"Written: {len(drawn.files)} files, {where}")
     if failures:
         raise SystemExit(1)
+
+
+def _mirrored(numbers: Summary) -> MirroredTable:
+    """A study's table as its mirror shows it."""
+    from harness.reporting import layouts, render  # matplotlib has no part in training
+
+    cells = render.cells(layouts.of(numbers.study).table(numbers))
+    return MirroredTable(
+        title=f"{numbers.study.title} ({numbers.profile})",
+        columns=tuple(map(str, cells.columns)),
+        rows=tuple(tuple(map(str, row)) for row in cells.itertuples(index=False)),
+    )
 
 
 def _joined(workspace: Workspace, plan: Plan) -> str:

@@ -12,6 +12,9 @@ from typing import Any
 from harness.config.experiment import SettingsError
 
 MULTI_WORKER = "multi_worker_mirrored"
+# Seconds that workers which train one run together have to meet, and that the first of them may be silent: a machine
+# that was taken away is back by then.
+WAIT = 600.0
 STRATEGIES = ("one_device", "mirrored", MULTI_WORKER, "tpu")
 _HOST = re.compile(r"[^\s,:]+:\d{1,5}")
 

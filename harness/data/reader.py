@@ -260,8 +260,8 @@ def evaluation(
 
     Returns:
       Dataset of (features, labels): features as :func:`harness.data.decoding.evaluation_frames` makes them, for
-      :func:`harness.data.on_device.for_network`; labels holds "label" [batch], "media_id" [batch, 64] (bytes of the id as
-      int32, zero padded) and "valid" [batch] (false for padding).
+      :func:`harness.data.on_device.for_network`; labels holds "label" [batch], "media_id" [batch, 64] (bytes of the id
+      as int32, zero padded) and "valid" [batch] (false for padding).
     """
     pipeline = _Pipeline.of(params, source, context)
     dataset = videos(params, source, context=context)

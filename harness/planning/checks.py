@@ -12,8 +12,8 @@ from typing import Any
 from harness.config import experiment, network
 from harness.config.experiment import Run, SettingsError
 from harness.planning import labels
+from harness.planning.labels import label
 from harness.planning.plans import Plan
-from harness.scheduler.progress import label
 from harness.store.run_store import Store
 
 Settings = Mapping[str, Any]

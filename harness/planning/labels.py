@@ -1,9 +1,11 @@
-"""What the record of a run tells of the stage that it was, and of the run that it started from, in words."""
+"""Names of runs for people: by their rows and what they change, by their stage, by the run that they started from."""
 
 from __future__ import annotations
 
 from ablations.stages import CVRL, LINEAR, PRETRAIN
 from harness.config import objectives
+from harness.config.experiment import Run
+from harness.planning.plans import Planned
 from harness.store.records import RunRecord
 from harness.store.run_store import Store
 
@@ -34,3 +36,20 @@ def start(parent: str | None, store: Store) -> str:
     before = store.read(parent[:16])
     label = stage(before) or f"{before.cost['train_steps']} steps on {before.data['name']}"
     return f"run {before.id[:8]} ({label})"
+
+
+def label(planned: Planned) -> str:
+    """Name of a run in lists and logs: "row 3: ls sd", "table2 3, reverse 8 and 2 more: ls sd"."""
+    if not planned.rows:
+        return f"run {planned.run.id[:8]}"
+    more = f" and {len(planned.rows) - 2} more" if len(planned.rows) > 2 else ""
+    numbers = ", ".join(planned.rows[:2]) + more
+    numbers = f"row {numbers}" if planned.rows[0].isdigit() else numbers
+    stage = planned.run.cell.stage
+    return f"{numbers}{f' ({stage.label})' if stage else ''}: {changes(planned.run)}"
+
+
+def changes(run: Run) -> str:
+    """What sets a run apart: "ls sd=0.1 depth=101 seed=2", or "baseline"."""
+    seed = f" seed={run.seed}" if run.seed else ""
+    return (" ".join(one.short for one in run.cell.applied) or "baseline") + seed

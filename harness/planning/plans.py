@@ -215,8 +215,8 @@ def plan(
       seeds: each row is trained once with each, unless it has seeds of its own.
       complete: study and cell -> run with its settings; asked once for each row.
       known: run -> what is known of it.
-      recorded: kind of a run, as :func:`harness.store.excerpts.kind` gives it -> seed -> identity, where records say it:
-        these are not counted anew.
+      recorded: kind of a run, as :func:`harness.store.excerpts.kind` gives it -> seed -> identity, where records say
+        it: these are not counted anew.
     """
     runs: dict[str, Run] = {}
     names: dict[str, list[str]] = {}

@@ -14,6 +14,7 @@ from ablations.profiles import PROFILES
 from harness.config import experiment
 from harness.config.devices import Devices
 from harness.config.experiment import Cut, DataFacts, Profile, Run, SettingsError
+from harness.config.sharing import Sharing
 from harness.config.stages import PRE_TRAINING
 from harness.config.studies import Cell, Study
 from harness.config.toggles import suggest
@@ -23,7 +24,6 @@ from harness.data.embedded import EmbeddedSpec
 from harness.data.manifest import Manifest
 from harness.planning import plans
 from harness.planning.plans import Known
-from harness.scheduler.sharing import Sharing
 from harness.store.records import RecordError, RunRecord
 from harness.store.run_store import Store
 from harness.training.garden_folder import GardenFolder

@@ -133,8 +133,8 @@ def scaling_points(
     """The points of Figure 2: top-1 against the GFLOPs of one view, a line for each axis that is scaled.
 
     Args:
-      summary: ours; rows answer to the points that :attr:`harness.config.studies.Row.published` numbers. None where nothing
-        was run.
+      summary: ours; rows answer to the points that :attr:`harness.config.studies.Row.published` numbers. None where
+        nothing was run.
       published: the published points, as :func:`harness.analysis.published.load` gives "figure2".
       source: where they come from, as :func:`harness.analysis.published.source` gives it.
       counted: row -> GFLOPs of points whose accuracy the paper prints and whose cost it only draws, as :func:`counted`

@@ -84,8 +84,8 @@ def curve_points(
     Args:
       title: one line.
       caption: what the numbers are.
-      runs: label and points of each run, as :attr:`harness.store.records.RunRecord.curve` holds them: "split" ("train" or
-        "validation"), "step", and where they were measured "loss" (nats) and "top1" (a fraction). The first
+      runs: label and points of each run, as :attr:`harness.store.records.RunRecord.curve` holds them: "split" ("train"
+        or "validation"), "step", and where they were measured "loss" (nats) and "top1" (a fraction). The first
         :data:`MOST` of those that have a point are shown.
       stages: label of each run that is the last of a chain -> what that stage is called.
     """

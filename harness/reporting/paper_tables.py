@@ -36,15 +36,15 @@ def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], su
     name; "own_row" (the number of ours in its study), "scale" (the axes of ours that are not at their default, in
     words; its model where all are), "depth" (of ours, where it is not the default), "follows" (the row of ours that its
     step is from), and ours under the names of :class:`harness.analysis.study_summary.Summary`'s rows and of
-    :func:`harness.reporting.study_tables.cost_data`. What is not there is NaN or empty. The title is the summary's own, and the
-    published one where there is no summary.
+    :func:`harness.reporting.study_tables.cost_data`. What is not there is NaN or empty. The title is the summary's own,
+    and the published one where there is no summary.
 
     Args:
       name: short name, for labels: "table3".
       published: the published rows, as :func:`harness.analysis.published.load` gives them.
       source: where they come from, as :func:`harness.analysis.published.source` gives it.
-      summary: ours; its rows answer to the published rows that :attr:`harness.config.studies.Row.published` numbers. None
-        where nothing of it can be run.
+      summary: ours; its rows answer to the published rows that :attr:`harness.config.studies.Row.published` numbers.
+        None where nothing of it can be run.
     """
     data = _joined(published, summary)
     printed, _, _ = source["caption"].partition(". ")
@@ -333,7 +333,7 @@ def title(summary: Summary | None, published: str) -> str:
 
 
 def provenance(source: Mapping[str, Any]) -> str:
-    """The sentence that says where published numbers come from, of what :func:`harness.analysis.published.source` gives."""
+    """The sentence that says where published numbers come from, given their :func:`harness.analysis.published.source`."""
     return f"As published ({source['table']}): {source['dataset']}; {source['protocol']}."
 
 

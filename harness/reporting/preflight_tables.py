@@ -327,4 +327,5 @@ def _whole(one: Total, slice_: Slice, price: float | None) -> str:
         else f", {core_hours.amount(one.hours * slice_.chips * price)} at {price:g} for a chip and hour"
     )
     rest = _unknown(one.unknown)
-    return f"{runs}, {least}{core_hours.amount(one.hours)} hours, {core_hours.amount(one.core_hours)} core-hours{cost}{rest}"
+    hours = f"{core_hours.amount(one.hours)} hours, {core_hours.amount(one.core_hours)} core-hours"
+    return f"{runs}, {least}{hours}{cost}{rest}"

@@ -61,31 +61,6 @@ def architectures() -> Section:
     return Section("Table 1", {"table1": architecture_table.architecture(run)}, number="1")
 
 
-def sweeps(store: Store) -> list[Section]:
-    """What the scaling sweeps under a results folder found, a section each; what is damaged is named."""
-    if not (store.root / "sweeps").is_dir():
-        return []
-    from harness.sweep import (  # with Optuna, which takes as long as all the rest
-        front_figure,
-        sweep_summary,
-        trial_store,
-    )
-
-    try:
-        found = sweep_summary.found(store.root, store.elsewhere)
-    except trial_store.SweepError as error:
-        return [Section("Scaling sweeps", {}, note=str(error), faults=(str(error),))]
-    return [
-        Section(
-            title=f"Scaling sweep {summary.name}",
-            tables=dict(sweep_summary.tables(summary)),
-            figures={sweep_summary.names(summary)[0]: front_figure.front(summary)},
-            number=f"of {summary.name}",
-        )
-        for summary in found
-    ]
-
-
 @dataclasses.dataclass(frozen=True)
 class Chosen:
     """What a section of a study is drawn from.
@@ -290,7 +265,12 @@ def not_studied(name: str) -> Section:
 
 
 def report(
-    studies: Sequence[Study], trainings: Mapping[str, Workspace], store: Store, margin: float, whole: bool
+    studies: Sequence[Study],
+    trainings: Mapping[str, Workspace],
+    store: Store,
+    margin: float,
+    whole: bool,
+    sweeps: Sequence[Section] = (),
 ) -> list[Part]:
     """The parts of a report, in the paper's order.
 
@@ -300,6 +280,7 @@ def report(
       store: the records.
       margin: see :class:`harness.analysis.study_summary.Evidence`.
       whole: also Table 1, the tables that have no study, and the sweeps.
+      sweeps: the sections of the scaling sweeps.
     """
     found = {study.name: chosen(study, trainings, store) for study in studies}
     store.look_at(run_id for own in found.values() for one in own for run_id in one.run_ids)
@@ -313,7 +294,7 @@ def report(
     others = [name for name in published.names() if name not in asked and name.startswith("table")]
     parts |= {name: [Part(functools.partial(not_studied, name))] for name in others}
     order = sorted(parts, key=lambda name: (not name.startswith("table"), name))
-    found_sweeps = [Part(functools.partial(_as_is, section)) for section in sweeps(store)]
+    found_sweeps = [Part(functools.partial(_as_is, section)) for section in sweeps]
     return [Part(architectures), *(part for name in order for part in parts[name]), *found_sweeps]
 
 

@@ -57,8 +57,8 @@ def additive(summary: Summary) -> Table:
     """The layout of the paper's Table 2: ticks for the toggles, top-1 with its step, and the paper's beside it.
 
     Its data have a line for each row of the study, indexed by its number ("row"). Columns: "model"; for each toggle a
-    boolean under its key; and the numbers of :class:`harness.analysis.study_summary.Summary`'s rows under the names they have there,
-    those of a verdict where the summary has verdicts, and those of :func:`cost_data`.
+    boolean under its key; and the numbers of :class:`harness.analysis.study_summary.Summary`'s rows under the names
+    they have there, those of a verdict where the summary has verdicts, and those of :func:`cost_data`.
     """
     rows = summary.rows
     # A scaling axis has a value in every row, so it is named with the model; a tick would say nothing.

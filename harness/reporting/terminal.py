@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from harness.reporting import render
-from harness.scheduler.progress import say
+from harness.system.text import print_line
 
 _GAP = 2  # blanks between columns
 
@@ -19,7 +19,7 @@ def show(shown: Sequence[render.Table], failures: Sequence[str], console: Consol
     for table in shown:
         show_table(table, console)
     for failure in failures:
-        say(console, f"FAILED {failure}", style="red")
+        print_line(console, f"FAILED {failure}", style="red")
 
 
 def show_table(table: render.Table, console: Console) -> None:
@@ -29,14 +29,14 @@ def show_table(table: render.Table, console: Console) -> None:
     """
     parts = _parts(render.widths(table), console.width) if console.is_terminal else []
     if not parts:
-        say(console, render.markdown(table))
+        print_line(console, render.markdown(table))
         return
-    say(console, table.title, style="italic")
+    print_line(console, table.title, style="italic")
     for part in parts:
         chosen = tuple(table.columns[place] for place in part)
         console.print(_draw(dataclasses.replace(table, columns=chosen)), markup=False)
-        say(console, "")
-    say(console, f"{table.caption}\n")
+        print_line(console, "")
+    print_line(console, f"{table.caption}\n")
 
 
 def _parts(widths: Sequence[int], room: int) -> list[list[int]]:

@@ -23,11 +23,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.config.devices import Devices
+from harness.config.devices import WAIT, Devices
 from harness.system import files
 
-# Seconds that workers have to meet, and that a chief may be silent: a machine that was taken away is back by then.
-WAIT = 600.0
 # Exit status of a worker whose others do not come: their scheduler starts them again.
 TEMPORARY = os.EX_TEMPFAIL
 _BEAT = 2.0

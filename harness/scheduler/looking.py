@@ -9,6 +9,7 @@ from pathlib import Path
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
+from harness.config.sharing import Sharing
 from harness.scheduler import optuna_storage, run_queue, sharing
 from harness.scheduler.monitor import START, Group, groups
 from harness.scheduler.optuna_storage import StorageError
@@ -29,7 +30,7 @@ def open_queue(
     Raises:
       StorageError: nothing was begun there, or it cannot be opened.
     """
-    full = sharing.Sharing(url).url(results)
+    full = sharing.url(Sharing(url), results)
     kind, database = optuna_storage.checked(full)
     shown = str(results / sharing.FILE) if url is None else database if kind == "sqlite" else optuna_storage.shown(full)
     if not (Path(database).is_file() if kind == "sqlite" else True) or not _holds_queue(full, kind, database):

@@ -35,7 +35,7 @@ def bind(workspace: Workspace, queue: Queue) -> None:
 
 def _bind(workspace: Workspace, queue: Queue) -> None:
     own = workspace.sharing.storage is None
-    name = sharing.FILE if own else optuna_storage.shown(workspace.sharing.url(workspace.store.root))
+    name = sharing.FILE if own else optuna_storage.shown(sharing.url(workspace.sharing, workspace.store.root))
     path = workspace.store.runs / _FILE
     theirs, noted = _read(workspace), queue.note(_RESULTS)
     queue.look_at_numbers()
@@ -127,8 +127,8 @@ def _noted(queue: Queue, key: str, name: str, ours: Mapping[str, Any]) -> list[s
     hosts = {one.worker.partition(":")[0] for one in busy} - {socket.gethostname(), ""}
     if hosts and queue.local:
         raise StorageError(
-            f"{optuna_storage.shown(queue.url)}: {min(hosts)} trains with it, and SQLite is for one machine; share a study by "
-            "--storage postgresql+psycopg://HOST/DATABASE"
+            f"{optuna_storage.shown(queue.url)}: {min(hosts)} trains with it, and SQLite is for one machine; share a "
+            "study by --storage postgresql+psycopg://HOST/DATABASE"
         )
     if theirs is None:
         queue.keep(key, ours)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.scheduler.monitor import OTHERS, START, Group, Row, one_line
-from harness.scheduler.progress import duration
+from harness.system.text import duration
 
 _STYLES = {"done": "green", "waiting": "dim", "failed": "red", "blocked": "red", "cancelled": "yellow"}
 # Which rows come first where there is not room for all.

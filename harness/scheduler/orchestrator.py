@@ -1,7 +1,7 @@
 """Runs what a plan is missing, one run after the other, beside whoever else does, and says what happens.
 
-Every run is claimed in the queue (:mod:`harness.scheduler.run_queue`) before it is trained, and told there when it ends, so that
-other processes, here or on other machines, take up the others, and those that were left.
+Every run is claimed in the queue (:mod:`harness.scheduler.run_queue`) before it is trained, and told there when it
+ends, so that other processes, here or on other machines, take up the others, and those that were left.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from typing import Any
 from rich.console import Console
 
 from harness.accelerators import gate
-from harness.cli import describing
 from harness.config.devices import DevicesError
 from harness.config.experiment import Run, SettingsError
 from harness.config.studies import Study
+from harness.planning import disk
+from harness.planning.labels import label
 from harness.planning.plans import Plan, Planned
 from harness.planning.workspace import Workspace
-from harness.scheduler import chief, liveness, membership, progress, run_states, sharing
+from harness.scheduler import chief, liveness, membership, run_states, sharing
 from harness.scheduler.chief import TEMPORARY, Fault, Heard, Order, Orders, SilentError
 from harness.scheduler.optuna_storage import StorageError, UnansweredError
-from harness.scheduler.progress import Board, View, label, view
+from harness.scheduler.progress import Board, View, view
 from harness.scheduler.run_queue import Lease, Queue
 from harness.scheduler.run_states import Item, Standing
 from harness.store.attempts import Attempts
 from harness.store.records import RecordError
+from harness.system.text import print_line
 from harness.tracking.study_mirror import Mirror
 from harness.training.worker import Event, Job, Watch, Worker
 
@@ -78,8 +80,8 @@ def conduct(
     """
     if not plan.missing:
         return []
-    workspace.sharing.refuse_for(workspace.store)
-    describing.refuse_small_disk(workspace, plan)
+    sharing.refuse_unseen_queue(workspace.sharing, workspace.store)
+    disk.refuse_small_disk(workspace, plan)
     gate.refuse_too_large(workspace, (one for one in plan.missing if not one.done), console)
     board = Board(plan, workspace.rate or workspace.profile.measured_rate)
     if not workspace.devices.chief:
@@ -151,7 +153,7 @@ class Conductor:
         membership.bind(self._workspace, self._queue)
         if name:
             for line in membership.join(self._workspace, self._queue, plan, name):
-                progress.say(self._console, line)
+                print_line(self._console, line)
 
     def carry_out_all(self, plan: Plan, name: str, shown: View, fail_fast: bool) -> list[str]:
         """Carries out what a plan is missing, until nothing of it is left to anyone; a line for each failure."""
@@ -337,7 +339,7 @@ class Conductor:
             if not (self._asked or event.get("full")):
                 raise
             others = f"others take up {label(one)} within {self._queue.lease:g} s of its answer"
-            progress.say(self._console, f"{error}; {others}", style="yellow")
+            print_line(self._console, f"{error}; {others}", style="yellow")
 
     def _tell(self, lease: Lease, one: Planned, event: Mapping[str, Any]) -> None:
         """Tells the queue how an attempt ended."""
@@ -360,7 +362,7 @@ class Conductor:
         for key, standing in standings.items():
             if standing.name == "cancelled":
                 back = f"python -m harness.retry {wanted[key].run.id[:8]} puts it back"
-                progress.say(self._console, f"{label(wanted[key])}: was cancelled; {back}", style="yellow")
+                print_line(self._console, f"{label(wanted[key])}: was cancelled; {back}", style="yellow")
 
     def _failure(self, one: Planned, standing: Standing) -> str:
         """One line: why a run failed for good, and what to type."""
@@ -427,11 +429,11 @@ def conductor(workspace: Workspace, console: Console, mirror: Mirror) -> Iterato
       StorageError: the storage cannot be opened.
     """
     settings, asked = workspace.sharing, list[int]()
-    settings.refuse_for(workspace.store)
-    url = settings.url(workspace.store.root)
+    sharing.refuse_unseen_queue(settings, workspace.store)
+    url = sharing.url(settings, workspace.store.root)
 
     def say(text: str) -> None:
-        progress.say(console, text, style="yellow")
+        print_line(console, text, style="yellow")
 
     with (
         liveness.present() as token,
@@ -538,7 +540,7 @@ def _asking(worker: Worker, console: Console, asked: list[int]) -> Iterator[None
             raise KeyboardInterrupt
         asked.append(number)
         if number == signal.SIGINT:
-            progress.say(
+            print_line(
                 console,
                 "Stopping once a checkpoint is saved; Ctrl-C again stops at once and loses what came since the last.",
             )

@@ -13,8 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.config.experiment import Run
+from harness.planning.labels import label
 from harness.planning.plans import Plan, Planned
+from harness.system.text import duration, print_line
 
 # Events of runs that other workers are at.
 _OTHERS = ("elsewhere", "recorded", "settled")
@@ -143,37 +144,6 @@ def _begun(planned: Planned) -> _State:
     return _State(planned, planned.state.name, note=planned.state.error)
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds for a reader: "42 s", "5 min", "3.2 h"; "-" for None."""
-    if seconds is None:
-        return "-"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
-
-
-def label(planned: Planned) -> str:
-    """Name of a run in lists and logs: "row 3: ls sd", "table2 3, reverse 8 and 2 more: ls sd"."""
-    if not planned.rows:
-        return f"run {planned.run.id[:8]}"
-    more = f" and {len(planned.rows) - 2} more" if len(planned.rows) > 2 else ""
-    numbers = ", ".join(planned.rows[:2]) + more
-    numbers = f"row {numbers}" if planned.rows[0].isdigit() else numbers
-    stage = planned.run.cell.stage
-    return f"{numbers}{f' ({stage.label})' if stage else ''}: {changes(planned.run)}"
-
-
-def changes(run: Run) -> str:
-    """What sets a run apart: "ls sd=0.1 depth=101 seed=2", or "baseline"."""
-    seed = f" seed={run.seed}" if run.seed else ""
-    return (" ".join(one.short for one in run.cell.applied) or "baseline") + seed
-
-
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """Prints a line as it is: lines that wrap can be read, marks and colours of a path or an error cannot."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
 class Lines:
     """Plain lines, for logs and pipes."""
 
@@ -207,7 +177,7 @@ class Lines:
             self._say(f"{name}: {state.stage}{', ' if told else ''}{told}")
 
     def _say(self, text: str) -> None:
-        say(self._console, text)
+        print_line(self._console, text)
 
 
 class Screen:

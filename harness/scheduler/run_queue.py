@@ -1,8 +1,8 @@
 """The queue of runs in Optuna's storage, and the lease of the one that a worker is at.
 
-A trial of the study "runs" is an attempt (:mod:`harness.scheduler.run_states`). Claiming it is one compare-and-set from WAITING to
-RUNNING; a heartbeat keeps it; a trial that has ended refuses every update, so its number fences off a worker that lost
-it and wakes up later. Waiting for the storage is :class:`harness.scheduler.optuna_storage.Patience`'s.
+A trial of the study "runs" is an attempt (:mod:`harness.scheduler.run_states`). Claiming it is one compare-and-set from
+WAITING to RUNNING; a heartbeat keeps it; a trial that has ended refuses every update, so its number fences off a worker
+that lost it and wakes up later. Waiting for the storage is :class:`harness.scheduler.optuna_storage.Patience`'s.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Queue:
                     self.keep("lease", known := asked or LEASE)
         if asked is not None and asked != known:
             raise StorageError(
-                f"--lease {asked:g}: {optuna_storage.shown(url)} is shared with a lease of {known:g} seconds; leave it out"
+                f"--lease {asked:g}: {optuna_storage.shown(url)} is shared with a lease of {known:g} seconds; leave it "
+                "out"
             )
         return float(known)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import functools
 import hashlib
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.experiment import SettingsError
+from harness.config.sharing import Sharing
+from harness.planning.labels import label
 from harness.scheduler.run_states import Item
 
 if TYPE_CHECKING:
@@ -21,47 +22,30 @@ if TYPE_CHECKING:
     from harness.store.run_store import Store
 
 FILE = "queue.db"
-RETRIES = 1
-GRACE = 120.0
 # Differences that are named one by one; beyond them, how many there are.
 _NAMED = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Sharing:
-    """How a command's runs are shared with other workers.
+def url(sharing: Sharing, root: Path) -> str:
+    """URL of the storage that the runs of a results folder are shared through."""
+    from harness.scheduler import optuna_storage  # with all of Optuna, which a plan has nothing to do with
 
-    Attributes:
-      storage: URL of Optuna's storage; None for an SQLite file in the results folder.
-      retries: how often a run that failed is tried again.
-      lease: seconds after which a silent worker has lost its run; None for the storage's own.
-      grace: seconds that a run has, once it was asked to stop, to save a checkpoint.
+    return sharing.storage or optuna_storage.url_of(file_of(root))
+
+
+def refuse_unseen_queue(sharing: Sharing, store: Store) -> None:
+    """Refuses to train into a folder or bucket that others reach too, with a queue that they don't see.
+
+    Raises:
+      SettingsError: it is so.
     """
-
-    storage: str | None = None
-    retries: int = RETRIES
-    lease: float | None = None
-    grace: float = GRACE
-
-    def url(self, root: Path) -> str:
-        """URL of the storage of a results folder."""
-        from harness.scheduler import optuna_storage  # with all of Optuna, which a plan has nothing to do with
-
-        return self.storage or optuna_storage.url_of(file_of(root))
-
-    def refuse_for(self, store: Store) -> None:
-        """Refuses to train into a place that others reach too with a storage that they do not see.
-
-        Raises:
-          SettingsError: it is so.
-        """
-        if store.elsewhere is None or self.storage is not None:
-            return
-        here = "" if store.in_bucket else ", or on one machine sqlite:///FILE"
-        raise SettingsError(
-            f"--runs {store.runs}: training into it needs --storage postgresql+psycopg://HOST/DATABASE{here}: without, "
-            "whoever does so from another --results would have a queue of its own, and train every run"
-        )
+    if store.elsewhere is None or sharing.storage is not None:
+        return
+    here = "" if store.in_bucket else ", or on one machine sqlite:///FILE"
+    raise SettingsError(
+        f"--runs {store.runs}: training into it needs --storage postgresql+psycopg://HOST/DATABASE{here}: without, "
+        "whoever does so from another --results would have a queue of its own, and train every run"
+    )
 
 
 def file_of(root: Path) -> Path:
@@ -81,8 +65,6 @@ def items(plan: Plan, study: str) -> list[Item]:
 
 def item(one: Planned, study: str, order: int) -> Item:
     """What is to do of a run, at a place in a plan."""
-    from harness.scheduler.progress import label  # with all of rich, which --help has no time to load
-
     parent = "" if one.done or one.run.parent is None else one.run.parent[:16]
     return Item(key(one), label(one), study, order, parent, one.work)
 
@@ -94,7 +76,7 @@ def entry(plan: Plan, study: str, settings: Mapping[str, Any], retries: int) -> 
       plan: its plan.
       study: its name.
       settings: name -> value of what its runs have in common, for people.
-      retries: see :class:`Sharing`.
+      retries: see :class:`harness.config.sharing.Sharing`.
     """
     wanted = [item(one, study, order) for order, one in enumerate(plan.runs)]
     return {

@@ -14,7 +14,9 @@ VALIDATION_SEED = "task.validation_data.seed"
 
 @dataclasses.dataclass(frozen=True)
 class Excerpt:
-    """A record without its settings and its curve; the attributes are those of :class:`harness.store.records.RunRecord`.
+    """A record without its settings and its curve.
+
+    Its attributes are those of :class:`harness.store.records.RunRecord`, and two more.
 
     Attributes:
       identity: the run's.

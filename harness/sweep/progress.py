@@ -12,12 +12,12 @@ from rich.console import Console
 
 from harness.planning import plans
 from harness.planning.plans import Plan, Planned
-from harness.scheduler import progress
-from harness.scheduler.progress import Board, duration
+from harness.scheduler.progress import Board
 from harness.store.records import RunRecord
 from harness.sweep.search import PRUNED_AFTER, PRUNED_FROM, STARTUP, Strategy
 from harness.sweep.space import MOST, PARTS, Point, Sweep
 from harness.sweep.sweep_summary import shown_value
+from harness.system.text import duration, print_line
 
 _LISTED = 60  # points that a plan lists
 _DRAWN = 30  # points drawn to estimate the cost of a space that cannot be gone through
@@ -84,7 +84,7 @@ def describe(
       trained: how many of them it has trained by now.
       console: where to print.
     """
-    say = functools.partial(progress.say, console)
+    say = functools.partial(print_line, console)
     within = likely(sweep)
     say(f"{_CHOSEN[strategy.sampler].format(startup=STARTUP, population=strategy.population)}{_pruning(strategy)}.")
     base = " ".join(one.short for one in sweep.space.base) or "no toggle"

@@ -15,11 +15,11 @@ from rich.console import Console
 from ablations import figure2
 from ablations.toggles import AXES
 from harness.accelerators import gate
-from harness.cli import describing
 from harness.config.experiment import SettingsError
 from harness.config.studies import Row, Study
 from harness.config.toggles import Toggle, parse
 from harness.data.embedded import EmbeddedSpec
+from harness.planning import disk
 from harness.planning.plans import Plan, Planned
 from harness.planning.workspace import Workspace, readable
 from harness.reporting import render, terminal, writers
@@ -35,6 +35,7 @@ from harness.sweep.space import Axis, Limits, Point, Space, Sweep, measured, sca
 from harness.sweep.sweep_summary import Summary
 from harness.sweep.trial_store import TRAINED, SweepError
 from harness.sweep.workers import Workers
+from harness.system.text import print_line
 from harness.tracking import study_mirror
 from harness.tracking.study_mirror import Mirror
 
@@ -116,7 +117,7 @@ class Asked:
     def describe(self, console: Console) -> None:
         """Prints what it would do and what it costs."""
         facts, cut = self.workspace.data.facts, str(self.workspace.cut)
-        say = functools.partial(progress.say, console)
+        say = functools.partial(print_line, console)
         say(f"Scaling sweep {self.name}, profile {self.workspace.profile.name}, in {optuna_storage.shown(self.url)}.")
         say(f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos.")
         if cut:
@@ -151,7 +152,7 @@ class Asked:
         workspace = self.workspace
         if gate.wanted(workspace):
             gate.slice_of(workspace)
-        say = functools.partial(progress.say, console)
+        say = functools.partial(print_line, console)
         with (
             study_mirror.mirror(wandb, self._group, workspace.store, console) as mirror,
             orchestrator.conductor(workspace, console, mirror) as conducted,
@@ -198,7 +199,7 @@ class Asked:
         planned = self._planned(point, name)
         if planned.fault:
             return Outcome({"event": "failed"}, f"{name}: {planned.fault}")
-        describing.refuse_small_disk(self.workspace, Plan((), (planned,), {}))
+        disk.refuse_small_disk(self.workspace, Plan((), (planned,), {}))
         try:
             gate.refuse_too_large(self.workspace, [] if planned.done else [planned], console, live=False)
         except gate.UnfitError as error:  # of this point alone: others may fit
@@ -246,7 +247,7 @@ class Asked:
         with study_mirror.mirror(wandb, self._group, self.workspace.store, console) as mirror:
             mirror.event(self._group, _mirrored(summary, written, self._group))
         places = f"{self.workspace.store.root / 'tables' / self._group}* and {plots / self._group}*"
-        progress.say(console, f"Written: {len(written)} files, {places}")
+        print_line(console, f"Written: {len(written)} files, {places}")
 
 
 def _mirrored(summary: Summary, written: list[Path], group: str) -> dict[str, object]:

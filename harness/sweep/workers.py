@@ -159,5 +159,5 @@ def _free(one: Tried) -> bool:
 
 
 def _entry(code: dict[str, Any]) -> dict[str, Any]:
-    """As :func:`harness.scheduler.sharing.differences` compares it; a sweep's settings are compared as a whole elsewhere."""
+    """What :func:`harness.scheduler.sharing.differences` compares; a sweep's settings are compared elsewhere."""
     return {"code": code, "settings": {}, "rows": {}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,17 +11,32 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from harness.analysis.study_summary import Summary
 from harness.config.experiment import content_hash
+from harness.planning import labels
 from harness.planning.plans import Plan, Planned
-from harness.scheduler import progress
 from harness.store import records
 from harness.store.run_store import Store
+from harness.system.text import print_line
 from harness.tracking import wandb
 from harness.tracking.wandb import Event, Tracker
 
 # Where on this machine a file is concerns nobody else.
 _FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:]+/)+")
+
+
+@dataclasses.dataclass(frozen=True)
+class MirroredTable:
+    """A study's table as its mirror shows it.
+
+    Attributes:
+      title: of the table.
+      columns: their heads.
+      rows: the cells of each row, as text, one for each column.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 class Mirror:
@@ -55,9 +71,9 @@ class Mirror:
                 self.begins(one)
                 self._tracker.write(recorded_event(self._store, one.run.id, self._group))
 
-    def drawn(self, numbers: Summary, written: Sequence[Path], name: str) -> None:
+    def drawn(self, table: MirroredTable, written: Sequence[Path], name: str) -> None:
         """A study's tables and figures were written, under a name; they are mirrored once, however often drawn."""
-        event, marker = study_event(numbers, written, name), self._store.root / "wandb" / f"{name}.drawn"
+        event, marker = study_event(table, written, name), self._store.root / "wandb" / f"{name}.drawn"
         digest = content_hash(event)
         if not (marker.is_file() and marker.read_text() == digest):
             self._tracker.write({**event, "marker": str(marker), "digest": digest})
@@ -71,12 +87,12 @@ def mirror(mode: Literal["online", "offline", "off"], group: str, store: Store, 
         yield Mirror(tracker, group, store)
     finally:
         for line in tracker.close():
-            progress.say(console, line, style="yellow")
+            print_line(console, line, style="yellow")
 
 
 def run_event(one: Planned, group: str) -> dict[str, Any]:
     """That a run begins."""
-    run, name = one.run, progress.label(one)
+    run, name = one.run, labels.label(one)
     data = {"data": run.data.name, "fingerprint": run.data.fingerprint}
     return {
         "event": "run",
@@ -97,16 +113,13 @@ def recorded_event(store: Store, run_id: str, group: str) -> dict[str, Any]:
     return {"event": "recorded", "run": run_id, "group": group, "folder": str(store.folder(run_id)), "record": record}
 
 
-def study_event(numbers: Summary, written: Sequence[Path], group: str) -> dict[str, Any]:
+def study_event(table: MirroredTable, written: Sequence[Path], group: str) -> dict[str, Any]:
     """That a study's table was written."""
-    from harness.reporting import layouts, render  # matplotlib has no part in training
-
-    cells = render.cells(layouts.of(numbers.study).table(numbers))
     return {
         "event": "study",
         "group": group,
-        "title": f"{numbers.study.title} ({numbers.profile})",
-        "columns": list(map(str, cells.columns)),
-        "rows": [list(map(str, line)) for line in cells.itertuples(index=False)],
+        "title": table.title,
+        "columns": list(table.columns),
+        "rows": [list(row) for row in table.rows],
         "files": list(map(str, written)),
     }

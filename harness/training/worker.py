@@ -24,10 +24,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from harness.config.devices import Devices, DevicesError
+from harness.config.devices import WAIT, Devices, DevicesError
 from harness.config.experiment import Run, SettingsError
 from harness.data.embedded import EmbeddedSpec
-from harness.scheduler.chief import WAIT
 from harness.store.attempts import Interrupted, LostError
 from harness.store.records import RunRecord
 from harness.store.run_store import Store

@@ -44,7 +44,7 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 def serve(pipe: Connection, environment: Mapping[str, str], folder: str) -> None:
-    """The training process: :func:`harness.training.worker.serve`, with the environment and folder of who started it."""
+    """The training process: the worker's :func:`serve`, with the environment and folder of who started it."""
     from harness.training import worker
 
     _be_as(environment, folder)

@@ -4,11 +4,11 @@
     python -m tests.support.pretend train ls --results /tmp/results --data /tmp/clips
 
 is `python -m harness.additive_study` and `harness.train`, from the command line to the record: the plan, the queue, the
-worker's process, :mod:`harness.training.executor` and the store are the real ones. In the worker's process TensorFlow and the
-Garden are modules that hold nothing, and of :mod:`harness.training.loop` the functions that would use them are those of this
-module: training sleeps, and leaves small files where checkpoints would be. A folder of `--data` that is not there yet
-is made, with shards that hold nothing. A bucket of `--runs` is a folder's address, file:///tmp/bucket, which in both
-processes :mod:`tests.support.local_gfile` reaches in TensorFlow's place.
+worker's process, :mod:`harness.training.executor` and the store are the real ones. In the worker's process TensorFlow
+and the Garden are modules that hold nothing, and of :mod:`harness.training.loop` the functions that would use them are
+those of this module: training sleeps, and leaves small files where checkpoints would be. A folder of `--data` that is
+not there yet is made, with shards that hold nothing. A bucket of `--runs` is a folder's address, file:///tmp/bucket,
+which in both processes :mod:`tests.support.local_gfile` reaches in TensorFlow's place.
 
 What a training comes to is a chain of hashes, a link for each step, which checkpoints carry on: of every record it can
 be told whether each of its steps was trained, once and in order (:func:`chain`). The environment says more:
@@ -440,12 +440,13 @@ class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 _TENSORFLOW = "tensorflow"
 # TensorFlow, the Garden, and what of ours does nothing without them.
 _PACKAGES = (_TENSORFLOW, "tf_keras", "orbit", "official")
-_MODULES = ("harness.training.garden_config", "harness.training.determinism", "harness.data.reader", "harness.data.seeded_ops", "harness.data.diagnose",
+_MODULES = ("harness.training.garden_config", "harness.training.determinism", "harness.data.reader",
+"harness.data.seeded_ops", "harness.data.diagnose",
             "harness.data.on_device", "harness.training.tasks")  # fmt: skip
 
 
 def serve(pipe: Connection) -> None:
-    """The worker's process: :func:`harness.training.worker.serve`, with this module in the place of what needs TensorFlow."""
+    """The worker's process: its :func:`serve`, with this module in the place of what needs TensorFlow."""
     sys.meta_path.insert(0, _Absent(_PACKAGES, _MODULES))
     from harness.store import run_store
     from harness.training import loop, worker

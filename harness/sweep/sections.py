@@ -1,0 +1,26 @@
+"""What the scaling sweeps under a results folder found, as sections of a report."""
+
+from __future__ import annotations
+
+from harness.reporting.pages import Section
+from harness.store.run_store import Store
+from harness.sweep import front_figure, sweep_summary, trial_store
+
+
+def sweeps(store: Store) -> list[Section]:
+    """What the scaling sweeps under a results folder found, a section each; what is damaged is named."""
+    if not (store.root / "sweeps").is_dir():
+        return []
+    try:
+        found = sweep_summary.found(store.root, store.elsewhere)
+    except trial_store.SweepError as error:
+        return [Section("Scaling sweeps", {}, note=str(error), faults=(str(error),))]
+    return [
+        Section(
+            title=f"Scaling sweep {summary.name}",
+            tables=dict(sweep_summary.tables(summary)),
+            figures={sweep_summary.names(summary)[0]: front_figure.front(summary)},
+            number=f"of {summary.name}",
+        )
+        for summary in found
+    ]
