@@ -1,1 +1,1 @@
-"""Videos on disk: what a set holds (`manifest`, `indexing`), the one drawn here (`embedded`), and the `reader`."""
+"""Videos to clips: what a data set holds, how one is prepared or drawn, and how clips are read from it."""

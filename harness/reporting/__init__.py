@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Numbers to tables, figures and pages. Computes no statistic."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""What runs left: records, attempts, checkpoints, predictions."""

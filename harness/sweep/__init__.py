@@ -1,1 +1,1 @@
-"""ROOM."""
+"""The search of scales with Optuna."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""The machine: paths on a disk or in a bucket, files, processes, texts for people, errors."""

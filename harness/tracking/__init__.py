@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Mirrors of runs: W&B."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Trains and evaluates runs with the Model Garden, in a process of its own that loads TensorFlow."""
