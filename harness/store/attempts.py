@@ -1,13 +1,13 @@
-"""The attempts at a run, each in a folder of its own: its log, why it failed, its checkpoints; and what they come to.
+"""The attempts at a run: the files that each leaves in its folder, and the history and state that follow from them.
 
-attempts/<number>/checkpoints/                    while it trains its last checkpoints, then its weights
-attempts/<number>/curve.jsonl                     the points of its curve, while the run has no record
+attempts/<number>/checkpoints/                    its latest checkpoints while it trains, then its weights
+attempts/<number>/curve.jsonl                     the points of its curve, until the run has a record
 attempts/<number>/failure.json                    why it failed
-attempts/<number>/log.txt                         what the libraries said; log-<index>.txt of a further worker
+attempts/<number>/log.txt                         what the libraries printed; log-<index>.txt for each further worker
 attempts/<number>/predictions-<protocol>.parquet  per-video predictions
 
-An attempt writes into its own folder alone. Runs of before attempts had folders keep the same files in the run's own
-folder: it is read as an attempt before all others.
+An attempt writes only into its own folder. Runs from before attempts had folders keep the same files directly in the
+run's folder, which is read as an attempt that came before all others.
 """
 
 from __future__ import annotations
@@ -34,30 +34,32 @@ _LOG = "curve.jsonl"
 _FAILURE = "failure.json"
 _CHECKPOINTS = "checkpoints"
 _KEPT = ("attempt", "train", "validation")
-# Number of what was written before attempts had folders.
+# Stands for what was written before attempts had folders.
 _OLD = -1
 
 
-class Interrupted(Exception):  # noqa: N818 - no error: the run was asked to stop, and goes on later
-    """A run stopped because it was asked to, its checkpoint saved; the message says why, in words."""
+class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop and can be resumed
+    """A run that was asked to stop and has saved its checkpoint; the message gives the reason."""
 
 
 class LostError(Exception):
-    """An attempt that is not its worker's any more: it must write nothing more."""
+    """Raised when another worker has taken over the run: this attempt must not write anything more."""
 
 
 class RunError(HarnessError):
-    """A run that cannot go on; the message is one line: what is wrong, where, what was expected."""
+    """A run that cannot continue; the message says in one line what is wrong, where, and what was expected."""
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where a run stands, as far as its files tell; who is at it, and whether anyone will be, only the storage knows.
+    """The state of a run according to its files.
+
+    The files do not tell whether a worker holds the run, or will take it: only the queue knows that.
 
     Attributes:
-      name: "waiting" (never begun), "interrupted" (or going on), "failed" (its last attempt did) or "done".
-      step: the last optimizer step that was reported, 0 where there is none.
-      error: why it failed, one line; empty otherwise.
+      name: "waiting" (never begun), "interrupted" (or still training), "failed" (its last attempt failed) or "done".
+      step: the last optimizer step that was reported; 0 if there is none.
+      error: why it failed, in one line; empty if it did not.
     """
 
     name: Literal["waiting", "interrupted", "failed", "done"]
@@ -70,13 +72,13 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """What the logs of a run's attempts come to.
+    """The training history of a run, put together from the logs of its attempts.
 
     Attributes:
-      curve: the points on the way to where the training stands, each step once. What an attempt reported beyond the
-        checkpoint that the next one went on from is not on it.
-      began: steps at which attempts began, all of them.
-      seconds: the time of them all.
+      curve: the points that lead to the current state of the training, each step once. Points that an attempt reported
+        after the checkpoint that the next attempt resumed from are left out.
+      began: the steps at which the attempts began, of all attempts.
+      seconds: the time that all attempts took together.
     """
 
     curve: tuple[dict[str, Any], ...]
@@ -85,12 +87,12 @@ class History:
 
     @property
     def resumed_at(self) -> list[int]:
-        """Steps at which an attempt went on from a checkpoint."""
+        """Steps at which an attempt resumed from a checkpoint."""
         return [step for step in self.began if step]
 
     @property
     def step(self) -> int:
-        """The last step on the curve, 0 where there is none."""
+        """The last step on the curve; 0 if the curve is empty."""
         return max((int(point["step"]) for point in self.curve), default=0)
 
 
@@ -99,9 +101,9 @@ class Failure:
     """Why an attempt failed.
 
     Attributes:
-      error: one line.
-      traceback: where in the code.
-      path: the file that says so.
+      error: the error, in one line.
+      traceback: where in the code it was raised.
+      path: the file that this was read from.
     """
 
     error: str
@@ -110,27 +112,33 @@ class Failure:
 
 
 class Logged:
-    """A report that also keeps the points of a curve.
+    """Writes the curve's points to a log and passes every event on.
 
     Args:
-      log: where.
-      report: is told of every event as well.
+      log: the file that the points are written to.
+      report: the function that every event is passed on to.
     """
 
     def __init__(self, log: files.Lines, report: Callable[[Event], None]) -> None:
         self._log, self._report = log, report
 
     def __call__(self, event: Event) -> None:
-        """Takes an event."""
+        """Passes on an event, and writes it to the log if it is a point of the curve or begins an attempt."""
         if event["event"] in _KEPT:
             self._log.write(json.dumps(dict(event)) + "\n")
             self._log.flush()
-        if event["event"] == "validation":  # the one of a checkpoint comes after it, and is not made again
+        if event["event"] == "validation":  # comes after its checkpoint, and a resumed run does not repeat it
             self._log.publish()
         self._report(event)
 
     def kept_before(self, hold: Callable[[bool], None]) -> Callable[[bool], None]:
-        """The same leave to write, which keeps the curve so far first: no checkpoint is ahead of its points."""
+        """Wraps a check of ownership so that the curve is published before anything else is written.
+
+        This way no checkpoint is ever ahead of the points of its curve.
+
+        Args:
+          hold: the check; its argument is true if something is about to be written.
+        """
 
         def held(now: bool) -> None:
             hold(now)
@@ -154,75 +162,82 @@ class Attempt:
 
     @property
     def checkpoints(self) -> Folder:
-        """Folder of its checkpoints."""
+        """Folder of the attempt's checkpoints."""
         return self.folder / _CHECKPOINTS
 
     @property
     def failure(self) -> Folder:
-        """File of why it failed."""
+        """File that says why the attempt failed."""
         return self.folder / _FAILURE
 
     def log(self, task_index: int = 0) -> Folder:
-        """File of what the libraries said; one for each of several workers."""
+        """File that the libraries' output goes to; each of several workers has its own."""
         return self.folder / (f"log-{task_index}.txt" if task_index else "log.txt")
 
     def predictions(self, protocol: str) -> Folder:
-        """File of its predictions under a protocol."""
+        """File of the attempt's predictions under a protocol."""
         return self.folder / f"predictions-{protocol}.parquet"
 
     @contextlib.contextmanager
     def logged(self, report: Callable[[Event], None]) -> Iterator[Logged]:
-        """A report that also keeps the curve's points, so that an interrupted run loses none."""
+        """Logs the curve's points while an attempt trains, so that an interrupted run loses none.
+
+        Args:
+          report: the function that every event is passed on to.
+
+        Yields:
+          The function to report events to, in place of `report`.
+        """
         with contextlib.closing(files.Lines(self.folder / _LOG)) as log:
             self.failure.unlink(missing_ok=True)
-            log.write("\n")  # a line that a kill cut short must not swallow the first of another life of this attempt
+            log.write("\n")  # so that a line cut short by a kill does not swallow the first line written now
             log.publish()
             try:
                 yield Logged(log, report)
             except LostError:
                 raise
             except BaseException:
-                with contextlib.suppress(OSError):  # perhaps the failure itself
+                with contextlib.suppress(OSError):  # this may be the failure that is being raised
                     log.publish()
                 raise
             log.publish()
 
     def fail(self, error: str, traceback: str) -> None:
-        """Keeps why it failed."""
+        """Writes down why the attempt failed."""
         content = {"error": error, "traceback": traceback}
         files.replace(self.failure, json.dumps(content, indent=1).encode())
 
     def failed(self) -> Failure | None:
-        """Why it failed, None where it did not."""
+        """Returns why the attempt failed, or None if it did not."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = json.loads(self.failure.read_text())
             return Failure(str(content["error"]), str(content["traceback"]), self.failure)
         return None
 
     def forget(self) -> None:
-        """Removes the points of its curve, once they stand in a record."""
+        """Removes the log of the curve once its points are in a record."""
         (self.folder / _LOG).unlink(missing_ok=True)
 
     def lines(self) -> list[str] | None:
-        """The lines of its log; None where it never began to train."""
+        """Returns the lines of the curve's log, or None if the attempt never began to train."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return (self.folder / _LOG).read_text(errors="replace").splitlines()
         return None
 
     def drop(self, weights: Folder | None = None) -> None:
-        """Removes all that it left, but for the log of a process that may be at it still.
+        """Removes the files of the attempt, except log.txt, which its process may still be writing to.
 
         Args:
-          weights: path of the weights that the run's record names, which stay where they are this attempt's.
+          weights: path of the weights that the run's record names; they stay if they belong to this attempt.
         """
         if weights is not None and weights.absolute().parent == self.checkpoints.absolute():
             checkpoints.drop_training(self.checkpoints)
         else:
             files.remove_tree(self.checkpoints)
-        # What stands in the run's own folder may be its record's.
-        guesses = self.folder.glob("predictions-*") if self.number != _OLD else ()
+        # Predictions directly in the run's folder may belong to its record.
+        predictions = self.folder.glob("predictions-*") if self.number != _OLD else ()
         parts = self.folder.glob(".*.part") if self.number != _OLD else ()
-        for path in (self.folder / _LOG, self.failure, *guesses, *parts):
+        for path in (self.folder / _LOG, self.failure, *predictions, *parts):
             path.unlink(missing_ok=True)
 
 
@@ -231,116 +246,124 @@ class Attempts:
     """All attempts at a run.
 
     Attributes:
-      folder: the run's: `results/runs/<id>`.
+      folder: the run's folder: `results/runs/<id>`.
     """
 
     folder: Folder
 
     def __getitem__(self, number: int) -> Attempt:
-        """The attempt of a number, whether there is such a folder or not."""
+        """Returns the attempt with a number, whether or not it has a folder."""
         return Attempt(self.folder / FOLDER / str(number), number)
 
     @property
     def numbers(self) -> list[int]:
-        """Numbers of the attempts that left a folder, in order."""
+        """Numbers of the attempts that have a folder, in ascending order."""
         return sorted(int(path.name) for path in (self.folder / FOLDER).glob("*") if path.name.isdecimal())
 
     def all(self) -> list[Attempt]:
-        """The attempts, in order; what was written before they had folders is the first, whether it is there or not."""
+        """Returns the attempts in order; the first, which may be empty, is what was written before they had folders."""
         return [Attempt(self.folder, _OLD), *(self[number] for number in self.numbers)]
 
     def before(self, number: int) -> list[Attempt]:
-        """The attempts before one, the last first: it goes on from what they left."""
-        return [one for one in reversed(self.all()) if one.number < number]
+        """Returns the attempts before the one with this number, latest first; it resumes from what they left."""
+        return [attempt for attempt in reversed(self.all()) if attempt.number < number]
 
     def history(self, checkpoint: str | None = None) -> History:
-        """What the logs come to; empty where there is none.
+        """Returns the training history of the run; empty if there are no logs.
 
         Args:
-          checkpoint: path of the checkpoint or weights that the curve is to lead to; None for what the last attempt
-            that trained came to.
+          checkpoint: path of the checkpoint or weights that the curve should lead to; None for the result of the last
+            attempt that trained.
         """
         last = None if checkpoint is None else origin(checkpoint).get("of", _OLD)
-        return history({one.number: one.lines() or () for one in self.all()}, last)
+        return history({attempt.number: attempt.lines() or () for attempt in self.all()}, last)
 
     def failure(self) -> Failure | None:
-        """Why the last attempt that failed did."""
-        return next((found for one in reversed(self.all()) if (found := one.failed())), None)
+        """Returns why the last failed attempt failed, or None if none did."""
+        return next((failure for attempt in reversed(self.all()) if (failure := attempt.failed())), None)
 
     @property
     def furthest(self) -> int:
-        """The step that training reached, by the checkpoints and weights that are kept; 0 where there are none."""
-        return max(checkpoints.furthest(one.checkpoints) for one in self.all())
+        """The furthest step among the checkpoints and weights that are kept; 0 if there are none."""
+        return max(checkpoints.furthest(attempt.checkpoints) for attempt in self.all())
 
     @property
     def size(self) -> int:
-        """Bytes of all checkpoints and weights."""
-        return sum(checkpoints.size(one.checkpoints) for one in self.all())
+        """Size of all checkpoints and weights, in bytes."""
+        return sum(checkpoints.size(attempt.checkpoints) for attempt in self.all())
 
     def state(self) -> State:
-        """Where the run stands, its record aside."""
-        every, step = self.all(), self.history().step
-        if (failed := every[-1].failed()) is not None:
+        """Returns the state of the run, without looking at its record."""
+        attempts, step = self.all(), self.history().step
+        if (failed := attempts[-1].failed()) is not None:
             return State("failed", step, failed.error)
-        begun = any(one.lines() is not None for one in every)
+        begun = any(attempt.lines() is not None for attempt in attempts)
         return State("interrupted", step) if begun else State("waiting")
 
     def keep_furthest(self) -> None:
-        """Leaves, of a run that was ended early, just the checkpoint that it could go on from."""
-        kept = max(reversed(self.all()), key=lambda one: checkpoints.furthest(one.checkpoints))
-        checkpoints.keep_last(kept.checkpoints)
-        for one in self.all():
-            if one != kept:
-                checkpoints.drop_training(one.checkpoints)
+        """Removes all checkpoints of a run that was ended early, except the one that it could resume from."""
+        furthest = max(reversed(self.all()), key=lambda attempt: checkpoints.furthest(attempt.checkpoints))
+        checkpoints.keep_last(furthest.checkpoints)
+        for attempt in self.all():
+            if attempt != furthest:
+                checkpoints.drop_training(attempt.checkpoints)
 
     def settle(self, number: int, weights: Folder) -> None:
-        """Tidies once an attempt wrote the run's record: its own log and the weights stay.
+        """Removes what is no longer needed once an attempt has written the run's record.
 
-        Later attempts are left alone: a worker may be at one still, and is about to learn of the record.
+        The attempt's log.txt and the weights stay. Later attempts are left alone: a worker may still be training one,
+        and will soon learn of the record.
 
         Args:
-          number: the attempt's.
+          number: number of the attempt that wrote the record.
           weights: path of the weights that the record names.
         """
-        for one in self.before(number):
-            _clear(one, weights)
-        own = self[number]
-        own.forget()
-        checkpoints.drop_training(own.checkpoints)
-        with contextlib.suppress(OSError):  # it holds the weights
-            own.checkpoints.rmdir()
+        for earlier in self.before(number):
+            _clear(earlier, weights)
+        attempt = self[number]
+        attempt.forget()
+        checkpoints.drop_training(attempt.checkpoints)
+        with contextlib.suppress(OSError):  # not empty: it holds the weights
+            attempt.checkpoints.rmdir()
 
     def begin_anew(self, number: int) -> None:
-        """Removes what all attempts but one left: the run is wanted anew."""
-        for one in self.all():
-            if one.number != number:
-                _clear(one)
+        """Removes all results of earlier training because the run is to be trained anew.
+
+        Args:
+          number: number of the current attempt, whose other files stay.
+        """
+        for attempt in self.all():
+            if attempt.number != number:
+                _clear(attempt)
         files.remove_tree(self[number].checkpoints)
         self[number].forget()
 
 
-def _clear(one: Attempt, weights: Folder | None = None) -> None:
-    """Removes an attempt's folder, unless it holds the weights that the run's record names."""
-    one.drop(weights)
-    if one.number != _OLD and not one.checkpoints.exists():
-        files.remove_tree(one.folder)
+def _clear(attempt: Attempt, weights: Folder | None = None) -> None:
+    """Removes an attempt's files, and its folder unless that holds the weights that the run's record names."""
+    attempt.drop(weights)
+    if attempt.number != _OLD and not attempt.checkpoints.exists():
+        files.remove_tree(attempt.folder)
 
 
 def origin(checkpoint: str) -> dict[str, int]:
-    """Whose checkpoint it is, as the event says it that an attempt goes on from it: {"of": its number}, or nothing."""
-    of = re.search(rf"(?:^|/){FOLDER}/(\d+)/{_CHECKPOINTS}$", PurePath(checkpoint).parent.as_posix())
-    return {"of": int(of[1])} if of else {}
+    """Returns which attempt wrote a checkpoint: {"of": number}, or {} for a checkpoint from before they had folders.
+
+    The event "attempt" carries this, to say whose checkpoint an attempt resumed from.
+    """
+    match = re.search(rf"(?:^|/){FOLDER}/(\d+)/{_CHECKPOINTS}$", PurePath(checkpoint).parent.as_posix())
+    return {"of": int(match[1])} if match else {}
 
 
 @dataclasses.dataclass
 class _Stretch:
-    """What an attempt reported from where it began to its end.
+    """A part of the training without interruption: what an attempt reported from its beginning to its end.
 
     Attributes:
-      number: the attempt's.
+      number: number of the attempt.
       start: the step that it began at.
-      of: number of the attempt whose checkpoint it went on from.
-      points: of its curve.
+      of: number of the attempt whose checkpoint it resumed from.
+      points: the points of its curve.
       seconds: the time it took.
     """
 
@@ -352,56 +375,63 @@ class _Stretch:
 
 
 def history(logs: Mapping[int, Iterable[str]], last: int | None = None) -> History:
-    """What logs come to.
+    """Puts the logs of a run's attempts together into one history.
 
     Args:
-      logs: number of an attempt -> lines, an event each. The last line of an attempt that was killed may be cut short.
-      last: number of the attempt that the curve is to lead to; None for the last one that trained.
+      logs: number of an attempt -> lines of its log, one event each. The last line may be cut short by a kill.
+      last: number of the attempt that the curve should lead to; None for the last one that trained.
     """
-    stretches = [one for number in sorted(logs) for one in _stretches(number, logs[number])]
+    stretches = [stretch for number in sorted(logs) for stretch in _stretches(number, logs[number])]
     points: dict[tuple[int, str], dict[str, Any]] = {}
     before = math.inf
-    for one in _chain(stretches, last):
-        for point in one.points:
+    for stretch in _chain(stretches, last):
+        for point in stretch.points:
             if point["step"] <= before:
                 points.setdefault((point["step"], str(point["split"])), point)
-        before = one.start
+        before = stretch.start
     return History(
         tuple(points[key] for key in sorted(points)),
-        tuple(one.start for one in stretches),
-        sum(one.seconds for one in stretches),
+        tuple(stretch.start for stretch in stretches),
+        sum(stretch.seconds for stretch in stretches),
     )
 
 
 def _stretches(number: int, lines: Iterable[str]) -> list[_Stretch]:
-    """What one log holds: several stretches where the number was an attempt's several times."""
-    found: list[_Stretch] = []
+    """Reads the stretches in one log; there are several if the attempt was started several times."""
+    stretches: list[_Stretch] = []
     for line in lines:
         with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
             event = json.loads(line)
             step = operator.index(event["step"])
             if event["event"] == "attempt":
-                found.append(_Stretch(number, step, operator.index(event.get("of", _OLD))))
+                stretches.append(_Stretch(number, step, operator.index(event.get("of", _OLD))))
                 continue
             point = {name: value for name, value in event.items() if name not in ("event", "done", "total")}
-            found[-1].seconds = 0.0 + event["seconds"]
+            stretches[-1].seconds = 0.0 + event["seconds"]
             point["split"] = str(event["split"])
-            found[-1].points.append(point)
-    return found
+            stretches[-1].points.append(point)
+    return stretches
 
 
 def _chain(stretches: Sequence[_Stretch], last: int | None) -> Iterator[_Stretch]:
-    """The stretches that led to the last one, it first."""
-    at = max((i for i, one in enumerate(stretches) if last in (None, one.number)), default=None)
+    """Yields the stretches that the training went through, latest first.
+
+    Args:
+      stretches: all stretches, in the order of their attempts.
+      last: number of the attempt whose latest stretch comes first; None for the last stretch of all.
+    """
+    index = max(
+        (candidate for candidate, stretch in enumerate(stretches) if last in (None, stretch.number)), default=None
+    )
     seen: set[int] = set()
-    while at is not None:
-        seen.add(at)
-        yield (later := stretches[at])
+    while index is not None:
+        seen.add(index)
+        yield (later := stretches[index])
         earlier = (
-            i
-            for i, one in enumerate(stretches)
-            if later.start and one.number == later.of and one.start <= later.start and i not in seen
-            # In one log, what stands further down came later.
-            if i < at or one.number != later.number
+            candidate
+            for candidate, stretch in enumerate(stretches)
+            if later.start and stretch.number == later.of and stretch.start <= later.start and candidate not in seen
+            # Within one log, later stretches are further down.
+            if candidate < index or stretch.number != later.number
         )
-        at = max(earlier, default=None)
+        index = max(earlier, default=None)

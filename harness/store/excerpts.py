@@ -1,4 +1,7 @@
-"""What an overview of thousands of runs needs of their records, and which of them differ in their seed alone."""
+"""Short forms of records, for overviews of thousands of runs, and which runs differ only in their seed.
+
+Runs that differ only in their seed are of one kind; a kind is named by a hash, see :func:`kind`.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,17 @@ VALIDATION_SEED = "task.validation_data.seed"
 class Excerpt:
     """A record without its settings and its curve.
 
-    Its attributes are those of :class:`harness.store.records.RunRecord`, and two more.
+    Its attributes are those of :class:`harness.store.records.RunRecord`, and `kind` and `taken_in`.
 
     Attributes:
-      identity: the run's.
-      kind: what decides its result, the seed aside, as :func:`kind` gives it.
-      taken_in: whether another trainer than ours trained it.
+      identity: identity of the run.
+      kind: hash of everything that decides the run's result except the seed, see :func:`kind`; empty if the record's
+        seeds contradict one another.
+      taken_in: whether the run was trained by a trainer other than the harness's.
       profile: name of the profile.
       seed: the seed.
-      replicas: over how many the batch was split.
-      data, cut, parent, cost, provenance: as of the record.
+      replicas: number of replicas that the batch was split over.
+      data, cut, parent, cost, provenance: as in the record.
       evaluations: protocol name -> evaluation.
     """
 
@@ -49,13 +53,13 @@ class Excerpt:
 
 
 class Excerpting:
-    """Makes excerpts; runs that differ in their seed alone have their kind counted once."""
+    """Makes excerpts of records, and computes the kind of runs that differ only in their seed just once."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, str] = {}
 
     def __call__(self, record: RunRecord) -> Excerpt:
-        """The excerpt of a record."""
+        """Returns the excerpt of a record."""
         return Excerpt(
             identity=record.identity,
             kind=self._kind(record),
@@ -67,9 +71,9 @@ class Excerpting:
         content = {**record.identity_content, "settings": record.settings}
         seeds = (content.get("seed"), *(record.settings.get(name) for name in (SEED, VALIDATION_SEED)))
         if any(seed != record.seed for seed in seeds):
-            return ""  # made by hand: no seed of anything
+            return ""  # seeds that contradict one another: the settings were made by hand
         shared = _shared(content)
-        # Its text tells true from 1 and 0 from 0.0, which are equal.
+        # Unlike the values themselves, their text tells True from 1 and 0 from 0.0.
         text = repr(shared)
         if text not in self._kinds:
             self._kinds[text] = content_hash(shared)
@@ -80,7 +84,10 @@ _COPIED = ("profile", "seed", "replicas", "data", "cut", "parent", "cost", "prov
 
 
 def kind(run: Run) -> str:
-    """SHA-256, 64 hexadecimal digits, of all that decides a run's result, the seed aside: the identity of its seeds."""
+    """Returns the hash of everything that decides a run's result except the seed: SHA-256, 64 hexadecimal digits.
+
+    Runs that differ only in their seed have the same.
+    """
     return content_hash(_shared(identity_content(run)))
 
 
@@ -89,22 +96,22 @@ def _shared(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in content.items() if name != "seed"}, "settings": settings}
 
 
-def by_kind(found: Iterable[Excerpt]) -> dict[str, dict[int, str]]:
-    """Kind -> seed -> identity, of the records that are of one."""
+def by_kind(records: Iterable[Excerpt]) -> dict[str, dict[int, str]]:
+    """Returns kind -> seed -> identity, for the records whose kind is known."""
     kinds: dict[str, dict[int, str]] = {}
-    for one in found:
-        if one.kind:
-            kinds.setdefault(one.kind, {})[one.seed] = one.identity
+    for record in records:
+        if record.kind:
+            kinds.setdefault(record.kind, {})[record.seed] = record.identity
     return kinds
 
 
 def seeded(run: Run, seed: int, identity: str | None = None) -> Run:
-    """A run with another seed, which is all that it changes; of a chain, every stage has it.
+    """Returns a run with another seed and everything else unchanged; if it starts from other runs, they get it too.
 
     Args:
       run: the run.
       seed: the other seed.
-      identity: of the run with it, where a record says it.
+      identity: identity of the run with that seed, if a record gives it.
     """
     start = None if run.start is None else seeded(run.start, seed)
     return dataclasses.replace(

@@ -1,4 +1,7 @@
-"""Content of predictions files -> which videos their runs classified rightly; runs on the same videos share them."""
+"""Per-video results: which videos a run classified correctly, read from its predictions files.
+
+Runs that were evaluated on the same videos share one index of the videos' ids, which saves time and memory.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ _READ = ["media_id", "label", "top_class"]
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
-    """What a run made of each video, or several runs of the same videos.
+    """Which videos a run classified correctly, or several runs evaluated on the same videos.
 
     Attributes:
-      videos: their ids, sorted.
-      labels: number of each one's class; (videos,), or (runs, videos).
-      top1, top5: whether the label was the first guess, and among the first five; likewise.
+      videos: ids of the videos, sorted.
+      labels: class number of each video; (videos,), or (runs, videos).
+      top1, top5: whether the label was the first guess, and among the first five; same shape as the labels.
     """
 
     videos: pd.Index[Any]
@@ -34,21 +37,21 @@ class Hits:
 
 
 class Reading:
-    """Reads predictions files; the ids of videos that several of them are on are sorted, and kept, once."""
+    """Reads predictions files; if several are on the same videos, sorts and stores their ids just once."""
 
     def __init__(self) -> None:
         self._last: tuple[pa.ChunkedArray, npt.NDArray[Any], pd.Index[Any]] | None = None
         self._sets: dict[tuple[str, ...], pd.Index[Any]] = {}
 
     def __call__(self, content: bytes, where: str) -> Hits:
-        """What a run made of the videos.
+        """Reads which videos a run classified correctly.
 
         Args:
-          content: of its predictions file.
+          content: content of the run's predictions file.
           where: the file's name, for messages.
 
         Raises:
-          RecordError: it is no such file, or a video is in it twice.
+          RecordError: the content is not a predictions file, or a video is in it twice.
         """
         try:
             table = pq.ParquetFile(pa.BufferReader(content)).read(_READ, use_threads=False)
@@ -60,7 +63,7 @@ class Reading:
         return Hits(videos, labels.to_numpy()[order], right[order, 0], right[order, :5].any(axis=1))
 
     def _sorted(self, ids: pa.ChunkedArray, where: str) -> tuple[npt.NDArray[Any], pd.Index[Any]]:
-        """Which place of the file comes when, and the ids in that order."""
+        """Returns the row numbers in the order of the sorted ids, and the sorted ids."""
         if self._last is None or not self._last[0].equals(ids):
             names = ids.to_numpy()
             order = np.argsort(names, kind="stable")
@@ -72,7 +75,7 @@ class Reading:
 
 
 def _matrix(guesses: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """Lists of one length as (videos, guesses)."""
+    """Converts lists of equal length to an array (videos, guesses)."""
     lists = guesses.combine_chunks()
     lengths = np.unique(lists.value_lengths().to_numpy(zero_copy_only=False))
     if len(lengths) != 1 or not lengths[0] > 0:
@@ -80,16 +83,16 @@ def _matrix(guesses: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.asarray(lists.flatten()).reshape(len(lists), -1)
 
 
-def stacked(some: Sequence[Hits]) -> Hits:
-    """Those of several runs, which have one object for their videos, as arrays (runs, videos)."""
-    labels, top1, top5 = (np.stack([getattr(one, name) for one in some]) for name in ("labels", "top1", "top5"))
-    return Hits(some[0].videos, labels, top1, top5)
+def stacked(runs: Sequence[Hits]) -> Hits:
+    """Stacks the hits of several runs, which must share one index of videos, into arrays (runs, videos)."""
+    labels, top1, top5 = (np.stack([getattr(hits, name) for hits in runs]) for name in ("labels", "top1", "top5"))
+    return Hits(runs[0].videos, labels, top1, top5)
 
 
 def frames(stack: Hits) -> list[pd.DataFrame]:
-    """For each run a frame indexed by the video's id, sorted; columns "label", "top1", "top5"."""
+    """Returns one frame for each run, indexed by the sorted ids of the videos; columns "label", "top1", "top5"."""
     runs, videos = stack.labels.shape
-    # Parts of one frame, since making a frame takes longer than everything else here.
+    # Slices one frame, since creating a frame takes longer than everything else here.
     whole = pd.DataFrame({"label": stack.labels.ravel(), "top1": stack.top1.ravel(), "top5": stack.top5.ravel()})
     parts = [whole.iloc[run * videos : (run + 1) * videos] for run in range(runs)]
     for part in parts:

@@ -1,11 +1,11 @@
-"""The record of a run: frozen, versioned, plain data; what every reported number comes from.
+"""The record of a run: frozen, versioned, plain data, which every reported number comes from.
 
-Records outlive the code that wrote them. A reader takes every schema from the first release's, 2, to its own, and gives
-a field that a record is too old to have its default. So a new field is one line of its class:
+Records outlive the code that wrote them. This module reads every schema from that of the first release, 2, to the
+current one. A field that an old record lacks gets its default. So a new field is one line in its class:
 
     notes: str = _since(3, "")
 
-which raises the schema that is written to 3. A field is never removed, renamed or given another meaning.
+This line also raises the schema that is written to 3. A field is never removed, renamed or given another meaning.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class RecordError(HarnessError):
-    """A record that cannot be used; the message is one line for the user."""
+    """A record that cannot be used; the message tells the user why, in one line."""
 
 
 def _since(schema: int, default: Any) -> Any:
-    """A field that records have from a schema on; in older ones it reads as the default."""
+    """Declares a field that was added in a schema; in records of older schemas it reads as the default."""
     return dataclasses.field(default=default, metadata={"schema": schema})
 
 
@@ -49,7 +49,7 @@ class Evaluation:
 
     Attributes:
       protocol: name of the protocol: "10x3@256".
-      clips, crops, size: what it means.
+      clips, crops, size: views in time, views in space, and their size in pixels, as in the protocol's name.
       videos: number of videos evaluated.
       videos_in_split: number of videos the validation split has.
       top1, top5: accuracy over the videos, fractions.
@@ -58,7 +58,7 @@ class Evaluation:
       seconds: time it took.
       predictions: name of the predictions file beside the record.
       predictions_sha256: hash of that file.
-      provenance: when and on what device it was made, by which commit.
+      provenance: when, on what device and by which commit the evaluation was made.
     """
 
     protocol: str
@@ -79,7 +79,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """All that is kept of a finished run.
+    """Everything that is kept of a finished run.
 
     Attributes:
       identity: the run's identity, 64 hexadecimal digits.
@@ -87,14 +87,14 @@ class RunRecord:
       toggles, scale: key -> value of the toggles and of the scaling axes.
       seed: the seed.
       settings: every value that decided the result.
-      bookkeeping: what the Garden was told besides: intervals, batches of evaluation; no part of the identity.
-      identity_content: what the identity is the hash of.
+      bookkeeping: other values that the Garden was given: intervals, evaluation batches; not part of the identity.
+      identity_content: the content whose hash is the identity.
       data: name, fingerprint, class and video counts of the data set.
-      cut: departures from the profile, empty where there are none.
-      parent: identity of the run it started from, None where it started from its seed.
+      cut: departures from the profile; empty if there are none.
+      parent: identity of the run it started from; None if it started from its seed.
       cost: "params", "multiply_adds" (one evaluation view), "train_steps", "train_seconds".
       curve: points of the training curve.
-      evaluations: protocol name -> evaluation; none of a stage that is only started from.
+      evaluations: protocol name -> evaluation; empty for a stage that other runs start from.
       provenance: commit, versions, device; number of attempts and the steps at which they resumed; start and duration
         of the last attempt.
     """
@@ -122,10 +122,10 @@ class RunRecord:
 
     @property
     def first_evaluation(self) -> Evaluation:
-        """The evaluation that it was recorded with.
+        """The evaluation that the record was written with.
 
         Raises:
-          RecordError: it has none, as a stage that is only started from.
+          RecordError: there is none, as for a stage that other runs start from.
         """
         for evaluation in self.evaluations.values():
             return evaluation
@@ -133,16 +133,16 @@ class RunRecord:
 
     @property
     def replicas(self) -> int:
-        """Over how many replicas the batch was split."""
+        """Number of replicas that the batch was split over."""
         return int(self.settings[TRAIN_BATCH]) // int(self.identity_content["clips_per_group"])
 
 
 def _schema_of(field: dataclasses.Field[Any]) -> int:
-    """The schema that first had a field."""
+    """Returns the schema that a field was added in."""
     return int(field.metadata.get("schema", FIRST_SCHEMA))
 
 
-# What is written: the schema of the newest field.
+# The schema of newly written records: that of the newest field.
 SCHEMA = max(_schema_of(field) for kind in (RunRecord, Evaluation) for field in dataclasses.fields(kind))
 
 
@@ -153,7 +153,7 @@ def of_run(
     evaluation: Evaluation | None,
     provenance: Mapping[str, Any],
 ) -> RunRecord:
-    """The record of a run that was trained and evaluated, or only trained."""
+    """Makes the record of a run that was trained and evaluated, or only trained."""
     return RunRecord(
         identity=run.identity,
         profile=run.profile,
@@ -164,7 +164,7 @@ def of_run(
         bookkeeping=dict(run.bookkeeping),
         identity_content={key: value for key, value in identity_content(run).items() if key != "settings"},
         data=dataclasses.asdict(run.data),
-        # Videos left out are the evaluation's matter; each says how many it had.
+        # Videos that were left out concern the evaluations, each of which says how many it had.
         cut={key: value for key in ("steps", "batch") if (value := getattr(run.cut, key)) is not None},
         parent=run.parent,
         cost=cost,
@@ -175,20 +175,22 @@ def of_run(
 
 
 def run_of(record: RunRecord, protocol: Protocol, evaluation_batch: int) -> Run:
-    """The run of a record, to be evaluated under a protocol; its cell carries the seed alone.
+    """Makes the run of a record, to be evaluated under a protocol; its cell holds only the seed.
 
     Args:
       record: the record.
-      protocol: how to evaluate it.
+      protocol: how to evaluate the run.
       evaluation_batch: videos per evaluation batch and replica.
 
     Raises:
-      RecordError: the record was made by other versions, under which an evaluation could differ.
+      RecordError: the record was made by other versions, with which an evaluation could differ.
     """
-    for name, now in (("model_garden", garden_version()), ("results_version", RESULTS_VERSION)):
-        made = record.identity_content[name]
-        if made != now:
-            raise RecordError(f"run {record.id}: made with {name} {made}, this is {now}: evaluate it with that version")
+    for name, current in (("model_garden", garden_version()), ("results_version", RESULTS_VERSION)):
+        recorded = record.identity_content[name]
+        if recorded != current:
+            raise RecordError(
+                f"run {record.id}: made with {name} {recorded}, this is {current}: evaluate it with that version"
+            )
     return Run(
         cell=Cell((), record.seed),
         profile=record.profile,
@@ -206,12 +208,12 @@ def run_of(record: RunRecord, protocol: Protocol, evaluation_batch: int) -> Run:
 
 
 def to_json(record: RunRecord) -> dict[str, Any]:
-    """Plain data for a file, with a hash of its own, so that a change by hand is seen."""
+    """Converts a record to plain data for its file, with a hash that reveals changes made by hand."""
     return _sealed(dataclasses.asdict(record))
 
 
 def evaluation_to_json(identity: str, evaluation: Evaluation) -> dict[str, Any]:
-    """Plain data for the file of a further evaluation of a run."""
+    """Converts an evaluation that is added to a run to plain data for its file, with a hash too."""
     return _sealed({"identity": identity, **dataclasses.asdict(evaluation)})
 
 
@@ -220,14 +222,14 @@ def _sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_json(content: Any, where: str) -> RunRecord:
-    """The record in plain data.
+    """Reads a record from plain data.
 
     Args:
-      content: what the file holds.
+      content: the parsed content of the file.
       where: the file's name, for messages.
 
     Raises:
-      RecordError: naming the file, the field and what was expected.
+      RecordError: the content is not a valid record; the message names the file, the field and what was expected.
     """
     schema, fields = _unsealed(content, where)
     fields = _complete(fields, schema, RunRecord, where)
@@ -256,10 +258,13 @@ def from_json(content: Any, where: str) -> RunRecord:
 
 
 def evaluation_from_json(content: Any, where: str) -> tuple[str, Evaluation]:
-    """The identity of the run and its further evaluation.
+    """Reads an evaluation that was added to a run from plain data.
+
+    Returns:
+      The identity of the run, and the evaluation.
 
     Raises:
-      RecordError: naming the file, the field and what was expected.
+      RecordError: the content is not valid; the message names the file, the field and what was expected.
     """
     schema, fields = _unsealed(content, where)
     if "identity" not in fields:
@@ -268,10 +273,13 @@ def evaluation_from_json(content: Any, where: str) -> tuple[str, Evaluation]:
 
 
 def _unsealed(content: Any, where: str) -> tuple[int, dict[str, Any]]:
-    """The schema and the fields in a file's plain data, as they were written.
+    """Checks the schema and the hash in a file's plain data.
+
+    Returns:
+      The schema, and the other fields.
 
     Raises:
-      RecordError: it is no object, of a schema that this version doesn't know, or was changed since it was written.
+      RecordError: the content is not an object, has an unknown schema, or was changed since it was written.
     """
     fields = dict(_object(content, where))
     schema, seal = fields.pop("schema", None), fields.pop("sha256", None)
@@ -290,10 +298,16 @@ _READ = str(SCHEMA) if SCHEMA == FIRST_SCHEMA else f"{FIRST_SCHEMA} to {SCHEMA}"
 
 
 def _complete(content: Any, schema: int, kind: type, where: str) -> dict[str, Any]:
-    """The fields of a class, those that are newer than the schema at their defaults.
+    """Returns the fields of a class that are in plain data; those newer than the schema keep their defaults.
+
+    Args:
+      content: the plain data.
+      schema: the schema that it was written with.
+      kind: the class.
+      where: the file's name, for messages.
 
     Raises:
-      RecordError: a field that the schema has is missing, or one that it hasn't is there.
+      RecordError: a field of that schema is missing, or a field is not in that schema.
     """
     fields = dict(_object(content, where))
     known = [field for field in dataclasses.fields(kind) if _schema_of(field) <= schema]

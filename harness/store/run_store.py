@@ -1,10 +1,11 @@
-"""Files under `results/runs/`, or in a bucket: one folder a run, each file whole or not there; a record never twice.
+"""The store of runs: one folder for each run, under `results/runs/` or in a bucket.
 
 results/runs/<id>/record.json                 the record, written last; names the files of attempts that belong to it
-results/runs/<id>/evaluation-<protocol>.json  an evaluation added later
-results/runs/<id>/attempts/<number>/          what one attempt at the run wrote: see harness/store/attempts.py
+results/runs/<id>/evaluation-<protocol>.json  an evaluation that was added later
+results/runs/<id>/attempts/<number>/          the files of one attempt at the run: see harness/store/attempts.py
 
-Records of before attempts had folders name files in the run's own folder.
+A file appears complete or not at all, and a record is never written twice. Records from before attempts had folders
+name files directly in the run's folder.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from harness.system import files, parallel, paths
 from harness.system.paths import Address, Folder
 
 RECORD = "record.json"
-_AT_ONCE = 250  # records that a process reads before it hands them over
-_AT_ONCE_OF_A_BUCKET = 25  # and a thread: each record is waited for
-# What a record may call a file: one of an attempt's, or as it was before attempts had folders.
+_AT_ONCE = 250  # records that one process reads at a time
+_AT_ONCE_OF_A_BUCKET = 25  # records that one thread reads at a time; fewer, since each takes long
+# Names of files in a record: in an attempt's folder, or in the run's folder, as before attempts had folders.
 _FILE = re.compile(rf"({FOLDER}/\d{{1,9}}/)?[^/\\\0]+")
 _WEIGHTS = re.compile(rf"({FOLDER}/\d{{1,9}}/)?checkpoints/[^/\\\0]+")
 
 
 class AlreadyThereError(RecordError):
-    """A file that is written once is there already, with other content."""
+    """A file that may be written only once exists already, with other content."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +64,12 @@ class Store:
 
     @property
     def place(self) -> Folder:
-        """What a user names to say where the runs are: the results folder, or where else they are."""
+        """The location of the runs as a user names it: the results folder, or the other folder or bucket."""
         return self.elsewhere or self.root
 
     @property
     def in_bucket(self) -> bool:
-        """Whether the runs are in a bucket, and so for all machines to reach."""
+        """Whether the runs are in a bucket, where all machines can reach them."""
         return isinstance(self.elsewhere, Address)
 
     def folder(self, run_id: str) -> Folder:
@@ -84,31 +85,31 @@ class Store:
         return self.attempts(run_id)[number]
 
     def state(self, run_id: str) -> State:
-        """Where a run stands, as far as its files tell."""
+        """Returns the state of a run according to its files."""
         return State("done") if self.has(run_id) else self.attempts(run_id).state()
 
     def weights(self, record: RunRecord) -> Folder:
-        """Absolute path of what is left of a run's training: the network's weights, as TensorFlow names a checkpoint.
+        """Returns the absolute path of the weights that a run's training left, without a suffix, for TensorFlow.
 
         Raises:
-          RecordError: the record names something else.
+          RecordError: the record names a file that cannot be weights of the run.
         """
         return self.weights_file(record).absolute()
 
     def weights_file(self, record: RunRecord) -> Folder:
-        """The same path, below :attr:`runs`.
+        """Returns the same path below :attr:`runs`.
 
         Raises:
-          RecordError: the record names something else.
+          RecordError: the record names a file that cannot be weights of the run.
         """
         old = f"checkpoints/weights-{record.settings[TRAIN_STEPS]}"
         return self._named(record, str(record.provenance.get("weights", old)), _WEIGHTS)
 
     def predictions_file(self, record: RunRecord | Excerpt, protocol: str) -> Folder:
-        """Path of a run's predictions file under a protocol.
+        """Returns the path of a run's predictions file under a protocol.
 
         Raises:
-          RecordError: the run was not evaluated under it, or the record names something else.
+          RecordError: the run was not evaluated under it, or the record names a file outside the run's folder.
         """
         evaluation = record.evaluations.get(protocol)
         if evaluation is None:
@@ -117,7 +118,7 @@ class Store:
         return self._named(record, evaluation.predictions, _FILE)
 
     def _named(self, record: RunRecord | Excerpt, name: str, expected: re.Pattern[str]) -> Folder:
-        """A file that a record names; never one outside the run's folder."""
+        """Returns the path of a file that a record names; refuses one outside the run's folder."""
         if not expected.fullmatch(name) or PurePosixPath(name).name in ("", ".", ".."):
             raise RecordError(
                 f"{self.folder(record.id) / RECORD}: names a file {name[:100]!r}: expected one of the run's, NAME or "
@@ -126,10 +127,10 @@ class Store:
         return self.folder(record.id) / name
 
     def name_of(self, run_id: str, path: str) -> str:
-        """What a record of the run calls a file in its folder: "attempts/4/checkpoints/weights-256"."""
-        whole = str(paths.of(path).absolute())
-        # So an address as well: both lose one stroke.
-        return PurePosixPath(whole).relative_to(str(self.folder(run_id).absolute())).as_posix()
+        """Returns the name of a file in the run's folder as a record gives it: "attempts/4/checkpoints/weights-256"."""
+        absolute = str(paths.of(path).absolute())
+        # Works for addresses too, since both paths lose one slash of the "//".
+        return PurePosixPath(absolute).relative_to(str(self.folder(run_id).absolute())).as_posix()
 
     def has(self, run_id: str) -> bool:
         """Whether the run has a record."""
@@ -137,10 +138,10 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second process from importing into the same folder; the system lets go when the process ends.
+        """Keeps a second process from importing into the same folder; the lock ends with the process at the latest.
 
         Raises:
-          RecordError: another process holds it.
+          RecordError: another process holds the lock.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("a") as file:
@@ -153,7 +154,7 @@ class Store:
             yield
 
     def write_predictions(self, run_id: str, protocol: str, table: pd.DataFrame, attempt: int = 0) -> tuple[str, str]:
-        """Writes the predictions file of a protocol; what a record calls it, and its SHA-256."""
+        """Writes the predictions file of a protocol; returns its name as a record gives it, and its SHA-256."""
         path = self.attempt(run_id, attempt).predictions(protocol)
         content = io.BytesIO()
         table.to_parquet(content, index=False)
@@ -164,35 +165,35 @@ class Store:
         """Writes a record.
 
         Raises:
-          AlreadyThereError: the run has a record, or, in a bucket, another attempt wrote one at the same time.
+          AlreadyThereError: the run has a record or, in a bucket, another attempt wrote one at the same time.
         """
         path, attempt = self.folder(record.id) / RECORD, record.provenance.get("attempt")
         try:
             return self._write_once(path, records.to_json(record), attempt)
         except FileExistsError:
-            there = _attempt_that_recorded(path)
-            raise AlreadyThereError(_two_writers(path, "recorded", there, attempt)) from None
+            earlier = _attempt_that_recorded(path)
+            raise AlreadyThereError(_two_writers(path, "recorded", earlier, attempt)) from None
 
     def write_evaluation(self, record: RunRecord, evaluation: Evaluation) -> Folder:
         """Adds an evaluation under another protocol to a run that has a record.
 
         Raises:
-          AlreadyThereError: the run was evaluated under it before, or at the same time.
+          AlreadyThereError: another attempt evaluated the run under this protocol before, or at the same time.
         """
         path = self.folder(record.id) / f"evaluation-{evaluation.protocol}.json"
-        there = self.read(record.id).evaluations.get(evaluation.protocol)
-        if there is None:
+        earlier = self.read(record.id).evaluations.get(evaluation.protocol)
+        if earlier is None:
             with contextlib.suppress(FileExistsError):
                 content = records.evaluation_to_json(record.identity, evaluation)
                 return self._write_once(path, content, attempt_of(evaluation))
-            there = self.read(record.id).evaluations[evaluation.protocol]
-        raise AlreadyThereError(_two_writers(path, "evaluated", *map(attempt_of, (there, evaluation))))
+            earlier = self.read(record.id).evaluations[evaluation.protocol]
+        raise AlreadyThereError(_two_writers(path, "evaluated", *map(attempt_of, (earlier, evaluation))))
 
     def _write_once(self, path: Folder, content: Mapping[str, Any], attempt: int | None) -> Folder:
-        """Writes a file of a run that nobody else may write.
+        """Writes a file of a run that may be written only once.
 
         Raises:
-          FileExistsError: it is there.
+          FileExistsError: the file exists already.
           AlreadyThereError: another attempt wrote it at the same time.
         """
         written = json.dumps(content, indent=1, allow_nan=False).encode()
@@ -205,7 +206,7 @@ class Store:
             ) from None
 
     def read(self, run_id: str) -> RunRecord:
-        """The record of a run, with the evaluations added to it later.
+        """Reads the record of a run, with the evaluations that were added later.
 
         Raises:
           RecordError: the record is missing or damaged.
@@ -225,10 +226,10 @@ class Store:
         return dataclasses.replace(record, evaluations=evaluations)
 
     def checked(self, run_id: str) -> RunRecord:
-        """The record of a run, its predictions files held against it.
+        """Reads the record of a run and checks its predictions files against it.
 
         Raises:
-          RecordError: one of them is missing or damaged.
+          RecordError: the record or one of the files is missing or damaged.
         """
         record = self.read(run_id)
         for protocol in record.evaluations:
@@ -237,29 +238,31 @@ class Store:
 
     @property
     def next_attempt(self) -> int:
-        """A number that no attempt at any run has, nor a lower one than any has: 0 where there is none."""
+        """A number higher than that of any attempt at any run; 0 if there are no attempts."""
         names = (path.name for path in self.runs.glob(f"*/{FOLDER}/*"))
         return 1 + max((int(name) for name in names if name.isdecimal()), default=-1)
 
     def ids(self) -> list[str]:
-        """Ids of the runs that have a record, sorted."""
+        """Returns the ids of the runs that have a record, sorted."""
         return sorted(path.parent.name for path in self.runs.glob(f"*/{RECORD}"))
 
     def find(self, prefix: str) -> RunRecord:
-        """The record of the one run whose id begins with `prefix`.
+        """Reads the record of the one run whose id begins with `prefix`.
 
         Raises:
-          RecordError: none or several do.
+          RecordError: no id or several ids begin with it.
         """
-        found = [run_id for run_id in self.ids() if run_id.startswith(prefix.lower())]
-        if len(found) == 1:
-            return self.read(found[0])
-        if not found:
+        run_ids = [run_id for run_id in self.ids() if run_id.startswith(prefix.lower())]
+        if len(run_ids) == 1:
+            return self.read(run_ids[0])
+        if not run_ids:
             raise RecordError(f"run {prefix!r}: no record under {self.runs} begins with it")
-        raise RecordError(f"run {prefix!r}: begins {len(found)} ids, such as {', '.join(found[:3])}: give more digits")
+        raise RecordError(
+            f"run {prefix!r}: begins {len(run_ids)} ids, such as {', '.join(run_ids[:3])}: give more digits"
+        )
 
     def predictions(self, record: RunRecord, protocol: str) -> pd.DataFrame:
-        """Per-video predictions of a run under a protocol.
+        """Reads the per-video predictions of a run under a protocol.
 
         Raises:
           RecordError: the run was not evaluated under it, or the file is missing or not the one recorded.
@@ -267,54 +270,54 @@ class Store:
         return pd.read_parquet(io.BytesIO(self._predictions(record, protocol)))
 
     def outcomes(self, record: RunRecord | Excerpt, protocol: str) -> pd.DataFrame:
-        """Which videos a run classified rightly under a protocol.
+        """Reads which videos a run classified correctly under a protocol.
 
         Returns:
           Indexed by the video's id, sorted; columns "label" (number of the class), "top1", "top5" (whether the label is
           the first guess, and among the first five).
 
         Raises:
-          RecordError: as of :meth:`predictions`, or a video is in them twice.
+          RecordError: as for :meth:`predictions`, or a video is in the predictions twice.
         """
         return hits.frames(hits.stacked([self.hits(record, protocol, hits.Reading())]))[0]
 
     def hits(self, record: RunRecord | Excerpt, protocol: str, reading: Reading) -> Hits:
-        """The same as arrays; `reading` is one for many runs."""
+        """Reads the same as arrays; pass the same `reading` for many runs, so that they share the videos' ids."""
         return reading(self._predictions(record, protocol), f"run {record.id}, {protocol}")
 
     def protocols(self, run_id: str) -> frozenset[str]:
-        """Names of the protocols that a run was evaluated under, its predictions files held against its record.
+        """Returns the names of the protocols that a run was evaluated under, after checking its predictions files.
 
         Raises:
-          RecordError: as of :meth:`checked`.
+          RecordError: as for :meth:`checked`.
         """
         return frozenset(self.checked(run_id).evaluations)
 
     def excerpt(self, run_id: str) -> Excerpt:
-        """What an overview needs of the record of a run.
+        """Reads the excerpt of a run's record.
 
         Raises:
-          RecordError: as of :meth:`read`.
+          RecordError: as for :meth:`read`.
         """
         return Excerpting()(self.read(run_id))
 
     def excerpts(self) -> list[Excerpt]:
-        """Of all records that can be read, sorted by their ids."""
-        return [one for one in _excerpts(self, self.ids()).values() if isinstance(one, Excerpt)]
+        """Reads the excerpts of all readable records, sorted by their ids."""
+        return [excerpt for excerpt in _read_excerpts(self, self.ids()).values() if isinstance(excerpt, Excerpt)]
 
     def unreadable(self) -> list[str]:
-        """Ids of the runs whose record cannot be read, sorted."""
-        return sorted(set(self.ids()) - {one.id for one in self.excerpts()})
+        """Returns the ids of the runs whose record cannot be read, sorted."""
+        return sorted(set(self.ids()) - {excerpt.id for excerpt in self.excerpts()})
 
     def recorded(self, kind: str) -> Mapping[int, str]:
-        """Seed -> identity of the runs of a kind, as far as that is known without looking: here it is of none."""
+        """Returns seed -> identity of the runs of a kind that are known without reading records: here none are."""
         return {}
 
     def look_at(self, run_ids: Iterable[str]) -> None:
-        """Says whose outcomes will be asked for soon."""
+        """Announces the runs whose outcomes will be read soon; here it does nothing."""
 
     def _predictions(self, record: RunRecord | Excerpt, protocol: str) -> bytes:
-        """The content of a predictions file, held against its record."""
+        """Reads the content of a predictions file and checks it against its record."""
         path = self.predictions_file(record, protocol)
         if not path.is_file():
             raise RecordError(f"{path}: missing, though the record names it")
@@ -325,9 +328,9 @@ class Store:
 
 
 class Snapshot(Store):
-    """A store as it was when it was first looked at: its files are read, and their hashes taken, once and many at once.
+    """A store as it was when it was first read: every record and predictions file is read once, many in parallel.
 
-    What is read of a run alone, as by :meth:`read`, is read anew.
+    Methods that read a single run from its files, such as :meth:`read`, still read them anew.
     """
 
     def __init__(self, root: Path, elsewhere: Folder | None = None) -> None:
@@ -335,13 +338,15 @@ class Snapshot(Store):
         vars(self).update(_outcomes={})
 
     def begin(self) -> None:
-        """Begins to read the records, in other processes, of a bucket in threads; what asks for them waits."""
+        """Starts to read the records, in other processes or, from a bucket, in threads; what needs them waits."""
         _ = self._begun
 
     @functools.cached_property
     def _begun(self) -> Callable[[], list[dict[str, Excerpt | RecordError]]]:
         store = self._as_it_is
-        work = [functools.partial(_excerpts, store, some) for some in parallel.parts(store.ids(), self._at_once)]
+        work = [
+            functools.partial(_read_excerpts, store, run_ids) for run_ids in parallel.parts(store.ids(), self._at_once)
+        ]
         return parallel.begin(work, threads=self.in_bucket)
 
     @property
@@ -353,130 +358,134 @@ class Snapshot(Store):
         return _AT_ONCE_OF_A_BUCKET if self.in_bucket else _AT_ONCE
 
     @functools.cached_property
-    def _found(self) -> dict[str, Excerpt | RecordError]:
+    def _excerpts(self) -> dict[str, Excerpt | RecordError]:
         with parallel.without_collecting():
-            return {run_id: one for some in self._begun() for run_id, one in some.items()}
+            return {run_id: excerpt for part in self._begun() for run_id, excerpt in part.items()}
 
     @functools.cached_property
     def _kinds(self) -> dict[str, dict[int, str]]:
         return excerpts.by_kind(self.excerpts())
 
     def ids(self) -> list[str]:
-        """As of the store."""
-        return list(self._found)
+        """See :class:`Store`."""
+        return list(self._excerpts)
 
     def has(self, run_id: str) -> bool:
-        """As of the store."""
-        return run_id in self._found
+        """See :class:`Store`."""
+        return run_id in self._excerpts
 
     def excerpt(self, run_id: str) -> Excerpt:
-        """As of the store."""
-        found = self._found.get(run_id) or super().excerpt(run_id)
-        if isinstance(found, RecordError):
-            raise found
-        return found
+        """See :class:`Store`."""
+        excerpt = self._excerpts.get(run_id) or super().excerpt(run_id)
+        if isinstance(excerpt, RecordError):
+            raise excerpt
+        return excerpt
 
     def excerpts(self) -> list[Excerpt]:
-        """As of the store."""
-        return [one for one in self._found.values() if isinstance(one, Excerpt)]
+        """See :class:`Store`."""
+        return [excerpt for excerpt in self._excerpts.values() if isinstance(excerpt, Excerpt)]
 
     def faults(self) -> list[str]:
-        """A line for each record that cannot be read."""
-        return [str(one) for one in self._found.values() if isinstance(one, RecordError)]
+        """Returns one line for each record that cannot be read."""
+        return [str(fault) for fault in self._excerpts.values() if isinstance(fault, RecordError)]
 
     def recorded(self, kind: str) -> Mapping[int, str]:
-        """As of the store, of all kinds."""
+        """See :class:`Store`; here the runs of every kind are known."""
         return self._kinds.get(kind, {})
 
     def protocols(self, run_id: str) -> frozenset[str]:
-        """As of the store, and what the predictions say is kept."""
+        """See :class:`Store`; keeps the outcomes that it reads from the predictions files."""
         excerpt = self.excerpt(run_id)
         for protocol in excerpt.evaluations:
             self.outcomes(excerpt, protocol)
         return frozenset(excerpt.evaluations)
 
     def outcomes(self, record: RunRecord | Excerpt, protocol: str) -> pd.DataFrame:
-        """As of the store."""
+        """See :class:`Store`."""
         known: dict[tuple[str, str], pd.DataFrame | RecordError] = vars(self)["_outcomes"]
         key = (record.id, protocol)
         if key not in known:
             known[key] = super().outcomes(record, protocol)
-        found = known[key]
-        if isinstance(found, RecordError):
-            raise found
-        return found
+        outcomes = known[key]
+        if isinstance(outcomes, RecordError):
+            raise outcomes
+        return outcomes
 
     def look_at(self, run_ids: Iterable[str]) -> None:
-        """Reads their outcomes, many at once."""
-        found = [self._found.get(run_id) for run_id in dict.fromkeys(run_ids)]
+        """Reads the outcomes of these runs, many in parallel."""
+        excerpts = [self._excerpts.get(run_id) for run_id in dict.fromkeys(run_ids)]
         wanted = [
-            (one, protocol)
-            for one in found
-            if isinstance(one, Excerpt)
-            for protocol in one.evaluations
-            if (one.id, protocol) not in vars(self)["_outcomes"]
+            (excerpt, protocol)
+            for excerpt in excerpts
+            if isinstance(excerpt, Excerpt)
+            for protocol in excerpt.evaluations
+            if (excerpt.id, protocol) not in vars(self)["_outcomes"]
         ]
-        work = [functools.partial(_look, self._as_it_is, some) for some in parallel.parts(wanted, self._at_once)]
+        work = [
+            functools.partial(_read_outcomes, self._as_it_is, part) for part in parallel.parts(wanted, self._at_once)
+        ]
         with parallel.without_collecting():
-            for looked in parallel.begin(work, threads=self.in_bucket)():
-                vars(self)["_outcomes"].update(looked.apart())
+            for outcomes in parallel.begin(work, threads=self.in_bucket)():
+                vars(self)["_outcomes"].update(outcomes.apart())
 
 
-def _excerpts(store: Store, run_ids: Sequence[str]) -> dict[str, Excerpt | RecordError]:
-    """Id -> excerpt, or what keeps the record from being read."""
+def _read_excerpts(store: Store, run_ids: Sequence[str]) -> dict[str, Excerpt | RecordError]:
+    """Returns id -> excerpt, or the error because of which the record cannot be read."""
     excerpting = Excerpting()
-    found: dict[str, Excerpt | RecordError] = {}
+    excerpts_by_id: dict[str, Excerpt | RecordError] = {}
     for run_id in run_ids:
         try:
-            found[run_id] = excerpting(store.read(run_id))
+            excerpts_by_id[run_id] = excerpting(store.read(run_id))
         except RecordError as error:
-            found[run_id] = error
-    return found
+            excerpts_by_id[run_id] = error
+    return excerpts_by_id
 
 
 @dataclasses.dataclass(frozen=True)
-class _Looked:
-    """The outcomes of several runs.
+class _Outcomes:
+    """The outcomes of several runs, stacked so that they are quick to hand from one process to another.
 
     Attributes:
-      stacks: runs with their protocols, and what they made of the same videos.
-      faults: those whose predictions cannot be used, and why.
+      stacks: (run id, protocol) of the evaluations on the same videos, and their hits.
+      faults: (run id, protocol) -> why the predictions cannot be used.
     """
 
     stacks: list[tuple[list[tuple[str, str]], Hits]]
     faults: dict[tuple[str, str], RecordError]
 
     def apart(self) -> dict[tuple[str, str], pd.DataFrame | RecordError]:
-        """Run and protocol -> outcomes, or why there are none."""
-        found = {key: one for keys, stack in self.stacks for key, one in zip(keys, hits.frames(stack), strict=True)}
-        return {**found, **self.faults}
+        """Returns (run id, protocol) -> outcomes, or the error because of which there are none."""
+        outcomes = {
+            key: frame for keys, stack in self.stacks for key, frame in zip(keys, hits.frames(stack), strict=True)
+        }
+        return {**outcomes, **self.faults}
 
 
-def _look(store: Store, wanted: Sequence[tuple[Excerpt, str]]) -> _Looked:
-    """The outcomes of runs under protocols."""
+def _read_outcomes(store: Store, wanted: Sequence[tuple[Excerpt, str]]) -> _Outcomes:
+    """Reads the outcomes of runs under protocols."""
     reading = hits.Reading()
-    found: dict[tuple[str, str], Hits] = {}
+    hits_by_key: dict[tuple[str, str], Hits] = {}
     faults: dict[tuple[str, str], RecordError] = {}
     for excerpt, protocol in wanted:
         try:
-            found[excerpt.id, protocol] = store.hits(excerpt, protocol, reading)
+            hits_by_key[excerpt.id, protocol] = store.hits(excerpt, protocol, reading)
         except RecordError as error:
             faults[excerpt.id, protocol] = error
     alike: dict[int, list[tuple[str, str]]] = {}
-    for key, one in found.items():
-        alike.setdefault(id(one.videos), []).append(key)
-    return _Looked([(keys, hits.stacked([found[key] for key in keys])) for keys in alike.values()], faults)
+    for key, hits_of_run in hits_by_key.items():
+        alike.setdefault(id(hits_of_run.videos), []).append(key)
+    return _Outcomes([(keys, hits.stacked([hits_by_key[key] for key in keys])) for keys in alike.values()], faults)
 
 
-def frame(found: Sequence[RunRecord | Excerpt]) -> pd.DataFrame:
-    """One line for each record and protocol, for :mod:`harness.analysis.study_summary`.
+def frame(evaluated: Sequence[RunRecord | Excerpt]) -> pd.DataFrame:
+    """Returns one row for each record and protocol, for :mod:`harness.analysis.study_summary`.
 
     Returns:
       Columns "id", "identity", "profile", "seed", "protocol", "top1", "top5", "videos", "videos_in_split", "params",
       "multiply_adds", "train_steps", "train_seconds", "device", "dataset", "fingerprint", "classes",
       "train_videos", "replicas", "cut".
     """
-    lines = [line for record in found for line in _lines(record)]
+    lines = [line for record in evaluated for line in _lines(record)]
     return pd.DataFrame(lines, columns=FRAME)
 
 
@@ -534,15 +543,15 @@ def _attempt_that_recorded(path: Folder) -> int | None:
 
 
 def attempt_of(evaluation: Evaluation) -> int | None:
-    """Number of the attempt that made an evaluation; None for one of before attempts had folders."""
+    """Returns the number of the attempt that made an evaluation; None if attempts had no folders yet."""
     folder, _, rest = evaluation.predictions.partition("/")
     number = rest.partition("/")[0]
     return int(number) if folder == FOLDER and number.isdecimal() else None
 
 
-def _two_writers(path: Folder, did: str, there: int | None, other: int | None) -> str:
-    """One line that names the attempts at a file that only one may write."""
-    first = "another process" if there is None else f"attempt {there}"
+def _two_writers(path: Folder, did: str, earlier: int | None, other: int | None) -> str:
+    """Returns a message that names the two attempts at a file that only one may write."""
+    first = "another process" if earlier is None else f"attempt {earlier}"
     second = "this one" if other is None else f"attempt {other}"
     return f"{path}: {first} {did} the run already, {second} would write it too"
 

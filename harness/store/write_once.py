@@ -1,8 +1,8 @@
-"""Writes a file that may be written once: a disk keeps a second writer out; in a bucket, which cannot, it is found.
+"""Writes a file that may be written only once: a disk refuses a second writer, in a bucket it is detected.
 
-There each writer first writes a draft into the folder of its attempt, then the file, unless that is there, and then
-looks for the drafts of others: of two writers the later one meets the other's draft. What a writer left that was
-killed between its draft and the file is removed by the attempts after it.
+In a bucket, each writer first writes a draft into the folder of its attempt, then the file itself if it does not exist
+yet, and then looks for drafts of other attempts: of two writers, the later one finds the other's draft. If a writer
+was killed between its draft and the file, the attempts after it remove the draft.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from harness.system.paths import Address, Folder
 
 
 class SecondWriterError(Exception):
-    """Another attempt wrote the file at the same time.
+    """Raised when another attempt wrote the file at the same time.
 
     Attributes:
-      other: number of that attempt; None where it is not known.
+      other: number of that attempt; None if it is not known.
     """
 
     def __init__(self, other: int | None) -> None:
@@ -27,18 +27,18 @@ class SecondWriterError(Exception):
 
 
 def write(run: Folder, name: str, content: bytes, attempt: int | None) -> Folder:
-    """Writes a file of a run's folder; its path.
+    """Writes a file into a run's folder, and returns its path.
 
     Args:
       run: the run's folder.
-      name: of the file.
-      content: of the file.
-      attempt: number of the attempt that writes it, None for what no attempt wrote.
+      name: name of the file.
+      content: content of the file.
+      attempt: number of the attempt that writes it; None if no attempt does.
 
     Raises:
-      FileExistsError: it is there; nothing was changed.
-      SecondWriterError: it was written by another attempt at the same time. What stands there is whole, and one of the
-        two, whose files are there.
+      FileExistsError: the file exists already; nothing was changed.
+      SecondWriterError: another attempt wrote it at the same time. The file is complete, is the work of one of the two
+        attempts, and the files that it names exist.
     """
     path = run / name
     if not isinstance(path, Address) or attempt is None:
@@ -60,19 +60,19 @@ def write(run: Folder, name: str, content: bytes, attempt: int | None) -> Folder
 
 
 def _look_for_others(path: Address, content: bytes, attempt: int, attempts: Attempts) -> None:
-    """Looks whether another attempt wrote the file too.
+    """Checks whether another attempt wrote the file too.
 
     Raises:
-      SecondWriterError: one did.
+      SecondWriterError: another attempt did.
     """
     drafts: dict[int, bytes] = {}
-    for one in attempts.all():
-        if one.number >= 0:
+    for writer in attempts.all():
+        if writer.number >= 0:
             with contextlib.suppress(FileNotFoundError):
-                drafts[one.number] = (one.folder / path.name).read_bytes()
+                drafts[writer.number] = (writer.folder / path.name).read_bytes()
     others = [number for number, other in drafts.items() if number != attempt and other != content]
     if others and attempt not in drafts and max(others) > attempt:
-        # A later attempt has taken this one for dead, and what this one left with it: that one's file stands.
+        # The later attempt took this one for dead and removed its draft: the later attempt's file has to stand.
         path.written(drafts[max(others)], path.parent)
     if others:
         raise SecondWriterError(max(others))
