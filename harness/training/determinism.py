@@ -1,4 +1,4 @@
-"""The state of a process that a run's numbers depend on: its seed, deterministic operations, its precision."""
+"""Sets what a run's numbers depend on in its process: the seed, deterministic operations, the precision."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from harness.config.experiment import Run
 
 
 def seeded(seed: int) -> None:
-    """Makes initialisation a function of the seed, and operations deterministic."""
+    """Makes initialisation depend on the seed alone, and makes operations deterministic."""
     tf_keras.utils.set_random_seed(seed % 2**32)
     tf.config.experimental.enable_op_determinism()
-    # It rewrites gradients differently where replicas share a graph and where each has its own: their last digits would
-    # depend on how replicas are spread over processes.
+    # Constant folding rewrites gradients differently when replicas share a graph and when each has its own, so the last
+    # digits would depend on how replicas are spread over processes.
     tf.config.optimizer.set_experimental_options({"constant_folding": False})
 
 
 @contextlib.contextmanager
 def of_run(run: Run) -> Iterator[None]:
-    """While active, a run's own seed and precision; nothing is left of the run before it."""
+    """Sets a run's seed and precision while it is carried out, and clears the state of the run before it."""
     tf_keras.backend.clear_session()
     gc.collect()
     seeded(run.seed)

@@ -1,4 +1,4 @@
-"""Carries out one run from settings to record: train, evaluate, write the predictions, then the record."""
+"""Carries out one run from settings to record: trains, evaluates, writes the predictions, then the record."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def place_of(
     parent: str | None = None,
     scratch: str = "",
 ) -> Place:
-    """Where an attempt at a run is carried out: it goes on from what the attempts before it left.
+    """Returns where an attempt is carried out, with the checkpoints of earlier attempts that it can resume from.
 
     Args:
-      store: the records.
+      store: the store.
       run: the run.
       attempt: the attempt.
       data: folder of the prepared data set.
-      devices: on which devices.
+      devices: the devices to use.
       parent: path of the weights that the run starts from.
-      scratch: folder for what a worker that is not the chief has to write.
+      scratch: folder for files that a worker other than the chief has to write.
     """
-    origins = tuple(str(one.checkpoints.absolute()) for one in store.attempts(run.id).before(attempt.number))
+    origins = tuple(str(earlier.checkpoints.absolute()) for earlier in store.attempts(run.id).before(attempt.number))
     return Place(str(data.absolute()), str(attempt.checkpoints.absolute()), devices, parent, scratch, origins)
 
 
@@ -62,29 +62,29 @@ def execute(
     stop: Stop = loop.never,
     hold: Hold = loop.held,
 ) -> RunRecord | None:
-    """Trains a run, or goes on where an earlier attempt left it, evaluates what that left and writes its record.
+    """Trains a run, resuming where an earlier attempt stopped, evaluates it and writes its record.
 
-    A run that is not to be evaluated, as a stage that others start from, is recorded once it is trained.
+    A run that is not evaluated, such as a stage that others start from, is recorded once it is trained.
 
     Args:
       run: the run.
-      manifest: of the data set.
-      place: where.
-      store: the records.
-      attempt: which attempt at the run it is; all but the record is written into its folder.
-      report: gets the events.
-      stop: asked again and again; a text, the reason, to stop.
-      hold: as of :func:`harness.training.loop.train`; asked before predictions and the record too.
+      manifest: manifest of the data set.
+      place: where the run is carried out.
+      store: the store.
+      attempt: the attempt; everything except the record is written into its folder.
+      report: is called with each event.
+      stop: is called again and again; returns a reason to stop, or None to continue.
+      hold: as for :func:`harness.training.loop.train`; is also called before predictions and the record are written.
 
     Returns:
-      The record; None for a worker that is not the chief, which leaves that to the chief.
+      The record; None for a worker other than the chief, since only the chief writes it.
 
     Raises:
-      SettingsError: the machine or the Garden cannot carry it out.
-      RunError: damaged data or checkpoints, or a training that diverged.
+      SettingsError: the machine or the Garden cannot carry out the run.
+      RunError: data or checkpoints are damaged, or the training diverged.
       AlreadyThereError: another attempt recorded the run in the meantime.
-      Interrupted: it was asked to stop; the next attempt goes on from its checkpoint.
-      LostError: the run is another worker's meanwhile.
+      Interrupted: the run was asked to stop; the next attempt resumes from its checkpoint.
+      LostError: another worker has taken over the run.
     """
     if store.has(run.id):
         return store.read(run.id)
@@ -99,15 +99,17 @@ def execute(
     _forget_if_record_removed(store, run, attempt, hold)
     checkpoints.drop_unfinished(attempt.checkpoints)
     with attempt.logged(report) as logged:
-        kept = logged.kept_before(hold)
+        hold_after_publishing = logged.kept_before(hold)
         weights, device = loop.trained(run, place), None
         if weights is None:
-            device = loop.train(run, manifest, place, logged, stop, kept)
+            device = loop.train(run, manifest, place, logged, stop, hold_after_publishing)
             weights = loop.weights(place.checkpoints, run.settings[TRAIN_STEPS])
         evaluation = (
-            evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, kept) if run.evaluated else None
+            evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, hold_after_publishing)
+            if run.evaluated
+            else None
         )
-    # Where a kill came after the last step, the machine that evaluated is the only one known.
+    # After a kill between training and evaluation, only the device that evaluated is known.
     provenance["device"] = device or (evaluation.provenance["device"] if evaluation else "not known")
     provenance["weights"] = store.name_of(run.id, weights)
     record = _record(run, store.attempts(run.id).history(weights), evaluation, provenance, began)
@@ -117,11 +119,11 @@ def execute(
 
 
 def written(record: RunRecord, store: Store, attempt: Attempt, hold: Hold) -> None:
-    """Writes the record that an attempt came to, and tidies.
+    """Writes the record of an attempt and removes the files that are no longer needed.
 
     Raises:
-      AlreadyThereError: another attempt recorded the run in the meantime; what this one left is removed.
-      LostError: the run is another worker's meanwhile.
+      AlreadyThereError: another attempt recorded the run in the meantime; this attempt's files are removed.
+      LostError: another worker has taken over the run.
     """
     hold(True)
     try:
@@ -133,11 +135,12 @@ def written(record: RunRecord, store: Store, attempt: Attempt, hold: Hold) -> No
 
 
 def _leave(run_id: str, store: Store, attempt: Attempt) -> None:
-    """Removes what an attempt wrote that another one forestalled, but not weights that the other's record names."""
+    """Removes the files of an attempt that came too late, except weights that the other attempt's record names."""
     with contextlib.suppress(RecordError):
         record = store.read(run_id)
         named = {record.provenance.get("attempt"), *map(attempt_of, record.evaluations.values())}
-        if attempt.number not in named:  # of two that wrote at once its own may be what stands
+        # If two attempts wrote the record at the same time, this one's may have been kept.
+        if attempt.number not in named:
             attempt.drop(store.weights(record))
 
 
@@ -145,13 +148,13 @@ def _record(
     run: Run, history: History, evaluation: Evaluation | None, provenance: dict[str, Any], began: datetime.datetime
 ) -> RunRecord:
     ended = _now()
-    about = {
+    last_attempt = {
         "ended": ended.isoformat(timespec="seconds"),
         "seconds": round((ended - began).total_seconds(), 1),
         "attempts": len(history.began),
         "resumed_at": history.resumed_at,
     }
-    provenance = provenance | loop.device_versions() | about
+    provenance = provenance | loop.device_versions() | last_attempt
     return records.of_run(run, _cost(run, history.seconds), history.curve, evaluation, provenance)
 
 
@@ -165,12 +168,12 @@ def evaluate(
     stop: Stop = loop.never,
     hold: Hold = loop.held,
 ) -> RunRecord | None:
-    """Evaluates a recorded run under the protocol it carries, unless that was done.
+    """Evaluates a recorded run under its protocol, unless that was done before.
 
-    Args, and what it raises: as of :func:`execute`.
+    The arguments and exceptions are those of :func:`execute`.
 
     Returns:
-      The record, that evaluation included; None for a worker that is not the chief.
+      The record, with the evaluation; None for a worker other than the chief.
     """
     record = store.read(run.id)
     if run.protocol.name in record.evaluations:
@@ -200,7 +203,7 @@ def evaluated(
     stop: Stop = loop.never,
     hold: Hold = loop.held,
 ) -> Evaluation:
-    """Evaluates what a run's training left under a protocol; the predictions go into the attempt's folder."""
+    """Evaluates a run's weights under a protocol and writes the predictions into the attempt's folder."""
     predictions, weights, seconds, device = loop.evaluate(run, protocol, manifest, place, report, stop, hold)
     hold(True)
     name, sha256 = store.write_predictions(run.id, protocol.name, as_table(predictions), attempt.number)
@@ -229,7 +232,11 @@ def evaluated(
 
 
 def as_table(predictions: Predictions) -> pd.DataFrame:
-    """A line for each video: "media_id", "label", "top_class" and "top_probability" (lists, best first), "loss"."""
+    """Returns a table with a row for each video.
+
+    Returns:
+      Columns "media_id", "label", "top_class" and "top_probability" (lists, most probable first), "loss".
+    """
     return pd.DataFrame(
         {
             "media_id": predictions.media_id,
@@ -242,7 +249,7 @@ def as_table(predictions: Predictions) -> pd.DataFrame:
 
 
 def _forget_if_record_removed(store: Store, run: Run, attempt: Attempt, hold: Hold) -> None:
-    """A run whose record was written and then removed is wanted anew: what it left must not stand in for training."""
+    """Removes earlier results of a run whose record a user removed, so that the run is trained anew."""
     marker = store.folder(run.id) / _RECORDED
     if marker.exists():
         hold(True)
@@ -276,12 +283,12 @@ def _provenance(began: datetime.datetime) -> dict[str, Any]:
 
 
 def _slice(place: Place) -> dict[str, str]:
-    """Which slice of a TPU it is, where that is known: what it took is compared with preflights for that slice."""
+    """Returns the TPU slice, if it is known, so that a run's time can be compared with the preflight for that slice."""
     return {} if place.devices.topology is None else {"topology": place.devices.topology}
 
 
 def commit() -> dict[str, Any]:
-    """The commit of the code that runs and whether it was changed since; None where the code is in no repository."""
+    """Returns the commit of the running code and whether it has changes; both None outside of a repository."""
 
     def git(*words: str) -> str | None:
         root = Path(__file__).resolve().parent

@@ -1,7 +1,7 @@
-"""Settings -> the Model Garden's `ExperimentConfig`; nothing is decided on the way.
+"""Converts a run's settings to the Model Garden's `ExperimentConfig` without adding any decision.
 
-The configuration that comes out must say exactly what went in: a leaf of the Garden's that the settings do not state,
-or that reads back differently, is an error, so an update of the Garden cannot slip a default of its own into a run.
+The configuration must contain exactly what the settings state. A field of the Garden's that they do not state, or that
+reads back differently, is an error. So an update of the Garden cannot slip a new default into a run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.config import objectives
 from harness.config.experiment import SettingsError
 from harness.config.nested import nested
 
-# The Garden's configuration of a task, by the field of ours that says what is learned.
+# Objective -> the Garden's configuration of its task.
 _TASKS = {
     None: video_classification.VideoClassificationTask,
     objectives.CVRL: video_ssl.VideoSSLPretrainTask,
@@ -27,11 +27,11 @@ _TASKS = {
 
 
 def build(settings: Mapping[str, Any], bookkeeping: Mapping[str, Any]) -> config_definitions.ExperimentConfig:
-    """The Garden's configuration of a run; registers the network's stages with the Garden.
+    """Builds the Garden's configuration of a run, and registers the network's stages with the Garden.
 
     Raises:
-      SettingsError: a field that the Garden does not know, one of the Garden's that is not stated, or one that reads
-        back differently; each is named.
+      SettingsError: the Garden does not know a field, the settings do not state one of the Garden's, or a field reads
+        back differently; the message names each.
     """
     stated = nested(
         {field: value for field, value in {**settings, **bookkeeping}.items() if not field.startswith("network.")}
@@ -53,30 +53,30 @@ def build(settings: Mapping[str, Any], bookkeeping: Mapping[str, Any]) -> config
     return config
 
 
-def _differences(stated: Any, built: Any, place: str) -> list[str]:
+def _differences(stated: Any, built: Any, prefix: str) -> list[str]:
     if isinstance(stated, Mapping) and isinstance(built, Mapping):
-        found = [f"{place}{name} is not stated" for name in sorted(set(built) - set(stated))]
-        found += [f"{place}{name} is not of the Garden's" for name in sorted(set(stated) - set(built))]
+        differences = [f"{prefix}{name} is not stated" for name in sorted(set(built) - set(stated))]
+        differences += [f"{prefix}{name} is not of the Garden's" for name in sorted(set(stated) - set(built))]
         for name in sorted(set(stated) & set(built)):
-            found += _differences(stated[name], built[name], f"{place}{name}.")
-        return found
+            differences += _differences(stated[name], built[name], f"{prefix}{name}.")
+        return differences
     if isinstance(stated, list | tuple) and isinstance(built, list | tuple) and len(stated) == len(built):
         return [
             line
             for i, pair in enumerate(zip(stated, built, strict=True))
-            for line in _differences(*pair, f"{place}{i}.")
+            for line in _differences(*pair, f"{prefix}{i}.")
         ]
-    return [] if stated == built else [f"{place[:-1]} is {built!r}, stated {stated!r}"]
+    return [] if stated == built else [f"{prefix[:-1]} is {built!r}, stated {stated!r}"]
 
 
 _GARDENS_OWN = frozenset(resnet_3d.RESNET_SPECS)
 
 
 def register_network(settings: Mapping[str, Any]) -> None:
-    """Makes the settings' stages known to the Garden under the settings' model_id.
+    """Registers the stages in the settings with the Garden, under the model_id in the settings.
 
     Raises:
-      SettingsError: the Garden has other stages under that number of layers.
+      SettingsError: the Garden ships a network with that number of layers and other stages.
     """
     depth = settings["task.model.backbone.resnet_3d_rs.model_id"]
     stages = [

@@ -1,7 +1,7 @@
-"""A run -> what the Model Garden's own trainer needs to train to the same configuration: YAML, and a command.
+"""Exports a run to the Model Garden's own trainer: writes a YAML file and gives the command that trains with it.
 
-No TensorFlow: the configuration is the settings under the Garden's names, and a test holds it against the Garden's own
-parsing.
+This needs no TensorFlow, since the configuration consists of the settings under the Garden's names. A test compares it
+with what the Garden itself parses.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from harness.training import garden_folder
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """The Garden's own trainer of a task.
+    """The Garden's own trainer for a task.
 
     Attributes:
-      experiment: an experiment of the Garden's of the same task, which its trainer wants to start from; all of it is
-        overridden.
-      module: the trainer.
-      mode: in which it trains.
+      experiment: name of an experiment in the Garden with the same task; its trainer requires one to start from, and
+        the YAML file overrides all of it.
+      module: module of the trainer.
+      mode: mode that the trainer is run in.
     """
 
     experiment: str
@@ -37,7 +37,7 @@ class Trainer:
     mode: str
 
 
-# By what is learned. The Garden's trainer of CVRL validates only at the crop that is trained at.
+# Objective -> trainer. The Garden's trainer for CVRL can validate only at the crop size that it trains at.
 TRAINERS: Mapping[str | None, Trainer] = {
     None: Trainer("video_classification", "official.vision.train", "train_and_eval"),
     objectives.CVRL: Trainer("video_ssl_pretrain_kinetics400", "official.projects.video_ssl.train", "train"),
@@ -45,20 +45,20 @@ TRAINERS: Mapping[str | None, Trainer] = {
 }
 CONFIG = "experiment.yaml"
 TRAINER = "train.py"
-# Stands for the folder of a data set that is not at hand.
+# Placeholder for the folder of a data set that is not on this machine.
 ELSEWHERE = PurePath("DATA")
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Where the Garden's trainer will train; nothing here can change the result.
+    """Where the Garden's trainer will train: folders and devices; none of this can change the result.
 
     Attributes:
-      devices: on which devices.
-      gpus: GPUs of each machine.
-      data: folder of the data set, :data:`ELSEWHERE` where it is not at hand.
-      manifest: of the data set, None where it is not at hand.
-      parent: path of the weights that the run starts from, None where it starts from its seed.
+      devices: the devices to use.
+      gpus: number of GPUs in each machine.
+      data: folder of the data set; :data:`ELSEWHERE` if it is not on this machine.
+      manifest: manifest of the data set; None if it is not on this machine.
+      parent: path of the weights that the run starts from; None if it starts from its seed.
     """
 
     devices: Devices
@@ -68,7 +68,7 @@ class Target:
     parent: str | None = None
 
     def bookkeeping(self) -> dict[str, Any]:
-        """The Garden's fields that say the same; those of :meth:`harness.training.loop.Place.bookkeeping`."""
+        """Returns the Garden's fields with this information, like :meth:`harness.training.loop.Place.bookkeeping`."""
         hosts = self.devices.worker_hosts
         return {
             "runtime.distribution_strategy": self.devices.strategy,
@@ -82,7 +82,7 @@ class Target:
         }
 
     def _shards(self, split: str) -> str:
-        """The shards of a split, as the Garden's reader finds them."""
+        """Returns the pattern or list of files with which the Garden's reader finds the shards of a split."""
         pattern = f"{split}-*"
         names = [shard.file for shard in self.manifest.splits[split].shards] if self.manifest else []
         if not names or sorted(names) == sorted(path.name for path in Path(self.data).glob(pattern)):
@@ -91,12 +91,12 @@ class Target:
 
 
 def gpus_for(run: Run, devices: Devices, given: int | None) -> int:
-    """GPUs of each machine with which the strategy splits the batch as the run does.
+    """Returns the number of GPUs in each machine with which the strategy splits the batch as the run does.
 
     Args:
       run: the run.
-      devices: where it will be trained.
-      given: as many as the user says there are; None for as many as it takes.
+      devices: the devices that will train it.
+      given: the number of GPUs that the user gives; None for as many as are needed.
 
     Raises:
       SettingsError: the batch would be split over another number of replicas.
@@ -116,13 +116,13 @@ def gpus_for(run: Run, devices: Devices, given: int | None) -> int:
 
 
 def configuration(run: Run, target: Target) -> dict[str, Any]:
-    """The Garden's configuration, nested: every leaf of it."""
+    """Returns the Garden's configuration, nested and complete."""
     stated = {**run.settings, **run.bookkeeping, **target.bookkeeping()}
     return nested.nested({field: value for field, value in stated.items() if not field.startswith("network.")})
 
 
 def yaml_of(run: Run, target: Target, changes: Mapping[str, Any]) -> str:
-    """The configuration as YAML, with what a reader must know of it in comments.
+    """Returns the configuration as YAML, with comments that tell a reader what to know about it.
 
     Args:
       run: the run.
@@ -131,7 +131,7 @@ def yaml_of(run: Run, target: Target, changes: Mapping[str, Any]) -> str:
     """
     import yaml  # type: ignore[import-untyped]
 
-    # Through JSON, tuples become lists and no list is shared: YAML would write anchors for it.
+    # JSON turns tuples into lists and copies shared lists, for which YAML would write anchors.
     content = json.loads(json.dumps(configuration(run, target)))
     header = "\n".join(f"# {line}".rstrip() for line in _header(run, target, changes))
     return f"{header}\n\n{yaml.safe_dump(content, sort_keys=True, default_flow_style=False)}"
@@ -140,11 +140,11 @@ def yaml_of(run: Run, target: Target, changes: Mapping[str, Any]) -> str:
 def _header(run: Run, target: Target, changes: Mapping[str, Any]) -> list[str]:
     applied = " ".join(f"{key}={value}" for key, value in changes.items())
     data = f"{run.data.name} {run.data.fingerprint[:8]}".rstrip()
-    shared = f"{run.replicas} replicas" if run.replicas > 1 else "1 replica"
+    replicas = f"{run.replicas} replicas" if run.replicas > 1 else "1 replica"
     return [
         f"Model Garden configuration of run {run.id}, written by python -m harness.export.",
         "; ".join([f"Profile {run.profile}", *([applied] if applied else []), f"seed {run.seed}", f"data {data}"]),
-        f"{shared}, {run.clips_per_group} clips to each for batch normalization.",
+        f"{replicas}, {run.clips_per_group} clips to each for batch normalization.",
         *([f"Cut: {run.cut}; not the profile's own training."] if str(run.cut) else []),
         *([f"Put the folder of the data set in place of {ELSEWHERE}."] if target.data == ELSEWHERE else []),
         *([f"Starts from run {run.parent[:16]}: {target.parent}."] if run.parent else []),
@@ -155,7 +155,7 @@ def _header(run: Run, target: Target, changes: Mapping[str, Any]) -> list[str]:
 
 
 def _departures(run: Run) -> list[str]:
-    """What the Garden's own trainer does differently under the same configuration, as a list in lines."""
+    """Lists, line by line, what the Garden's own trainer does differently with the same configuration."""
     return [*_ALWAYS, *(_evaluated(run) if run.evaluated else []), *_OF_OBJECTIVE.get(objectives.of(run.settings), ())]
 
 
@@ -178,7 +178,7 @@ _OF_OBJECTIVE: Mapping[str | None, tuple[str, ...]] = {
 
 
 def _evaluated(run: Run) -> list[str]:
-    """Of the evaluation."""
+    """Lists, line by line, how the Garden's evaluation differs."""
     videos = run.bookkeeping["task.validation_data.num_examples"]
     batch = run.bookkeeping["task.validation_data.global_batch_size"]
     clips, crops = (run.settings[f"task.validation_data.num_test_{name}"] for name in ("clips", "crops"))
@@ -198,7 +198,7 @@ def _trained_by(run: Run) -> Trainer:
 
 
 def trainer_of(run: Run) -> str | None:
-    """A `train.py` that tells the Garden of the network, then is its own; None for the networks that it ships."""
+    """Returns a `train.py` that registers the network and runs the Garden's trainer; None for a network it ships."""
     depth = run.settings[garden_folder.DEPTH]
     stages = garden_folder.stages(run.settings)
     if stages == garden_folder.SHIPPED.get(depth):
@@ -218,24 +218,24 @@ runpy.run_module("{_trained_by(run).module}", run_name="__main__", alter_sys=Tru
 
 
 def write(run: Run, target: Target, changes: Mapping[str, Any], folder: Path) -> list[str]:
-    """Writes the YAML and, where it is needed, the trainer into a folder; the command that trains, in words."""
+    """Writes the YAML and, if one is needed, the trainer into a folder; returns the command that trains, in words."""
     files.replace(folder / CONFIG, yaml_of(run, target, changes).encode())
-    trainer, own = trainer_of(run), _trained_by(run)
+    trainer, garden_trainer = trainer_of(run), _trained_by(run)
     (folder / TRAINER).unlink(missing_ok=True)
     if trainer:
         files.replace(folder / TRAINER, trainer.encode())
     return [
         "python",
-        *([str(folder / TRAINER)] if trainer else ["-m", own.module]),
-        f"--experiment={own.experiment}",
+        *([str(folder / TRAINER)] if trainer else ["-m", garden_trainer.module]),
+        f"--experiment={garden_trainer.experiment}",
         f"--config_file={folder / CONFIG}",
-        f"--mode={own.mode}",
+        f"--mode={garden_trainer.mode}",
         f"--model_dir={folder / 'model'}",
-        # The Garden puts this flag in place of what the YAML says, given or not.
+        # This flag overrides the YAML's value, even if it is not given.
         *([f"--tpu={target.devices.tpu}"] if target.devices.tpu else []),
     ]
 
 
 def typed(command: list[str]) -> str:
-    """A command as it is typed."""
+    """Returns a command as it is typed in a shell."""
     return shlex.join(command)

@@ -1,4 +1,4 @@
-"""A folder that the Model Garden's own trainer left -> the run it was: settings, and which checkpoint. No TensorFlow.
+"""Reads a folder that the Model Garden's own trainer wrote, and makes a run of it; needs no TensorFlow.
 
 MODEL_DIR/params.yaml            the configuration
 MODEL_DIR/ckpt-<step>.*          its checkpoints
@@ -50,11 +50,11 @@ SHIPPED: dict[int, Stages] = {
         350: (4, 36, 72, 4),
     }.items()
 }
-# Where things were on the machine that trained: of no use here, and nobody else's business.
+# Endings of fields that hold paths and addresses of the machine that trained: useless here, and private.
 _PLACES = ("input_path", "init_checkpoint", "tfds_data_dir", "service_address", "runtime.tpu", "worker_hosts")
 _PARTS = ("task", "trainer", "runtime")
 _CHECKPOINT = re.compile(r"ckpt-(\d+)")
-# What the harness computes with before TensorFlow looks at it.
+# Fields that the harness computes with before TensorFlow could check them.
 _NUMBERS = (
     DEPTH,
     TRAIN_BATCH,
@@ -65,19 +65,19 @@ _NUMBERS = (
 
 
 class GardenFolderError(HarnessError):
-    """A folder that cannot be taken in as a run; the message is one line: what is wrong, what was expected."""
+    """A folder that cannot be imported as a run; the message says in one line what is wrong and what was expected."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GardenFolder:
-    """What the Garden's trainer left.
+    """The content of a folder that the Garden's trainer wrote.
 
     Attributes:
       folder: the folder.
       config: the configuration, nested.
-      checkpoint: path of the checkpoint to take: ".../ckpt-208".
-      config_sha256: of the configuration's file.
-      checkpoint_sha256: of the hashes of the checkpoint's files, index first.
+      checkpoint: path of the checkpoint to import: ".../ckpt-208".
+      config_sha256: hash of the configuration's file.
+      checkpoint_sha256: hash of the hashes of the checkpoint's files, index first.
     """
 
     folder: Path
@@ -88,29 +88,29 @@ class GardenFolder:
 
     @property
     def step(self) -> int:
-        """Optimizer steps up to the checkpoint."""
+        """Number of optimizer steps before the checkpoint."""
         return int(self.checkpoint.name.removeprefix("ckpt-"))
 
     @property
     def trained_by(self) -> dict[str, str]:
-        """What makes a run of it another than one of ours with the same settings."""
+        """The part of the identity that sets this run apart from one that the harness trains with the same settings."""
         return {"trainer": TRAINER, "config": self.config_sha256, "checkpoint": self.checkpoint_sha256}
 
 
 def stages(settings: Mapping[str, Any]) -> Stages:
-    """(filters, blocks) of the four stages of a run's network."""
+    """Returns (filters, blocks) of the four stages of a run's network."""
     return tuple((settings[f"network.filters[{stage}]"], settings[f"network.blocks[{stage}]"]) for stage in range(4))
 
 
 def read(folder: Path, checkpoint: str | None = None) -> GardenFolder:
-    """What a folder holds.
+    """Reads a folder that the Garden's trainer wrote.
 
     Args:
       folder: the `--model_dir` of the Garden's `train.py`.
-      checkpoint: name of the checkpoint to take, "ckpt-208"; None for the last.
+      checkpoint: name of the checkpoint to import, such as "ckpt-208"; None for the last.
 
     Raises:
-      GardenFolderError: there is no such folder, no configuration of the Garden's or no such checkpoint in it.
+      GardenFolderError: the folder does not exist, or has no configuration of the Garden's or no such checkpoint.
     """
     if not folder.is_dir():
         raise GardenFolderError(f"{folder}: no such folder")
@@ -126,7 +126,7 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
     import yaml  # type: ignore[import-untyped]
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Plain data, and the tuples that the Garden writes, as lists."""
+        """Loads plain data; tuples, which the Garden writes, become lists."""
 
     Loader.add_constructor(
         "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)
@@ -145,39 +145,41 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(folder: Path, name: str | None) -> Path:
-    """The named checkpoint, or the last, by its step."""
-    found = {int(match[1]): path for path in folder.glob("ckpt-*.index") if (match := _CHECKPOINT.fullmatch(path.stem))}
-    if not found:
+    """Returns the path of the named checkpoint, or of the one with the highest step."""
+    checkpoints = {
+        int(match[1]): path for path in folder.glob("ckpt-*.index") if (match := _CHECKPOINT.fullmatch(path.stem))
+    }
+    if not checkpoints:
         raise GardenFolderError(f"{folder}: no checkpoint ckpt-*.index in it")
     if name is None:
-        return found[max(found)].with_suffix("")
-    by_name = {path.stem: path.with_suffix("") for path in found.values()}
+        return checkpoints[max(checkpoints)].with_suffix("")
+    by_name = {path.stem: path.with_suffix("") for path in checkpoints.values()}
     if name not in by_name:
-        known = ", ".join(f"ckpt-{step}" for step in sorted(found))
+        known = ", ".join(f"ckpt-{step}" for step in sorted(checkpoints))
         raise GardenFolderError(f"{folder}: no checkpoint {name!r}: expected one of {known}")
     return by_name[name]
 
 
 def _hash(checkpoint: Path) -> str:
-    """Of the files' hashes, index first, so that it does not depend on their names."""
+    """Hashes the hashes of a checkpoint's files, index first, so that the files' names do not matter."""
     shards = sorted(checkpoint.parent.glob(f"{checkpoint.name}.data-*"))
     if not shards:
         raise GardenFolderError(f"{checkpoint}.data-*: no such file; expected the values of the checkpoint")
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in (checkpoint.with_name(f"{checkpoint.name}.index"), *shards):
         with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
-def profile_of(found: GardenFolder, profiles: Iterable[Profile]) -> Profile:
-    """The profile to which a folder's network belongs.
+def profile_of(source: GardenFolder, profiles: Iterable[Profile]) -> Profile:
+    """Returns the profile that a folder's network belongs to.
 
     Raises:
-      GardenFolderError: a backbone or a depth that is none of theirs.
+      GardenFolderError: none of the profiles has this backbone or depth.
     """
-    path = found.folder / CONFIG
-    named = nested.flat(found.config, ())
+    path = source.folder / CONFIG
+    named = nested.flat(source.config, ())
     backbone, depth = named.get("task.model.backbone.type"), named.get(DEPTH)
     if backbone != "resnet_3d_rs":
         raise GardenFolderError(f"{path}: backbone {backbone!r}: expected video classification with 'resnet_3d_rs'")
@@ -192,26 +194,26 @@ def profile_of(found: GardenFolder, profiles: Iterable[Profile]) -> Profile:
 
 
 def run_of(
-    found: GardenFolder,
+    source: GardenFolder,
     profile: Profile,
     data: DataFacts,
     replicas: int | None = None,
     views: tuple[int, int] | None = None,
 ) -> Run:
-    """The run that a folder holds.
+    """Makes the run that a folder holds.
 
     Args:
-      found: the folder's content.
-      profile: the profile to which its network belongs.
+      source: the folder's content.
+      profile: the profile that its network belongs to.
       data: the data set to evaluate on.
-      replicas: over how many replicas the batch was split; None for as many as the configuration says.
+      replicas: number of replicas that the batch was split over; None to read it from the configuration.
       views: clips and crops of the evaluation; None for the profile's.
 
     Raises:
-      GardenFolderError: a task or a data set that the harness cannot evaluate.
+      GardenFolderError: the harness cannot evaluate the folder's task or data set.
     """
-    path = found.folder / CONFIG
-    stated = nested.flat(found.config, {*profile.settings, *profile.bookkeeping})
+    path = source.folder / CONFIG
+    stated = nested.flat(source.config, {*profile.settings, *profile.bookkeeping})
     _refuse_incomplete(stated, profile, path)
     _refuse_unfit(stated, data, path)
     replicas = replicas or _replicas(stated, path)
@@ -219,8 +221,8 @@ def run_of(
         raise GardenFolderError(f"{path}: batch {stated[TRAIN_BATCH]} cannot have been split over {replicas} replicas")
     bookkeeping = {field: stated.pop(field) for field in profile.bookkeeping if field in stated}
     bookkeeping |= {field: profile.bookkeeping[field] for field in bookkeeping if field.endswith(_PLACES)}
-    # Where the checkpoint is not the last, training ended with it; where no seed was given, none decided anything.
-    given = {TRAIN_STEPS: found.step, SEED: stated[SEED] or 0}
+    # The run counts as ending with the checkpoint, even if it is not the last. A missing seed decided nothing.
+    given = {TRAIN_STEPS: source.step, SEED: stated[SEED] or 0}
     clips, crops = views or (profile.clips, profile.crops)
     run = Run(
         cell=Cell((), given[SEED]),
@@ -233,37 +235,43 @@ def run_of(
         replicas=replicas,
         scale={},
     )
-    return dataclasses.replace(run, recorded=content_hash(identity_of(run, found)))
+    return dataclasses.replace(run, recorded=content_hash(identity_of(run, source)))
 
 
-def identity_of(run: Run, found: GardenFolder) -> dict[str, Any]:
-    """What the identity of a run that the Garden trained is the hash of."""
-    return {**identity_content(run), "trained_by": found.trained_by}
+def identity_of(run: Run, source: GardenFolder) -> dict[str, Any]:
+    """Returns the content whose hash is the identity of a run that the Garden trained."""
+    return {**identity_content(run), "trained_by": source.trained_by}
 
 
 def _networks(profile: Profile) -> dict[int, Stages]:
-    """Layers -> stages: the profile's own networks and, where they are as wide, those that the Garden ships."""
+    """Returns layers -> stages of the profile's networks and, if they are equally wide, of those the Garden ships."""
     filters = tuple(profile.settings[f"network.filters[{stage}]"] for stage in range(4))
-    own = {
+    networks = {
         layers: tuple((filters[stage], profile.units[f"blocks[{stage}]"][depth]) for stage in range(4))
         for depth, layers in profile.units["depth"].items()
     }
-    return (SHIPPED if filters == _FILTERS else {}) | own
+    return (SHIPPED if filters == _FILTERS else {}) | networks
 
 
 def _network(depth: int, profile: Profile) -> dict[str, int]:
-    """The settings that describe a profile's network of so many layers."""
+    """Returns the settings that describe a profile's network with a number of layers."""
     return {
         f"network.{name}[{stage}]": value
-        for stage, one in enumerate(_networks(profile)[depth])
-        for name, value in zip(("filters", "blocks"), one, strict=True)
+        for stage, filters_and_blocks in enumerate(_networks(profile)[depth])
+        for name, value in zip(("filters", "blocks"), filters_and_blocks, strict=True)
     }
 
 
 def _refuse_incomplete(stated: Mapping[str, Any], profile: Profile, path: Path) -> None:
-    """Fields that every configuration of the Garden's video classification has; the optimizer's are its own."""
-    own = "trainer.optimizer_config"
-    needed = (field for field in profile.settings if not field.startswith(("network.", own)))
+    """Checks the fields that every configuration of the Garden's video classification has.
+
+    The optimizer's fields depend on which optimizer it is, so they are not checked.
+
+    Raises:
+      GardenFolderError: a field is missing, or is not a whole number where one is needed.
+    """
+    optimizer = "trainer.optimizer_config"
+    needed = (field for field in profile.settings if not field.startswith(("network.", optimizer)))
     missing = [field for field in needed if field not in stated]
     if missing:
         raise GardenFolderError(
@@ -275,7 +283,11 @@ def _refuse_incomplete(stated: Mapping[str, Any], profile: Profile, path: Path) 
 
 
 def _refuse_unfit(stated: Mapping[str, Any], data: DataFacts, path: Path) -> None:
-    """What the evaluation would get wrong without a word."""
+    """Refuses configurations that the evaluation would silently get wrong.
+
+    Raises:
+      GardenFolderError: the number of classes or another field does not fit.
+    """
     classes = stated["task.train_data.num_classes"]
     if classes != data.classes:
         raise GardenFolderError(f"{path}: trained on {classes} classes, {data.name} has {data.classes}")
@@ -294,7 +306,11 @@ def _refuse_unfit(stated: Mapping[str, Any], data: DataFacts, path: Path) -> Non
 
 
 def _replicas(stated: Mapping[str, Any], path: Path) -> int:
-    """Over how many replicas the batch was split, as far as the configuration says."""
+    """Returns the number of replicas that the batch was split over, according to the configuration.
+
+    Raises:
+      GardenFolderError: the configuration does not tell.
+    """
     strategy = stated.get("runtime.distribution_strategy")
     if strategy in ("one_device", "off"):
         return 1

@@ -1,4 +1,4 @@
-"""Takes in a run that the Model Garden trained alone: its checkpoint becomes weights, they are evaluated, recorded."""
+"""Imports a run that the Model Garden trained alone: converts its checkpoint to weights, evaluates and records it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.training.loop import Hold, Place, Report, Stop
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _STEP = f"global_step{_VALUE}"
-# The Garden's names of the training's points -> ours.
+# Names of metrics in the Garden's curve -> their names in a record's curve.
 _POINT = {
     "training_loss": "loss",
     "top_1_accuracy": "top1",
@@ -37,7 +37,7 @@ _POINT = {
 
 def take_in(
     run: Run,
-    found: GardenFolder,
+    source: GardenFolder,
     manifest: Manifest,
     place: Place,
     store: Store,
@@ -50,35 +50,37 @@ def take_in(
 
     Args:
       run: the run, from :func:`harness.training.garden_folder.run_of`.
-      found: the folder that it was read from.
-      manifest: of the data set to evaluate on.
-      place: where; the weights are written into its folder of checkpoints.
-      store: the records.
-      attempt: which attempt at the run it is.
-      report: gets the events of the evaluation.
-      stop: asked after each batch; a text, the reason, to stop.
-      hold: as of :func:`harness.training.executor.execute`.
+      source: the folder that it was read from.
+      manifest: manifest of the data set to evaluate on.
+      place: where the run is evaluated; the weights are written into its folder of checkpoints.
+      store: the store.
+      attempt: the attempt.
+      report: is called with each event of the evaluation.
+      stop: is called after each batch; returns a reason to stop, or None to continue.
+      hold: as for :func:`harness.training.executor.execute`.
 
     Raises:
-      SettingsError: the installed Garden or this machine cannot evaluate it.
-      GardenFolderError: a damaged checkpoint, or one of another network than the configuration's.
-      Interrupted: it was asked to stop.
+      SettingsError: the installed Garden or this machine cannot evaluate the run.
+      GardenFolderError: the checkpoint is damaged, or holds another network than the configuration's.
+      Interrupted: the evaluation was asked to stop.
       AlreadyThereError: another attempt recorded the run in the meantime.
-      LostError: the run is another worker's meanwhile.
+      LostError: another worker has taken over the run.
     """
     if store.has(run.id):
         return store.read(run.id)
-    _refuse_misfit(run, found, place)
+    _refuse_misfit(run, source, place)
     try:
-        weights = loop.shrink(run, str(found.checkpoint.absolute()), place)
+        weights = loop.shrink(run, str(source.checkpoint.absolute()), place)
     except AssertionError as error:
         reason = " ".join(str(error).split())[:200]
-        raise GardenFolderError(f"{found.checkpoint}: of another optimizer than params.yaml says ({reason})") from error
+        raise GardenFolderError(
+            f"{source.checkpoint}: of another optimizer than params.yaml says ({reason})"
+        ) from error
     evaluation = executor.evaluated(run, run.protocol, manifest, place, store, attempt, report, stop, hold)
-    made = {"attempt": attempt.number, "weights": store.name_of(run.id, weights)}
-    provenance = _provenance(found, evaluation) | made
-    record = records.of_run(run, _cost(run), curve(found.folder), evaluation, provenance)
-    content = {key: value for key, value in identity_of(run, found).items() if key != "settings"}
+    about_attempt = {"attempt": attempt.number, "weights": store.name_of(run.id, weights)}
+    provenance = _provenance(source, evaluation) | about_attempt
+    record = records.of_run(run, _cost(run), curve(source.folder), evaluation, provenance)
+    content = {key: value for key, value in identity_of(run, source).items() if key != "settings"}
     record = dataclasses.replace(record, identity_content=content)
     executor.written(record, store, attempt, hold)
     return record
@@ -86,19 +88,19 @@ def take_in(
 
 def _cost(run: Run) -> dict[str, Any]:
     cost = network.count(run.settings)
-    # No time was spent here, so nothing can be learnt from it about the speed of this machine.
+    # Zero, since the run was not trained here: it must say nothing about the speed of this machine.
     return {**cost._asdict(), "train_steps": run.settings[TRAIN_STEPS], "train_seconds": 0.0}
 
 
-def _provenance(found: GardenFolder, evaluation: Evaluation) -> dict[str, Any]:
+def _provenance(source: GardenFolder, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "trained_by": TRAINER,
-        "trained_in": found.folder.name,
-        "checkpoint": found.checkpoint.name,
-        "checkpoint_sha256": found.checkpoint_sha256,
-        "config_sha256": found.config_sha256,
-        "steps_in_config": found.config["trainer"]["train_steps"],
-        "seed_in_config": found.config["task"]["train_data"]["seed"],
+        "trained_in": source.folder.name,
+        "checkpoint": source.checkpoint.name,
+        "checkpoint_sha256": source.checkpoint_sha256,
+        "config_sha256": source.config_sha256,
+        "steps_in_config": source.config["trainer"]["train_steps"],
+        "seed_in_config": source.config["task"]["train_data"]["seed"],
         "harness": metadata.version("r3d-ablations"),
         "tf_models_official": garden_version(),
         "python": platform.python_version(),
@@ -108,11 +110,15 @@ def _provenance(found: GardenFolder, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _refuse_misfit(run: Run, found: GardenFolder, place: Place) -> None:
-    """Holds the checkpoint against the network of the configuration, variable by variable."""
+def _refuse_misfit(run: Run, source: GardenFolder, place: Place) -> None:
+    """Compares the checkpoint with the configuration's network, variable by variable.
+
+    Raises:
+      GardenFolderError: the variables or the step differ, or a value is not finite.
+    """
     config = garden_config.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
     model = video_classification.VideoClassificationTask(config.task).build_model()
-    values = _values(found.checkpoint)
+    values = _values(source.checkpoint)
     held = {
         name: value.shape
         for name, value in values.items()
@@ -126,29 +132,31 @@ def _refuse_misfit(run: Run, found: GardenFolder, place: Place) -> None:
     ]
     if differences:
         more = f" ({len(differences)} variables differ)" if len(differences) > 1 else ""
-        raise GardenFolderError(f"{found.checkpoint}: of another network than params.yaml says: {differences[0]}{more}")
-    step = int(values.get(_STEP, found.step))
-    if step != found.step:
-        raise GardenFolderError(f"{found.checkpoint}: holds step {step}, its name says {found.step}")
+        raise GardenFolderError(
+            f"{source.checkpoint}: of another network than params.yaml says: {differences[0]}{more}"
+        )
+    step = int(values.get(_STEP, source.step))
+    if step != source.step:
+        raise GardenFolderError(f"{source.checkpoint}: holds step {step}, its name says {source.step}")
     broken = [name for name in held if not np.all(np.isfinite(values[name]))]
     if broken:
         raise GardenFolderError(
-            f"{found.checkpoint}: {broken[0].removesuffix(_VALUE)} is not finite: training diverged"
+            f"{source.checkpoint}: {broken[0].removesuffix(_VALUE)} is not finite: training diverged"
         )
 
 
 def _values(checkpoint: Path) -> dict[str, Any]:
-    """Name -> value of all that a checkpoint holds, every byte held against its checksum."""
+    """Returns name -> value of everything in a checkpoint, after checking every byte against its checksums."""
     try:
-        found = tf.train.load_checkpoint(str(checkpoint))
-        return {name: np.asarray(found.get_tensor(name)) for name in found.get_variable_to_shape_map()}
+        reader = tf.train.load_checkpoint(str(checkpoint))
+        return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise GardenFolderError(f"{checkpoint}: damaged, or no checkpoint of TensorFlow's ({reason})") from None
 
 
 def _variables(model: Any) -> dict[str, tuple[int, ...]]:
-    """Name in a checkpoint -> shape; TensorFlow tells the names only of one that is written."""
+    """Returns name -> shape of a model's variables in a checkpoint; writes one, since only then the names are known."""
     with tempfile.TemporaryDirectory() as folder:
         path = tf.train.Checkpoint(model=model, **model.checkpoint_items).write(f"{folder}/fresh")
         return {name: tuple(shape) for name, shape in tf.train.list_variables(path) if name.endswith(_VALUE)}
@@ -159,7 +167,7 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 def curve(folder: Path) -> tuple[dict[str, Any], ...]:
-    """The training's points in TensorBoard's files; seconds count from the first of them."""
+    """Reads the points of the training curve from TensorBoard's files; seconds count from the first point."""
     points: dict[int, dict[str, Any]] = {}
     for path in sorted((folder / "train").glob("events.out.tfevents.*")):
         for content in tf.data.TFRecordDataset(str(path)):

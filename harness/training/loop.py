@@ -1,6 +1,6 @@
 """Trains and evaluates one run with the Garden's task and Orbit's trainer; knows no toggles, studies or result files.
 
-What it reports while it works are plain mappings, handed to a function: {"event": "train", "step": ..., ...}.
+While it works it reports events, plain mappings such as {"event": "train", "step": ..., ...}, by calling a function.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from harness.training.task import Predictions, VideoTask
 
 Report = Callable[[Mapping[str, Any]], None]
 Stop = Callable[[], str | None]
-# Raises `LostError` where the run is another worker's meanwhile. True: something is about to be written, look now;
-# False: what was heard last will do.
+# Raises `LostError` if another worker has taken over the run. True means that something is about to be written, so that
+# the check must be made now; False means that the result of the last check is good enough.
 Hold = Callable[[bool], None]
-# In what TensorFlow says where a worker is gone: of its collectives, and of the service that knows who is there.
+# Parts of TensorFlow's messages when a worker is gone: from its collectives, and from its coordination service.
 _DESERTIONS = ("Collective ops", "oordination service", "CoordinationService", "/job:worker/")
 
 
 def never() -> None:
-    """Nobody asks to stop."""
+    """Never asks to stop; the default of `stop`."""
 
 
 def held(_: bool) -> None:
-    """Nobody else can be at the run."""
+    """Never finds the run lost, since nobody else can train it; the default of `hold`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a run is carried out; nothing here can change its result.
+    """Where a run is carried out: folders and devices; none of this can change the run's result.
 
     Attributes:
       data: folder of the prepared data set.
       checkpoints: folder of the attempt's checkpoints.
-      devices: on which devices.
-      parent: path of the weights that the run starts from, None where it starts from its seed.
-      scratch: folder for what a worker that is not the chief has to write and nobody reads.
-      origins: folders of the checkpoints of the attempts before it, the last first, which it goes on from.
+      devices: the devices to use.
+      parent: path of the weights that the run starts from; None if it starts from its seed.
+      scratch: folder for files that a worker other than the chief has to write and nobody reads.
+      origins: checkpoint folders of the earlier attempts that it can resume from, latest first.
     """
 
     data: str
@@ -70,11 +70,11 @@ class Place:
 
     @property
     def written(self) -> str:
-        """Folder for the checkpoints that this process writes: workers save together, and the chief's are kept."""
+        """Folder for the checkpoints of this process; all workers save, but only the chief's checkpoints are kept."""
         return self.checkpoints if self.devices.chief else self.scratch
 
     def bookkeeping(self) -> dict[str, Any]:
-        """The Garden's fields that say the same."""
+        """Returns the Garden's fields that hold the same information."""
         most = {"tpu": 0, "one_device": 1}.get(self.devices.strategy)
         return {
             "runtime.distribution_strategy": self.devices.strategy,
@@ -89,32 +89,41 @@ class Place:
 
 
 def last_checkpoint(folder: str) -> tuple[str, int] | None:
-    """Path and step of the last whole training checkpoint in a folder, None where there is none."""
-    place = paths.of(folder)
-    step = checkpoints.listed(place)
+    """Returns path and step of the last complete training checkpoint in a folder, or None if there is none."""
+    location = paths.of(folder)
+    step = checkpoints.listed(location)
     if step is None:
-        # TensorFlow's list of them is lost, or a kill came before its first: any of them may be torn.
-        whole = (one for one in reversed(checkpoints.steps(place)) if _is_whole(str(checkpoints.training(place, one))))
-        step = next(whole, None)
-    return None if step is None else (str(checkpoints.training(place, step)), step)
+        # TensorFlow's list is lost, or a kill came before it was first written: any checkpoint may be incomplete.
+        complete = (
+            candidate
+            for candidate in reversed(checkpoints.steps(location))
+            if _is_whole(str(checkpoints.training(location, candidate)))
+        )
+        step = next(complete, None)
+    return None if step is None else (str(checkpoints.training(location, step)), step)
 
 
 def furthest(place: Place) -> tuple[str, int] | None:
-    """Path and step of the checkpoint that training goes on from, this attempt's or an earlier one's; None for none."""
-    found = [one for folder in (place.checkpoints, *place.origins) if (one := last_checkpoint(folder))]
-    return max(found, key=lambda one: one[1], default=None)
+    """Returns path and step of the furthest checkpoint of this and earlier attempts, or None if there is none."""
+    last_checkpoints = [
+        checkpoint for folder in (place.checkpoints, *place.origins) if (checkpoint := last_checkpoint(folder))
+    ]
+    return max(last_checkpoints, key=lambda checkpoint: checkpoint[1], default=None)
 
 
 def weights(folder: str, step: int) -> str:
-    """Path of what is kept of a training that reached its last step: the network's weights alone."""
+    """Returns the path of the weights that are kept once a training has reached its last step."""
     return str(checkpoints.weights(paths.of(folder), step))
 
 
 def trained(run: Run, place: Place) -> str | None:
-    """Path of the weights that a training of the run to its last step left, this attempt's or an earlier one's.
+    """Returns the path of the weights after a run's last step, or None if no attempt has finished the training.
+
+    If a kill came while the weights were written, the result is None, and training resumes from the last checkpoint,
+    which has no step left to train, to write the weights again.
 
     Raises:
-      RunError: they are damaged, and there is no checkpoint to write them from again.
+      RunError: the weights are damaged, and there is no checkpoint to write them from again.
     """
     step = run.settings["trainer.train_steps"]
     damaged: RunError | None = None
@@ -127,7 +136,7 @@ def trained(run: Run, place: Place) -> str | None:
                 damaged = damaged or error
     if damaged is not None and ((last := furthest(place)) is None or last[1] != step):
         raise damaged
-    return None  # of a kill while they were written, training goes on from the checkpoint, by no step
+    return None
 
 
 def _is_whole(path: str) -> bool:
@@ -137,15 +146,15 @@ def _is_whole(path: str) -> bool:
 
 
 def _readable(path: str) -> str:
-    """The path of a checkpoint, every byte of which was held against its checksum.
+    """Checks every byte of a checkpoint against its checksums, and returns its path.
 
     Raises:
-      RunError: it is damaged.
+      RunError: the checkpoint is damaged.
     """
     try:
-        found = tf.train.load_checkpoint(path)
-        for name in found.get_variable_to_shape_map():
-            found.get_tensor(name)
+        checkpoint = tf.train.load_checkpoint(path)
+        for name in checkpoint.get_variable_to_shape_map():
+            checkpoint.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise RunError(
             f"{path}: damaged checkpoint, its checksums or its index do not hold; remove its files to go on from the "
@@ -156,15 +165,16 @@ def _readable(path: str) -> str:
 
 @functools.cache
 def strategy_for(devices: Devices) -> tf.distribute.Strategy:
-    """The distribution strategy, by the Garden's distribution utility; once a process, as TPUs and workers need it.
+    """Makes the distribution strategy with the Garden's utility, once a process, as TPUs and workers require.
 
     Raises:
-      DevicesError: this machine cannot give it.
+      DevicesError: this machine cannot provide the strategy.
     """
     runtime = Place("", "", devices).bookkeeping()
     try:
         if devices.strategy == MULTI_WORKER:
-            os.environ.pop("TF_CONFIG", None)  # the Garden would prefer it; the flags were read from it already
+            # The Garden would prefer it to the devices given, which were already read from it if it is set.
+            os.environ.pop("TF_CONFIG", None)
             distribute_utils.configure_cluster(runtime["runtime.worker_hosts"], devices.task_index)
         strategy = distribute_utils.get_distribution_strategy(
             distribution_strategy=devices.strategy,
@@ -172,14 +182,18 @@ def strategy_for(devices: Devices) -> tf.distribute.Strategy:
             tpu_address=devices.tpu,
         )
     except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
-        asked = f"{devices.strategy} {devices.tpu}" if devices.tpu else devices.strategy
+        requested = f"{devices.strategy} {devices.tpu}" if devices.tpu else devices.strategy
         reason = " ".join(str(error).split()).split(". ")[0][:200]
-        raise DevicesError(f"strategy {asked}: this machine does not give it ({reason})") from error
+        raise DevicesError(f"strategy {requested}: this machine does not give it ({reason})") from error
     return strategy
 
 
 def _refuse_other_replicas(strategy: tf.distribute.Strategy, run: Run, place: Place) -> None:
-    """Statistics of batch normalization are each replica's own, so another number of them is another run."""
+    """Checks the number of replicas, on which the result depends: each computes its own batch statistics.
+
+    Raises:
+      DevicesError: the strategy has another number of replicas than the run was planned for.
+    """
     replicas = strategy.num_replicas_in_sync
     if replicas != run.replicas:
         raise DevicesError(
@@ -189,30 +203,30 @@ def _refuse_other_replicas(strategy: tf.distribute.Strategy, run: Run, place: Pl
 
 
 def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop = never, hold: Hold = held) -> str:
-    """Trains a run to its last step, from its furthest checkpoint where there is one, and leaves its weights.
+    """Trains a run to its last step, from its furthest checkpoint if there is one, and writes its weights.
 
     Args:
       run: the run.
-      manifest: of the data set.
-      place: where.
-      report: gets the events.
-      stop: asked after each inner loop and each batch of a validation; a text, the reason, to stop.
-      hold: asked there too, and before each checkpoint.
+      manifest: manifest of the data set.
+      place: where the run is carried out.
+      report: is called with each event.
+      stop: is called after each inner loop and each validation batch; returns a reason to stop, or None to continue.
+      hold: is called at the same points and before each checkpoint; raises if another worker has taken over the run.
 
     Returns:
       The device that trained, in words.
 
     Raises:
-      SettingsError: settings that the Garden or this machine cannot carry out.
-      RunError: damaged data or checkpoints, or a loss that is no number any more.
-      Interrupted: it was asked to stop; the checkpoint of the step it reached was saved.
-      LostError: the run is another worker's meanwhile; nothing was written since it was.
+      SettingsError: the Garden or this machine cannot carry out the settings.
+      RunError: data or checkpoints are damaged, or the loss is not finite or too large.
+      Interrupted: the run was asked to stop; the checkpoint of the step it reached was saved.
+      LostError: another worker has taken over the run; nothing was written after that.
     """
     strategy = strategy_for(place.devices)
-    found = furthest(place)
-    start = found[1] if found else 0
-    if found:
-        _readable(found[0])
+    origin = furthest(place)
+    start = origin[1] if origin else 0
+    if origin:
+        _readable(origin[0])
     elif place.parent:
         _readable(place.parent)
     with determinism.of_run(run):
@@ -233,22 +247,22 @@ def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop
             train_actions=[finite, curve.trained, stopper.after_loop],
             eval_actions=[curve.validated],
             controller_cls=_Controller,
-            origin=found,
+            origin=origin,
             saves=_Saves(hold, place),
         )
         curve.step = finite.step = runner.trainer.global_step
         stopper.controller = runner.controller
-        report({"event": "attempt", "step": start, **(attempts.origin(found[0]) if found else {})})
+        report({"event": "attempt", "step": start, **(attempts.origin(origin[0]) if origin else {})})
         with strategy.scope(), _faults_named(task, True, lambda: finite.last):
-            # Made here: within the train step, which reads them, replicas on several devices could not make the
-            # iterations, and a step that makes its optimizer's variables is traced a second time.
+            # Creates the variables that the train step reads: within the step, replicas on several devices could not
+            # create the step counter, and a step that creates variables is traced twice.
             runner.trainer.optimizer._create_all_weights(runner.trainer.model.trainable_variables)
             _train(runner.controller, config.trainer, task.validates)
         with strategy.scope(), _faults_named(task, True, lambda: finite.last):
             hold(True)
             _write_weights(runner.trainer, weights(place.written, config.trainer.train_steps))
             if place.devices.workers > 1:
-                _anyone(False)  # the others wait here until the chief has written what all of them evaluate
+                _anyone(False)  # wait until the chief has written the weights, which all workers evaluate
         return _device(strategy, place)
 
 
@@ -260,19 +274,19 @@ def _train(controller: orbit.Controller, trainer: config_definitions.TrainerConf
 
 
 def shrink(run: Run, checkpoint: str, place: Place) -> str:
-    """Writes, of a training checkpoint, what evaluation and fine-tuning need.
+    """Reduces a training checkpoint to the weights that evaluation and fine-tuning need.
 
     Args:
-      run: the run it belongs to.
+      run: the run that the checkpoint belongs to.
       checkpoint: path of the checkpoint: "folder/ckpt-208".
-      place: where; the weights are written into its folder of checkpoints.
+      place: where the run is carried out; the weights are written into its folder of checkpoints.
 
     Returns:
       The path of the weights.
 
     Raises:
       RunError: the checkpoint is damaged.
-      AssertionError: it holds another network.
+      AssertionError: the checkpoint holds another network.
     """
     strategy = strategy_for(place.devices)
     with determinism.of_run(run), strategy.scope():
@@ -286,14 +300,15 @@ def shrink(run: Run, checkpoint: str, place: Place) -> str:
 
 
 def _write_weights(trainer: base_trainer.Trainer, path: str) -> None:
-    """Writes the weights that are evaluated: averaged where the optimizer averages them; ends the trainer's use.
+    """Writes the weights that are evaluated: the averaged ones if the optimizer averages weights.
 
-    They are assigned, not swapped as for a validation, which costs the last digits.
+    Averages are assigned to the variables, since swapping them, as a validation does, would change the last digits. So
+    the trainer must not be used after this.
     """
     averaging = trainer.optimizer
     if isinstance(averaging, optimization.ExponentialMovingAverage):
         for variable in trainer.model.variables:
-            with contextlib.suppress(KeyError):  # no average: only trainable variables are averaged
+            with contextlib.suppress(KeyError):  # only trainable variables have an average
                 variable.assign(averaging.get_slot(variable, "average"))
     tf.train.Checkpoint(model=trainer.model, **trainer.model.checkpoint_items).write(path)
 
@@ -307,21 +322,21 @@ def evaluate(
     stop: Stop = never,
     hold: Hold = held,
 ) -> tuple[Predictions, str, float, str]:
-    """Evaluates the weights that a run's training left, under a protocol.
+    """Evaluates the weights of a trained run under a protocol.
 
     Returns:
       The predictions, the path of the weights, the seconds it took and the device in words.
 
     Raises:
       SettingsError: the run was not trained to its last step.
-      RunError: damaged data or weights.
-      Interrupted: it was asked to stop.
-      LostError: the run is another worker's meanwhile.
+      RunError: data or weights are damaged.
+      Interrupted: the evaluation was asked to stop.
+      LostError: another worker has taken over the run.
     """
     strategy = strategy_for(place.devices)
     with determinism.of_run(run):
         settings, bookkeeping = for_protocol(run, protocol)
-        # The weights are the averaged ones already.
+        # The weights that were kept are already the averaged ones.
         settings["trainer.optimizer_config.ema"] = None
         config = garden_config.build(settings, {**bookkeeping, **place.bookkeeping()})
         data = config.task.validation_data
@@ -352,10 +367,10 @@ def evaluate(
 
 
 def _restore(model: tf_keras.Model, path: str) -> None:
-    """Reads weights into a network.
+    """Loads weights into a network.
 
     Raises:
-      RunError: they are another network's.
+      RunError: the weights belong to another network.
     """
     try:
         tf.train.Checkpoint(model=model).read(path).assert_existing_objects_matched().expect_partial()
@@ -368,7 +383,7 @@ def _restore(model: tf_keras.Model, path: str) -> None:
 def _evaluator(
     config: config_definitions.ExperimentConfig, task: VideoTask, evaluate: bool = True
 ) -> base_trainer.Trainer:
-    """The Garden's trainer for evaluation alone."""
+    """Makes the Garden's trainer for evaluation only."""
     return train_utils.create_trainer(config, task, train=False, evaluate=evaluate, trainer_cls=_Trainer)
 
 
@@ -380,7 +395,7 @@ def _task(
     start_step: int | None,
     evaluated: Callable[[int], None] | None = None,
 ) -> VideoTask:
-    """The task; without training data where no step is named at which they begin."""
+    """Makes the task of a run; without training data if `start_step`, the step they begin at, is None."""
     classes, frame = len(manifest.classes), (manifest.height, manifest.width)
     train, validation = (
         reader.Source.of(place.data, manifest.splits[split], classes, frame) for split in ("train", "validation")
@@ -401,7 +416,8 @@ def _progress(event: str, done: int, total: int) -> dict[str, Any]:
 class _Stopper:
     """Saves a checkpoint and raises :class:`Interrupted` once training is asked to stop.
 
-    A preempted TPU asks too: TensorFlow's PreemptionWatcher hears of it from the TPU's coordination service.
+    The preemption of a TPU is a request to stop too: TensorFlow's PreemptionWatcher learns of it from the TPU's
+    coordination service.
     """
 
     def __init__(self, stop: Stop, hold: Hold, devices: Devices) -> None:
@@ -410,7 +426,7 @@ class _Stopper:
         self._watcher = tf.distribute.experimental.PreemptionWatcher() if devices.strategy == "tpu" else None
 
     def after_loop(self, _: Mapping[str, Any]) -> None:
-        """After each inner loop of training; all workers stop where one is asked to, since saving takes them all."""
+        """Stops training after an inner loop; all workers stop if one is asked to, since they save only together."""
         self._hold(False)
         reason = self._reason()
         if self._several and not reason and _anyone(False):
@@ -422,7 +438,7 @@ class _Stopper:
             raise Interrupted(reason)
 
     def during_validation(self, _: int) -> None:
-        """After each batch of a validation; several workers finish it, to stay together."""
+        """Stops a validation after a batch; several workers finish the validation, so that they stay in step."""
         self._hold(False)
         if not self._several and (reason := self._reason()):
             raise Interrupted(reason)
@@ -433,37 +449,41 @@ class _Stopper:
         return self._stop()
 
 
-def _anyone(asked: bool) -> bool:
-    """Whether any worker says so; every worker has to ask at the same point."""
+def _anyone(vote: bool) -> bool:
+    """Returns whether any worker passes true; all workers have to call this at the same point."""
     strategy = tf.distribute.get_strategy()
-    votes = strategy.run(lambda: tf.constant(float(asked)))
+    votes = strategy.run(lambda: tf.constant(float(vote)))
     return float(strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None)) > 0
 
 
 def _refuse_another_run(strategy: tf.distribute.Strategy, what: str) -> None:
-    """Workers that would train different runs together, or one from different steps, find out before they do.
+    """Checks that all workers are about to train the same run from the same step.
+
+    Args:
+      strategy: the distribution strategy.
+      what: the run and the step of this worker.
 
     Raises:
-      DevicesError: they would.
+      DevicesError: the workers' runs or steps differ.
     """
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return
-    own = tf.constant([list(what.ljust(64).encode())], tf.int32)
-    gathered = strategy.run(lambda: tf.distribute.get_replica_context().all_gather(own, axis=0))
+    encoded = tf.constant([list(what.ljust(64).encode())], tf.int32)
+    gathered = strategy.run(lambda: tf.distribute.get_replica_context().all_gather(encoded, axis=0))
     lines = strategy.experimental_local_results(gathered)[0].numpy()
-    said = sorted({bytes(line.tolist()).decode().strip() for line in lines})
-    if len(said) > 1:
+    plans = sorted({bytes(line.tolist()).decode().strip() for line in lines})
+    if len(plans) > 1:
         raise DevicesError(
-            f"the workers would train different runs together ({'; '.join(said)}): start all of them with the same "
+            f"the workers would train different runs together ({'; '.join(plans)}): start all of them with the same "
             "flags and one --results folder that all of them see"
         )
 
 
 def is_desertion(error: BaseException | None) -> bool:
-    """Whether an error means that another of the workers that train together is gone, and nothing else is wrong.
+    """Returns whether an error means only that another of the workers that train together is gone.
 
-    TensorFlow has no class for it, and a fault of this worker's own data aborts its collectives too: kind and text
-    together tell them apart.
+    TensorFlow has no class for this error, and a fault in this worker's own data aborts its collectives too. The class
+    and the message together tell the two apart.
     """
     kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
     while error is not None:
@@ -474,27 +494,28 @@ def is_desertion(error: BaseException | None) -> bool:
 
 
 class _Saves:
-    """Asks for leave before a checkpoint is saved; after the first, those of earlier attempts are needed no more."""
+    """Checks that the run is still held before a checkpoint is saved, and removes earlier attempts' after the first."""
 
     def __init__(self, hold: Hold, place: Place) -> None:
         self._hold = hold
         self._origins = list(place.origins) if place.devices.chief else []
 
     def before(self) -> None:
-        """A checkpoint is about to be written."""
+        """Raises `LostError` if another worker has taken over the run."""
         self._hold(True)
 
     def after(self) -> None:
-        """It was, and is whole."""
+        """Removes the checkpoints of earlier attempts, now that this attempt has a complete one."""
         while self._origins:
             checkpoints.drop_training(paths.of(self._origins.pop()))
 
 
 class _Trainer(base_trainer.Trainer):
-    """The Garden's, which reads what the pipeline makes as it is where the only device is the processor that made it.
+    """The Garden's trainer, which reads the data pipeline directly if the only device is the processor.
 
-    TensorFlow would carry every batch over by a second pipeline, whose tuning nobody can turn off; what that costs when
-    it ends, see :mod:`harness.data.reader`, which turns off that of its own where it has nothing to tune.
+    TensorFlow would pass every batch through a second pipeline, whose automatic tuning cannot be turned off. For what
+    that costs when a pipeline ends, see :mod:`harness.data.reader`, which turns it off for pipelines of its own that
+    have nothing to tune.
     """
 
     def distribute_dataset(self, dataset_or_fn: Any, *args: Any, **kwargs: Any) -> Any:
@@ -505,17 +526,21 @@ class _Trainer(base_trainer.Trainer):
 
 
 def _is_one_processor(strategy: tf.distribute.Strategy) -> bool:
-    # Replicas of all workers: a worker of several names its own devices alone, and its share of the batch is not all.
+    # Counts the replicas of all workers, since `worker_devices` lists only the devices of this one.
     device = tf.DeviceSpec.from_string(strategy.extended.worker_devices[0])
     return strategy.num_replicas_in_sync == 1 and device.device_type == "CPU"
 
 
 class _Runner(train_lib.OrbitExperimentRunner):
-    """The Garden's, with every worker going on from the chief's checkpoint; the Garden's others would begin anew.
+    """The Garden's runner, in which all workers resume from the chief's checkpoint.
+
+    In the Garden's own, workers other than the chief would start from the beginning.
 
     Args:
-      origin: path and step of the checkpoint to go on from.
-      saves: is told of checkpoints.
+      *args: as for the Garden's runner.
+      origin: path and step of the checkpoint to resume from; None to start from the beginning.
+      saves: is called before and after each checkpoint is saved.
+      **kwargs: as for the Garden's runner.
     """
 
     def __init__(self, *args: Any, origin: tuple[str, int] | None, saves: _Saves, **kwargs: Any) -> None:
@@ -544,7 +569,7 @@ class _Runner(train_lib.OrbitExperimentRunner):
 
 
 class _Manager(tf.train.CheckpointManager):
-    """TensorFlow's, told which checkpoint to go on from, since that is in another folder."""
+    """TensorFlow's checkpoint manager, which can resume from a checkpoint in another folder."""
 
     def __init__(self, *args: Any, origin: tuple[str, int] | None, saves: _Saves, **kwargs: Any) -> None:
         self._origin, self._saves = origin, saves
@@ -559,7 +584,7 @@ class _Manager(tf.train.CheckpointManager):
         return self._origin[0]
 
     def save(self, checkpoint_number: Any = None, check_interval: bool = True, options: Any = None) -> str | None:
-        """See :class:`tf.train.CheckpointManager`; called after each inner loop, it mostly writes nothing."""
+        """See :class:`tf.train.CheckpointManager`; called after each inner loop, it writes only when a save is due."""
         step = int(checkpoint_number)
         due = self._saved is None or step >= self._saved + (self.checkpoint_interval if check_interval else 1)
         if not due:
@@ -572,18 +597,18 @@ class _Manager(tf.train.CheckpointManager):
 
 
 class _Controller(orbit.Controller):
-    """Orbit's, which saves before a validation, where a stop could not, and names faults of its data."""
+    """Orbit's controller, which saves before each validation and names faults in the validation data."""
 
     def evaluate(self, steps: int = -1) -> Any:
         """See :class:`orbit.Controller`."""
-        # While it validates, averaged weights stand in the place of the weights that are trained.
+        # During a validation, averaged weights replace the trained ones, so that a stop could not save a checkpoint.
         self.save_checkpoint()
         with _faults_named(self.evaluator.task, False, lambda: 0):
             return super().evaluate(steps)
 
 
 class _Finite:
-    """Ends a training whose loss is no number any more, or beyond the Garden's bound, before it is saved."""
+    """Ends a training whose loss is not finite or exceeds the Garden's bound, before its state is saved."""
 
     def __init__(self, bound: float, start: int) -> None:
         self.step: tf.Variable | None = None
@@ -591,7 +616,11 @@ class _Finite:
         self._bound, self._loss = bound, math.nan
 
     def __call__(self, output: Mapping[str, Any]) -> None:
-        """After each inner loop of training."""
+        """Checks the loss after an inner loop of training.
+
+        Raises:
+          RunError: the loss is not finite or too large.
+        """
         loss, step = float(output["training_loss"]), int(self.step.numpy()) if self.step is not None else 0
         if not math.isfinite(loss) or loss > self._bound:
             before = "the first" if math.isnan(self._loss) else f"after {self._loss:.3g}"
@@ -604,7 +633,16 @@ class _Finite:
 
 @contextlib.contextmanager
 def _faults_named(task: VideoTask, training: bool, at: Callable[[], int]) -> Iterator[None]:
-    """Says what is wrong with the data or the disk where TensorFlow says where in its graph it failed."""
+    """Replaces TensorFlow's errors, which name a node of its graph, by errors that name the fault in data or disk.
+
+    Args:
+      task: the task.
+      training: whether training data are read, not validation data.
+      at: returns the last step, or number of videos, without an error.
+
+    Raises:
+      RunError: the data are damaged, or the disk is full.
+    """
     try:
         yield
     except tf.errors.OpError as error:
@@ -617,9 +655,10 @@ def _faults_named(task: VideoTask, training: bool, at: Callable[[], int]) -> Ite
 
 
 class _Curve:
-    """Reports the points of the training curve from Orbit's outputs, which carry no step of their own.
+    """Reports the points of the training curve from Orbit's outputs, to which it adds the step.
 
-    Seconds count from here on, so they hold tracing the graph, validating and saving, but not building the network.
+    Seconds count from the creation of this object. So they include tracing the graph, validating and saving, but not
+    building the network.
     """
 
     def __init__(self, steps: int, measured: Mapping[str, str], report: Report) -> None:
@@ -628,12 +667,12 @@ class _Curve:
         self._began = time.monotonic()
 
     def trained(self, output: Mapping[str, Any]) -> None:
-        """After each inner loop of training."""
+        """Reports a point after an inner loop of training."""
         measured = {name: output[metric] for name, metric in self._measured.items()}
         self._add("train", loss=output["training_loss"], **measured, learning_rate=output["learning_rate"])
 
     def validated(self, output: Mapping[str, Any]) -> None:
-        """After each validation."""
+        """Reports a point after a validation."""
         self._add("validation", **{name: output[name] for name in ("loss", "top1", "top5", "videos")})
 
     def _add(self, split: str, **metrics: Any) -> None:
@@ -644,5 +683,5 @@ class _Curve:
 
 
 def device_versions() -> dict[str, str]:
-    """Versions of what computed the result."""
+    """Returns the versions of the libraries that compute results."""
     return {"tensorflow": tf.__version__, "tf_keras": tf_keras.__version__}

@@ -1,7 +1,7 @@
-"""Weights of one run into the network of another: all that is asked for, or nothing and what differs.
+"""Loads the weights of one run into the network of another: either all that are wanted, or none and an error.
 
-TensorFlow reads what two networks have in common and passes over what only the checkpoint has; so half of another
-network would be taken without a word. Here the two are held against one another first, by name and shape.
+TensorFlow by itself loads what two networks have in common and skips the rest of the checkpoint, so half of another
+network could be loaded unnoticed. This module first compares the variables of both by name and shape.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ import tf_keras
 
 from harness.store.attempts import RunError
 
-# As TensorFlow ends the name of a variable in a checkpoint.
+# TensorFlow's suffix of a variable's name in a checkpoint.
 _ENDING = "/.ATTRIBUTES/VARIABLE_VALUE"
-# What differs is named up to so many variables of a kind.
+# The number of differing variables of each kind that a message names.
 _NAMED = 3
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def take(model: tf_keras.Model, path: str, modules: str) -> list[str]:
-    """Reads weights of another run into a network.
+    """Loads weights of another run into a network.
 
     Args:
-      model: the network; what is not read keeps what it was initialised with.
-      path: the weights, as a run leaves them.
-      modules: "backbone", everything but the head, or "all".
+      model: the network; variables that are not loaded keep their initial values.
+      path: path of the weights that the other run left.
+      modules: "backbone" (everything except the head) or "all".
 
     Returns:
-      The names of the variables that were read.
+      The names of the variables that were loaded.
 
     Raises:
-      RunError: the weights are not exactly those of the network's modules; what differs is named, and nothing is read.
+      RunError: the weights are not exactly those of the network's modules; the message names the differences, and
+        nothing is loaded.
     """
     root = tf.train.Checkpoint(**_parts(model, modules))
     wanted, held = variables(root), _held(path, modules)
@@ -49,7 +50,7 @@ def take(model: tf_keras.Model, path: str, modules: str) -> list[str]:
 
 
 def _parts(model: tf_keras.Model, modules: str) -> dict[str, Any]:
-    """The parts of a network under the names that they have in the weights of a run."""
+    """Returns the parts of a network under the names that they have in a run's weights."""
     if modules == "backbone":
         return {"backbone": model.backbone}
     if modules == "all":
@@ -58,23 +59,23 @@ def _parts(model: tf_keras.Model, modules: str) -> dict[str, Any]:
 
 
 def variables(root: Any) -> dict[str, tuple[int, ...]]:
-    """Name of each variable in a checkpoint of an object -> its shape: the shortest way to it."""
+    """Returns name -> shape of the variables in a checkpoint of an object; the name is the shortest path to one."""
     view = tf.train.TrackableView(root)
-    found: dict[str, tuple[int, ...]] = {}
-    seen, left = {id(root)}, collections.deque([(root, "")])
-    while left:
-        thing, way = left.popleft()
-        if isinstance(thing, tf.Variable):
-            found[way] = tuple(thing.shape.as_list())
-        for name, child in view.children(thing).items():
+    shapes: dict[str, tuple[int, ...]] = {}
+    seen, queue = {id(root)}, collections.deque([(root, "")])
+    while queue:
+        trackable, path = queue.popleft()
+        if isinstance(trackable, tf.Variable):
+            shapes[path] = tuple(trackable.shape.as_list())
+        for name, child in view.children(trackable).items():
             if id(child) not in seen:
                 seen.add(id(child))
-                left.append((child, f"{way}/{name}" if way else name))
-    return found
+                queue.append((child, f"{path}/{name}" if path else name))
+    return shapes
 
 
 def _held(path: str, modules: str) -> dict[str, tuple[int, ...]]:
-    """What weights hold of some modules."""
+    """Returns name -> shape of the variables in saved weights that belong to some modules."""
     try:
         shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
@@ -85,19 +86,19 @@ def _held(path: str, modules: str) -> dict[str, tuple[int, ...]]:
 
 
 def _differences(wanted: Shapes, held: Shapes) -> list[str]:
-    """What differs, in words; empty where nothing does."""
-    other = [
+    """Describes the differences between wanted and saved variables; empty if there are none."""
+    reshaped = [
         f"{name} {list(held[name])} instead of {list(shape)}"
         for name, shape in wanted.items()
         if held.get(name, shape) != shape
     ]
     kinds = {
-        "of another shape": other,
+        "of another shape": reshaped,
         "missing": sorted(wanted.keys() - held.keys()),
         "unknown to it": sorted(held.keys() - wanted.keys()),
     }
-    return [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    return [f"{len(names)} {kind} ({_first_names(names)})" for kind, names in kinds.items() if names]
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -1,7 +1,6 @@
-"""The Garden's video classification task, with a reader that is a function of the seed and per-video predictions.
+"""The Garden's video classification task, with a reader that depends only on the seed, and with per-video predictions.
 
-Evaluation numbers are computed from the predictions of the videos themselves, each counted once, not from averages over
-batches.
+Evaluation metrics are computed from the predictions of the videos, each counted once, not averaged over batches.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from harness.data import diagnose, reader, seeded_ops
 from harness.data.on_device import for_network
 from harness.training import restore
 
-# Classes kept of each video's probabilities.
+# The number of most probable classes that are kept for each video.
 TOP = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a checkpoint says of each video under one protocol, probabilities averaged over the views.
+    """The predictions of a checkpoint for each video under one protocol, averaged over the views.
 
     Attributes:
       media_id: [videos] ids.
@@ -44,7 +43,7 @@ class Predictions:
     loss: np.ndarray
 
     def metrics(self) -> dict[str, float]:
-        """Top-1 and top-5 accuracy as fractions, mean loss, number of videos."""
+        """Returns top-1 and top-5 accuracy as fractions, the mean loss in nats and the number of videos."""
         hits = self.top_class == self.label[:, None]
         return {
             "top1": float(hits[:, 0].mean()),
@@ -59,9 +58,9 @@ class Replicas:
     """The replicas that take a train step together.
 
     Attributes:
-      count: how many there are.
-      number: which of them this is, from 0.
-      summed: a tensor -> its sum over all of them.
+      count: number of replicas.
+      number: index of this replica, from 0.
+      summed: sums a tensor over all replicas.
     """
 
     count: int
@@ -70,7 +69,7 @@ class Replicas:
 
     @classmethod
     def of_strategy(cls) -> Replicas:
-        """Those of the strategy under which it is called, in a step of a replica."""
+        """Returns the replicas of the current strategy; must be called in a replica's step."""
         context = tf.distribute.get_replica_context()
         number = context.replica_id_in_sync_group
         return cls(
@@ -78,24 +77,24 @@ class Replicas:
         )
 
     def gathered(self, value: tf.Tensor) -> tf.Tensor:
-        """[n, ...] of each -> [count x n, ...] of all, in the order of their numbers; gradients find their way back."""
+        """Gathers a tensor from all replicas: [n, ...] -> [count x n, ...], in their order; gradients flow back."""
         if self.count == 1:
             return value
 
         @tf.custom_gradient  # type: ignore[untyped-decorator]
-        def everywhere(own: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            return self._placed(own), lambda gradient: self._own(gradient, own)
+        def everywhere(local: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            return self._concatenated(local), lambda gradient: self._local_gradient(gradient, local)
 
         return everywhere(value)
 
-    def _placed(self, own: tf.Tensor) -> tf.Tensor:
-        here = tf.one_hot(self.number, self.count, dtype=own.dtype)
-        spread = tf.reshape(here, [self.count, *[1] * own.shape.rank]) * own
-        return tf.reshape(self.summed(spread), [-1, *own.shape[1:]])
+    def _concatenated(self, local: tf.Tensor) -> tf.Tensor:
+        mask = tf.one_hot(self.number, self.count, dtype=local.dtype)
+        spread = tf.reshape(mask, [self.count, *[1] * local.shape.rank]) * local
+        return tf.reshape(self.summed(spread), [-1, *local.shape[1:]])
 
-    def _own(self, gradient: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
-        """What all replicas' losses say of this one's value."""
-        return tf.reshape(self.summed(gradient), [self.count, -1, *own.shape[1:]])[self.number]
+    def _local_gradient(self, gradient: tf.Tensor, local: tf.Tensor) -> tf.Tensor:
+        """Sums the gradient over the replicas and returns the part for this replica's tensor."""
+        return tf.reshape(self.summed(gradient), [self.count, -1, *local.shape[1:]])[self.number]
 
 
 class VideoTask(video_classification.VideoClassificationTask):
@@ -103,16 +102,16 @@ class VideoTask(video_classification.VideoClassificationTask):
 
     Args:
       params: the task's configuration.
-      train: shards of the training split; None where the task only evaluates.
+      train: shards of the training split; None if the task only evaluates.
       validation: shards of the validation split.
-      start_step: the optimizer step at which training data begin.
-      evaluated: called with the number of videos evaluated so far.
-      replicas: called in a train step of a replica, tells it the others; by default those of the strategy. A compiler
-        for devices that are not there gives theirs.
+      start_step: the optimizer step that training data begin at.
+      evaluated: is called with the number of videos evaluated so far.
+      replicas: returns the replicas, in a replica's train step; by default those of the strategy. Compiling for devices
+        that the machine does not have passes its own.
 
     Attributes:
-      measured: what the training curve shows -> the metric's name in a train step.
-      validates: whether it can be validated while it trains.
+      measured: name of a metric on the training curve -> its name in a train step.
+      validates: whether the task can be validated during training.
     """
 
     measured: Mapping[str, str] = types.MappingProxyType({"top1": "top_1_accuracy", "top5": "top_5_accuracy"})
@@ -135,7 +134,7 @@ class VideoTask(video_classification.VideoClassificationTask):
     def build_inputs(
         self, params: exp_cfg.DataConfig, input_context: tf.distribute.InputContext | None = None
     ) -> tf.data.Dataset:
-        """See :mod:`harness.data.reader`."""
+        """Builds the data pipeline; see :mod:`harness.data.reader`."""
         if not params.is_training:
             return reader.evaluation(params, self._validation, input_context)
         if self._train is None:
@@ -143,52 +142,52 @@ class VideoTask(video_classification.VideoClassificationTask):
         return reader.training(params, self._train, self._start_step, input_context)
 
     def explain(self, error: Exception, training: bool, at: int) -> str | None:
-        """What is wrong with the data, in a line, where they made training or evaluation fail; None where they did not.
+        """Returns what is wrong with the data, in one line, or None if the data did not cause the error.
 
         Args:
-          error: what TensorFlow raised.
-          training: whether it was the training data that were read.
-          at: the optimizer step, or in an evaluation the number of videos, up to which all was well.
+          error: the error that TensorFlow raised.
+          training: whether training data were read, not validation data.
+          at: the last optimizer step, or in an evaluation the number of videos, without an error.
         """
         if training and self._train:
             return diagnose.explain(error, self.task_config.train_data, self._train, at)
         return diagnose.explain(error, self.task_config.validation_data, self._validation, at)
 
     def initialize(self, model: tf_keras.Model) -> None:
-        """Starts from another run's weights, where the configuration names them; see :mod:`harness.training.restore`.
+        """Loads another run's weights if the configuration names them; see :mod:`harness.training.restore`.
 
         Raises:
-          RunError: they do not fit.
+          RunError: the weights do not fit the network.
         """
         if self.task_config.init_checkpoint:
             restore.take(model, self.task_config.init_checkpoint, self.task_config.init_checkpoint_modules)
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
-        """The Garden's streaming metrics in training; none in evaluation, where predictions are collected instead."""
+        """Returns the Garden's streaming metrics for training, and none for evaluation, which collects predictions."""
         return super().build_metrics(training) if training else []
 
     def train_step(self, inputs: Any, model: tf_keras.Model, optimizer: Any, metrics: Any = None) -> Any:
-        """The Garden's, with dropout and stochastic depth drawn from the seed, the step and the replica.
+        """Takes the Garden's train step, with dropout and stochastic depth drawn from the seed, step and replica.
 
-        So a resumed run draws what it would have drawn, and replicas draw the same wherever they are.
+        So a resumed run draws the same as one without interruption, and so do replicas on any machine.
         """
         replicas = self._replicas()
-        known = tf.get_static_value(replicas.number)  # on a TPU it is known only there
+        known = tf.get_static_value(replicas.number)  # on a TPU it is known only while the step runs
         number = tf.cast(replicas.number, tf.int64) if known is None else int(known)
-        place = optimizer.iterations * replicas.count + number
-        # Below zero, since the clips' own draws use seeds from zero up.
-        seed = tf.stack([tf.constant(-1 - int(self.task_config.train_data.seed), tf.int64), place])
+        draw = optimizer.iterations * replicas.count + number
+        # Negative, since the seeds of the clips' draws are zero or more.
+        seed = tf.stack([tf.constant(-1 - int(self.task_config.train_data.seed), tf.int64), draw])
         features, labels = inputs
         features = self.for_network(features)
         with seeded_ops.fixed_by(seed):
             return super().train_step((features, labels), model, optimizer, metrics)
 
     def for_network(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """What a train step was sent -> what the network takes."""
+        """Converts the features that a train step receives to the inputs of the network."""
         return for_network(features, self.task_config.train_data)
 
     def validation_step(self, inputs: Any, model: tf_keras.Model, metrics: Any = None) -> dict[str, tf.Tensor]:
-        """Predictions for one batch, gathered from all replicas.
+        """Predicts one batch and gathers the predictions from all replicas.
 
         Args:
           inputs: (features, labels) of :func:`harness.data.reader.evaluation`.
@@ -210,11 +209,11 @@ class VideoTask(video_classification.VideoClassificationTask):
             "loss": tf_keras.losses.sparse_categorical_crossentropy(labels["label"], probabilities),
         }
         context = tf.distribute.get_replica_context()
-        # Labels come from the host's dataset on no device, where several workers cannot gather.
+        # The identity puts labels on a device: several workers cannot gather tensors that are on none.
         return {name: context.all_gather(tf.identity(value), axis=0) for name, value in logs.items()}
 
     def aggregate_logs(self, state: Any, step_outputs: dict[str, Any]) -> list[dict[str, np.ndarray]]:
-        """Collects the batches on the host; every replica holds the gathered batch, so the first one's is taken."""
+        """Collects the batches on the host; takes them from the first replica, since each holds the gathered batch."""
         batches = state or []
         batches.append({name: np.asarray(values[0]) for name, values in step_outputs.items()})
         if self._evaluated:
@@ -222,14 +221,14 @@ class VideoTask(video_classification.VideoClassificationTask):
         return batches
 
     def reduce_aggregated_logs(self, aggregated_logs: Any, global_step: Any = None) -> dict[str, float]:
-        """Metrics over the videos; the predictions themselves are left in `self.predictions`."""
-        kept = [{name: value[batch["valid"] == 1] for name, value in batch.items()} for batch in aggregated_logs]
-        whole = {name: np.concatenate([batch[name] for batch in kept]) for name in kept[0]}
+        """Computes metrics over the videos, and keeps the predictions in `self.predictions`."""
+        valid = [{name: value[batch["valid"] == 1] for name, value in batch.items()} for batch in aggregated_logs]
+        columns = {name: np.concatenate([batch[name] for batch in valid]) for name in valid[0]}
         self.predictions = Predictions(
-            media_id=list(reader.media_ids(whole["media_id"])),
-            label=whole["label"],
-            top_class=whole["top_class"],
-            top_probability=whole["top_probability"],
-            loss=whole["loss"],
+            media_id=list(reader.media_ids(columns["media_id"])),
+            label=columns["label"],
+            top_class=columns["top_class"],
+            top_probability=columns["top_probability"],
+            loss=columns["loss"],
         )
         return self.predictions.metrics()

@@ -1,4 +1,4 @@
-"""Which task carries out a run, by what it learns: the field of ours `network.objective`."""
+"""Chooses the task class of a run by its objective, the setting `network.objective`."""
 
 from __future__ import annotations
 
@@ -28,5 +28,8 @@ _TASKS: Mapping[str | None, Callable[[Settings], Maker]] = {
 
 
 def of(settings: Settings) -> Maker:
-    """What makes the task of a run with these settings; takes what :class:`harness.training.task.VideoTask` takes."""
+    """Returns a function that makes the task of a run with these settings.
+
+    The function takes the arguments of :class:`harness.training.task.VideoTask`.
+    """
     return _TASKS[objectives.of(settings)](settings)

@@ -1,8 +1,10 @@
-"""A process of its own that trains: the command that started it stays free of TensorFlow, and outlives a crash of it.
+"""The training process, and the class with which a command starts it and talks to it.
 
-Jobs go in through a pipe, events come out: plain mappings with an "event". What TensorFlow and the Garden print goes to
-the log file of the attempt. SIGTERM asks the process to save a checkpoint and stop; Ctrl-C is the parent's to answer.
-Whether the run is still this worker's only the parent knows: {"event": "held?", "now": bool} asks it.
+A command trains in a separate process so that it need not load TensorFlow itself, and survives if TensorFlow crashes.
+The command sends jobs through a pipe and receives events, plain mappings with an "event". What TensorFlow and the
+Garden print goes to the log file of the attempt. SIGTERM asks the process to save a checkpoint and stop; it ignores
+Ctrl-C, which the parent process handles. Only the parent knows whether this worker still holds the run: the event
+{"event": "held?", "now": bool} asks it.
 """
 
 from __future__ import annotations
@@ -36,49 +38,50 @@ from harness.system.paths import Folder
 from harness.training.garden_folder import GardenFolder
 
 Event = Mapping[str, Any]
-# Is shown every validation of a run that trains; a reason, one line, ends the run there.
+# Is called with each validation event during training; returns a reason, in one line, to end the run there, or None.
 Watch = Callable[[Event], str | None]
-# Says whether the run is still this worker's: as known when it was last heard, or, where True, looking now.
+# Returns whether this worker still holds the run: with True it checks now, with False the last check is good enough.
 Held = Callable[[bool], bool]
-# Asked every second while a job goes on; an event ends it at once, and is its last.
+# Is called every second during a job; returns an event to end the job at once with this as its last event, or None.
 Over = Callable[[], Event | None]
 # The last event of a job.
 ENDS = ("done", "failed", "interrupted", "lost")
-# Seconds that a process has to end what it is at once it was asked to stop: an inner loop, and writing a checkpoint.
+# Seconds that a process has to stop once it is asked to: enough to finish an inner loop and write a checkpoint.
 GRACE = 120.0
-# Seconds without a word after which a process hangs: compiling for a TPU and drawing data are over long before.
+# Seconds without an event after which a process counts as hung; compiling for a TPU and drawing data take far less.
 SILENCE = 7200.0
-# How the system says that there is no space: on the disk, for this user, in a file.
+# Error numbers for a lack of space: on the disk, in the user's quota, in a file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# How others say it, who do not repeat the system: Python's tempfile, and TensorFlow, which keeps what it sends to a
-# bucket on this machine's disk first.
+# Messages about a lack of space, for errors without such a number: those of Python's tempfile, and of TensorFlow, which
+# writes what it sends to a bucket to the local disk first.
 _SAID_OF_FULL = (
     *map(os.strerror, sorted(_FULL)),
     "No usable temporary directory",
     "internal temporary file",
     "disk is full",
 )
-# Of Linux: the signal that a process gets when the one that started it ends.
+# Linux's option of prctl that sets the signal sent to a process when its parent ends.
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One thing for the worker to do.
+    """One job for the training process.
 
     Attributes:
-      kind: "train" (and evaluate and record; with `garden`, record what the Garden trained alone), or "evaluate" (a run
-        that is recorded, under the run's protocol).
+      kind: "train" (train, evaluate and record a run; with `garden`, import a run that the Garden trained alone), or
+        "evaluate" (evaluate a recorded run under the run's protocol).
       run: the run.
       data: folder of the data set.
-      spec: how to draw the data set first where it is not there; None for a prepared one.
+      spec: how to draw the data set if it does not exist yet; None for a prepared one.
       results: the results folder.
       devices, parent: as in :class:`harness.training.loop.Place`.
+      garden: the folder to import.
+      watched: whether the process waits after each validation for an answer: None to continue, or a reason to end the
+        run there.
       attempt: number of the attempt at the run.
-      garden: the folder to take in.
-      watched: whether each validation waits for an answer: None to go on, or the reason to end the run there.
-      runs: folder or bucket of the runs, as of :class:`harness.store.run_store.Store`.
-      log: the file to print to where that of the attempt is in a bucket.
+      runs: folder or bucket of the runs, as in :class:`harness.store.run_store.Store`.
+      log: a local file to print to, if the attempt's log is in a bucket.
     """
 
     kind: str
@@ -96,18 +99,20 @@ class Job:
 
     @property
     def store(self) -> Store:
-        """The records."""
+        """The store of the runs."""
         return Store(self.results, self.runs)
 
 
 class Worker:
-    """Starts the process on the first job and again after it has died; a context manager that ends it.
+    """The parent's side of the training process: starts it, sends it jobs and yields its events.
+
+    The process is started with the first job, and again after it has died. As a context manager, this ends it.
 
     Args:
-      target: what the process runs, given its end of the pipe; :func:`serve` unless a test says otherwise.
+      target: the function that the process runs, called with its end of the pipe; :func:`serve`, except in tests.
       grace: seconds that the process has, once it was asked to stop, before it is killed.
-      silence: seconds without a word after which it is killed, and its run has failed.
-      wait: seconds that processes which train together have to meet.
+      silence: seconds without an event after which the process is killed and its run has failed.
+      wait: seconds that processes which train together have to find one another.
     """
 
     def __init__(
@@ -137,14 +142,15 @@ class Worker:
             return
         self._pipe.close()
         if kind is None:
-            self._process.join(timeout=10)  # TensorFlow leaves files behind where it is not let end by itself
+            self._process.join(timeout=10)  # TensorFlow leaves files behind if it is killed
         self._process.kill()
         self._process.join()
 
     def stop(self) -> None:
-        """Asks the process to save a checkpoint and end its job; safe in a signal handler.
+        """Asks the process to save a checkpoint and end its job; may be called in a signal handler.
 
-        Before it trains there is nothing to save, and it may be waiting for workers that never come: it is killed.
+        A process that does not train yet is killed: it has nothing to save, and may be waiting for workers that never
+        come.
         """
         self._asked = self._asked or time.monotonic()
         if self._process is not None and self._process.is_alive():
@@ -153,18 +159,19 @@ class Worker:
     def events(
         self, job: Job, watch: Watch | None = None, held: Held = lambda _: True, over: Over = lambda: None
     ) -> Iterator[Event]:
-        """Carries out a job; the last event is one of :data:`ENDS`.
+        """Carries out a job and yields its events; the last event is one of :data:`ENDS`.
 
         Args:
           job: the job.
-          watch: may end the run at a validation, whose checkpoint is saved by then; the last event is then an
-            "interrupted" with "watched": True, and the process stays for the next job.
-          held: asked in between, and before anything is written; where it says no, the last event is "lost".
-          over: may end the job at once.
+          watch: can end the run at a validation, when its checkpoint is already saved; the last event is then an
+            "interrupted" with "watched": True, and the process is kept for the next job.
+          held: is called from time to time and before anything is written; if it returns false, the last event is
+            "lost".
+          over: can end the job at once.
 
-        Where a file could not be written for want of space, the last event is an "interrupted" with "full": True.
-        Where the other processes that train with this one are gone, or do not come, the last event is an "interrupted"
-        with "deserted": True; with "alone": True too where they never came.
+        If a file could not be written for lack of space, the last event is an "interrupted" with "full": True. If the
+        other processes that train with this one are gone, or do not come, it is an "interrupted" with "deserted": True,
+        and also with "alone": True if they never came.
         """
         if not job.store.in_bucket:
             yield from self._events(job, watch, held, over)
@@ -173,7 +180,7 @@ class Worker:
         log = Path(self._scratch.name) / "log.txt"
         log.write_bytes(b"")
         job = dataclasses.replace(job, log=log)
-        for event in self._events(job, watch, _then(held, functools.partial(_copy_log, job)), over):
+        for event in self._events(job, watch, _copying_first(held, functools.partial(_copy_log, job)), over):
             if event["event"] in ENDS and event["event"] != "lost":
                 _copy_log(job)
             yield event
@@ -182,7 +189,7 @@ class Worker:
         pipe = self._connected()
         job = dataclasses.replace(job, watched=watch is not None)
         self._training = False
-        if self._asked:  # between two jobs
+        if self._asked:  # asked between two jobs
             self.stop()
         sent, last, met = False, None, job.devices.workers == 1
         while True:
@@ -205,16 +212,16 @@ class Worker:
                 self._process = None
                 return
             if event["event"] in ENDS and job.devices.workers > 1:
-                # TensorFlow joins a cluster once in the life of a process.
+                # A process can join a cluster only once, so the next job needs a new process.
                 if event["event"] == "done" or (event["event"] == "interrupted" and not event.get("deserted")):
-                    self._process.join(timeout=self._grace)  # they take leave of one another
+                    self._process.join(timeout=self._grace)  # gives the workers time to disconnect from one another
                 self._process.kill()
                 self._process.join()
                 self._process = None
             yield event
             if watch is not None and event["event"] == "validation":
                 answer = watch(event)
-                with contextlib.suppress(ConnectionError):  # it died meanwhile, which is met above
+                with contextlib.suppress(ConnectionError):  # the process died in the meantime, which is handled above
                     pipe.send(answer)
             if event["event"] in ENDS:
                 return
@@ -229,8 +236,8 @@ class Worker:
         return self._pipe
 
     def _ended(self, pipe: Connection, job: Job, over: Over, met: bool) -> Event | None:
-        """Waits for an event; the last one instead where the process is to be killed."""
-        silent = 0  # looks, not a clock: while this process itself is stopped, nobody counts
+        """Waits until an event arrives; returns None then, or the job's last event if the process should be killed."""
+        silent = 0  # counts polls, since a clock would go on while this process itself is suspended
         while not pipe.poll(1.0):
             silent += 1
             if self._asked and time.monotonic() - self._asked > self._grace:
@@ -259,11 +266,11 @@ def _failed(how: str, log: Folder) -> Event:
 
 
 class _WatchedInterrupted(Interrupted):
-    """The run was ended at a validation by the command that watches it."""
+    """A run that the watching command ended at a validation."""
 
 
-class _Asked:
-    """Remembers a SIGTERM."""
+class _StopRequest:
+    """A signal handler that remembers the request to stop."""
 
     reason: str | None = None
 
@@ -273,25 +280,25 @@ class _Asked:
 
 
 def serve(pipe: Connection) -> None:
-    """The worker's main loop: runs until the other end of the pipe is closed, or it was asked to stop."""
+    """Runs the main loop of the training process, until the pipe is closed or the process is asked to stop."""
     _end_with_parent()
-    # Ctrl-C reaches every process of a terminal: the parent decides what becomes of it.
+    # Ctrl-C reaches all processes of a terminal, but only the parent decides what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Read when TensorFlow is imported, which happens below.
+    # TensorFlow reads this when it is imported, which happens later.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    asked = _Asked()
+    stop_request = _StopRequest()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             job = pipe.recv()
-            event = _carried_out(job, pipe, asked)
+            event = _carried_out(job, pipe, stop_request)
             pipe.send(event)
-            stopped = event["event"] == "interrupted" and (asked.reason or not event["watched"])
+            stopped = event["event"] == "interrupted" and (stop_request.reason or not event["watched"])
             if stopped or job.devices.workers > 1:
                 return
 
 
 def _end_with_parent() -> None:
-    """Asks Linux to kill this process when its parent is killed, which nobody else would tell it while it computes."""
+    """Asks Linux to kill this process when its parent dies, since it would not notice that while it computes."""
     parent = multiprocessing.parent_process()
     if parent is None or not sys.platform.startswith("linux"):
         return
@@ -306,28 +313,33 @@ def _log(job: Job) -> Folder:
 
 
 def _copy_log(job: Job) -> None:
-    """Copies what a process printed to the bucket; a log is not worth a run."""
+    """Copies the local log to the bucket; ignores errors, since a log is not worth losing a run."""
     if job.log is not None:
         with contextlib.suppress(OSError):
             files.replace(_log(job), job.log.read_bytes())
 
 
-def _then(held: Held, copy: Callable[[], None]) -> Held:
-    """The same answers; where something is about to be written, the log is copied first."""
+def _copying_first(held: Held, copy: Callable[[], None]) -> Held:
+    """Wraps a check of ownership so that the log is copied before anything else is written.
+
+    Args:
+      held: the check.
+      copy: copies the log.
+    """
 
     def answer(now: bool) -> bool:
-        still = held(now)
-        if still and now:
+        is_held = held(now)
+        if is_held and now:
             copy()
-        return still
+        return is_held
 
     return answer
 
 
-def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
+def _carried_out(job: Job, pipe: Connection, stop_request: _StopRequest) -> Event:
     try:
         redirect_output(_printed(job))
-        return _do(job, pipe, asked)
+        return _do(job, pipe, stop_request)
     except (BrokenPipeError, EOFError):
         raise
     except LostError:
@@ -336,30 +348,35 @@ def _carried_out(job: Job, pipe: Connection, asked: _Asked) -> Event:
         watched = isinstance(stopped, _WatchedInterrupted)
         return {"event": "interrupted", "reason": str(stopped), "watched": watched}
     except Exception as error:
-        with contextlib.suppress(OSError):  # the disk that it goes to may be full, and that the failure
+        with contextlib.suppress(OSError):  # the log's disk may be full, which may be the very error
             traceback.print_exc()
         if job.devices.workers > 1 and _is_desertion(error):
             return {"event": "interrupted", "reason": "another worker is gone", "watched": False, "deserted": True}
         if _is_full(error):
             return {"event": "interrupted", "reason": one_line(error), "watched": False, "full": True}
-        every = isinstance(error, DevicesError)
-        return {"event": "failed", "error": one_line(error), "traceback": traceback.format_exc(), "every run": every}
+        fails_every_run = isinstance(error, DevicesError)
+        return {
+            "event": "failed",
+            "error": one_line(error),
+            "traceback": traceback.format_exc(),
+            "every run": fails_every_run,
+        }
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether something could not be written for want of space: no fault of the run, and every other would meet it."""
+    """Returns whether an error is due to a lack of space: no fault of the run, and other runs would meet it too."""
     chain: list[BaseException] = []
-    at: BaseException | None = error
-    while at is not None and at not in chain:
-        chain.append(at)
-        at = at.__cause__ or at.__context__
-    numbers = {one.errno for one in chain if isinstance(one, OSError)}
-    return bool(numbers & _FULL) or any(words in str(one) for words in _SAID_OF_FULL for one in chain)
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    numbers = {link.errno for link in chain if isinstance(link, OSError)}
+    return bool(numbers & _FULL) or any(message in str(link) for message in _SAID_OF_FULL for link in chain)
 
 
 def _printed(job: Job) -> Path:
-    """The file to print to, in a folder that is there."""
-    log = job.log or Path(str(_log(job)))  # of one in a bucket it is told
+    """Returns the file to print to, after creating its folder."""
+    log = job.log or Path(str(_log(job)))  # a job whose attempt is in a bucket has a `log`
     log.parent.mkdir(parents=True, exist_ok=True)
     return log
 
@@ -370,32 +387,32 @@ def _is_desertion(error: Exception) -> bool:
     return loop.is_desertion(error)
 
 
-def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
+def _do(job: Job, pipe: Connection, stop_request: _StopRequest) -> Event:
     from harness.data import embedded, manifest
     from harness.training import executor, garden_import, loop
 
-    # Workers meet here, and TensorFlow takes the signal for itself when they do.
+    # Workers find one another here, and TensorFlow then replaces the handler of SIGTERM: so ours is set after it.
     loop.strategy_for(job.devices)
-    signal.signal(signal.SIGTERM, asked)
+    signal.signal(signal.SIGTERM, stop_request)
     run, store = job.run, job.store
     if job.spec and not job.data.exists():
         pipe.send({"event": "data"})
-    described = embedded.ensure(job.spec, job.data.parent) if job.spec else manifest.load(job.data)
-    if described.fingerprint != run.data.fingerprint:
+    data_manifest = embedded.ensure(job.spec, job.data.parent) if job.spec else manifest.load(job.data)
+    if data_manifest.fingerprint != run.data.fingerprint:
         raise SettingsError(f"{job.data}: its content changed since the study was planned (other fingerprint)")
     pipe.send({"event": "build"})
     with tempfile.TemporaryDirectory() as scratch:
         attempt = store.attempt(run.id, job.attempt)
         place = executor.place_of(store, run, attempt, job.data, job.devices, job.parent, scratch)
-        report = _answered(pipe) if job.watched else pipe.send
-        how = described, place, store, attempt, report, lambda: asked.reason, _asking(pipe)
+        report = _report_with_answers(pipe) if job.watched else pipe.send
+        arguments = data_manifest, place, store, attempt, report, lambda: stop_request.reason, _asking_parent(pipe)
         record: RunRecord | None
         if job.kind == "evaluate":
-            record = executor.evaluate(run, *how)
+            record = executor.evaluate(run, *arguments)
         elif job.garden is not None:
-            record = garden_import.take_in(run, job.garden, *how)
+            record = garden_import.take_in(run, job.garden, *arguments)
         else:
-            record = executor.execute(run, *how)
+            record = executor.execute(run, *arguments)
     if record is None:
         return {"event": "done"}
     evaluation = record.evaluations.get(run.protocol.name)
@@ -404,8 +421,8 @@ def _do(job: Job, pipe: Connection, asked: _Asked) -> Event:
     return {"event": "done", "top1": evaluation.top1, "top5": evaluation.top5, "videos": evaluation.videos}
 
 
-def _answered(pipe: Connection) -> Callable[[Event], None]:
-    """A report that waits for an answer to each validation, so that a run ends at that step and at no later one."""
+def _report_with_answers(pipe: Connection) -> Callable[[Event], None]:
+    """Returns a report function that waits for an answer to each validation, so that a run can end exactly there."""
 
     def report(event: Event) -> None:
         pipe.send(event)
@@ -415,8 +432,8 @@ def _answered(pipe: Connection) -> Callable[[Event], None]:
     return report
 
 
-def _asking(pipe: Connection) -> Callable[[bool], None]:
-    """Asks the parent whether the run is still this worker's."""
+def _asking_parent(pipe: Connection) -> Callable[[bool], None]:
+    """Returns a function that asks the parent whether this worker still holds the run, and raises if not."""
 
     def hold(now: bool) -> None:
         pipe.send({"event": "held?", "now": now})
@@ -427,7 +444,7 @@ def _asking(pipe: Connection) -> Callable[[bool], None]:
 
 
 def redirect_output(log: Path) -> None:
-    """Sends what this process and its libraries print, in C++ too, to the end of the run's log."""
+    """Appends everything that this process and its libraries print, also from C++, to the run's log."""
     sys.stdout.flush()
     sys.stderr.flush()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -437,7 +454,7 @@ def redirect_output(log: Path) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, in one line: ours as it is, others with their kind."""
+    """Describes an error in one line: the harness's errors by their message, others with their class."""
     text = " ".join(str(error).split())
     if isinstance(error, HarnessError):
         return text
