@@ -1,4 +1,4 @@
-"""What a study's mirror is told, and when: a run begins, its record is written, the table is drawn."""
+"""The mirror of a study: tells a tracker when a run begins, when its record is written and when the table is drawn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.system.text import print_line
 from harness.tracking import wandb
 from harness.tracking.wandb import Event, Tracker
 
-# Where on this machine a file is concerns nobody else.
+# Folders in a path, which are removed from errors: where a file is on this machine is private.
 _FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:]+/)+")
 
 
@@ -29,8 +29,8 @@ class MirroredTable:
     """A study's table as its mirror shows it.
 
     Attributes:
-      title: of the table.
-      columns: their heads.
+      title: title of the table.
+      columns: heads of the columns.
       rows: the cells of each row, as text, one for each column.
     """
 
@@ -40,23 +40,23 @@ class MirroredTable:
 
 
 class Mirror:
-    """Tells a tracker of a study's runs.
+    """Tells a tracker what happens in a study.
 
     Args:
-      tracker: who is told.
+      tracker: the tracker.
       group: name of the study.
-      store: the records.
+      store: the store of the study's runs.
     """
 
     def __init__(self, tracker: Tracker, group: str, store: Store) -> None:
         self._tracker, self._group, self._store = tracker, group, store
 
-    def begins(self, one: Planned) -> None:
-        """A run is to be trained, or its training gone on with."""
-        self._tracker.write(run_event(one, self._group))
+    def begins(self, planned: Planned) -> None:
+        """Tells that a run is about to be trained, or its training to be resumed."""
+        self._tracker.write(run_event(planned, self._group))
 
     def event(self, run_id: str, event: Event) -> None:
-        """What a worker reported of a run; once it is done, its record."""
+        """Passes on an event of a run; once the run is done, tells of its record instead."""
         if event["event"] == "done" and self._store.has(run_id):
             event = recorded_event(self._store, run_id, self._group)
         if event["event"] == "failed":
@@ -64,15 +64,21 @@ class Mirror:
         self._tracker.write({**event, "run": run_id})
 
     def catch_up(self, plan: Plan) -> None:
-        """Runs that were recorded and not mirrored: a kill came between, or the mirror was off."""
-        for one in plan.runs:
-            marker = self._store.folder(one.run.id) / wandb.MIRRORED
-            if one.done and not one.fault and not marker.exists():
-                self.begins(one)
-                self._tracker.write(recorded_event(self._store, one.run.id, self._group))
+        """Tells of runs that were recorded but not mirrored, because of a kill or because the mirror was off."""
+        for planned in plan.runs:
+            marker = self._store.folder(planned.run.id) / wandb.MIRRORED
+            if planned.done and not planned.fault and not marker.exists():
+                self.begins(planned)
+                self._tracker.write(recorded_event(self._store, planned.run.id, self._group))
 
     def drawn(self, table: MirroredTable, written: Sequence[Path], name: str) -> None:
-        """A study's tables and figures were written, under a name; they are mirrored once, however often drawn."""
+        """Tells that a study's table and figures were written, unless the same content was mirrored before.
+
+        Args:
+          table: the table.
+          written: the files that were written.
+          name: name that they are mirrored under.
+        """
         event, marker = study_event(table, written, name), self._store.root / "wandb" / f"{name}.drawn"
         digest = content_hash(event)
         if not (marker.is_file() and marker.read_text() == digest):
@@ -81,7 +87,10 @@ class Mirror:
 
 @contextlib.contextmanager
 def mirror(mode: Literal["online", "offline", "off"], group: str, store: Store, console: Console) -> Iterator[Mirror]:
-    """A mirror of a study, closed in the end; what W&B misses is said, and what to type."""
+    """Opens a mirror of a study and closes it at the end.
+
+    If W&B is missing something then, the console shows what, and which command to type.
+    """
     tracker = wandb.tracker(mode, store.root)
     try:
         yield Mirror(tracker, group, store)
@@ -90,9 +99,9 @@ def mirror(mode: Literal["online", "offline", "off"], group: str, store: Store, 
             print_line(console, line, style="yellow")
 
 
-def run_event(one: Planned, group: str) -> dict[str, Any]:
-    """That a run begins."""
-    run, name = one.run, labels.label(one)
+def run_event(planned: Planned, group: str) -> dict[str, Any]:
+    """Returns the event that a run begins."""
+    run, name = planned.run, labels.label(planned)
     data = {"data": run.data.name, "fingerprint": run.data.fingerprint}
     return {
         "event": "run",
@@ -102,19 +111,19 @@ def run_event(one: Planned, group: str) -> dict[str, Any]:
         "name": name,
         "tags": [applied.toggle.key for applied in run.cell.applied],
         "config": {**run.settings, **data, "profile": run.profile, "identity": run.identity},
-        "cost": {"params": one.params, "multiply_adds": one.multiply_adds},
+        "cost": {"params": planned.params, "multiply_adds": planned.multiply_adds},
         "resumed_at": 0,
     }
 
 
 def recorded_event(store: Store, run_id: str, group: str) -> dict[str, Any]:
-    """That a run's record was written."""
+    """Returns the event that a run's record was written."""
     record = records.to_json(store.read(run_id))
     return {"event": "recorded", "run": run_id, "group": group, "folder": str(store.folder(run_id)), "record": record}
 
 
 def study_event(table: MirroredTable, written: Sequence[Path], group: str) -> dict[str, Any]:
-    """That a study's table was written."""
+    """Returns the event that a study's table was written."""
     return {
         "event": "study",
         "group": group,

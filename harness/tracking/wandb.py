@@ -1,17 +1,18 @@
-"""W&B as a mirror of a study: told what happens, never asked for a number, and never in the study's way.
+"""Trackers, which mirror a study to W&B; no number is ever read back, and a study never waits for them.
 
-A tracker is told plain mappings with an "event":
+A tracker receives plain mappings with an "event":
 
-"run": a run begins or goes on. "run" (its id), "group", "job_type", "name", "tags", "config" (settings, flat), "cost",
-  "resumed_at" (step, 0 for a run that begins).
-"attempt": its training begins, at a "step". "run", "step".
-"train", "validation": a point of its curve. "run", "split", "step", and the metrics.
-"recorded": its record is written. "run", "folder" (of its files), "record" (plain data).
-"failed", "interrupted", "lost" (another worker has it): it ended without one. "run", "error" or "reason" (one line).
-"study": the table is written. "group", "title", "columns", "rows", "files" (paths); "marker" (file) gets the "digest"
-  once it is mirrored.
+"run": a run begins or is resumed. "run" (its id), "group", "job_type", "name", "tags", "config" (settings, flat),
+  "cost", "resumed_at" (step; 0 for a run that begins).
+"attempt": the training of the run begins, at a "step". "run", "step".
+"train", "validation": a point of the run's curve. "run", "split", "step", and the metrics.
+"recorded": the run's record is written. "run", "folder" (of its files), "record" (plain data).
+"failed", "interrupted", "lost" (another worker took it over): the run ended without a record. "run", "error" or
+  "reason" (one line).
+"study": the table is written. "group", "title", "columns", "rows", "files" (paths). Once it is mirrored, "digest" is
+  written to the file "marker".
 
-Others are ignored. At most one run is open at a time. All that W&B keeps is under `results/wandb/`.
+Other events are ignored. At most one run is open at a time. All of W&B's files are kept under `results/wandb/`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ RUN_RECORD = "run-record"
 MIRRORED = "mirrored"
 LIMIT = 25.0
 
-# All that a user may set for W&B by the environment: where to and as whom. The rest would change what is mirrored.
+# The only settings of W&B that a user may make in the environment: destination and access. Others, such as the mode,
+# would change what is mirrored.
 _NAMES = ("ENTITY", "PROJECT")
 _ACCESS = (
     "API_KEY",
@@ -64,72 +66,77 @@ _LAST = ("recorded", "failed", "interrupted", "lost")
 
 
 class Tracker(Protocol):
-    """Is told what happens in a study."""
+    """Receives the events of a study."""
 
     def write(self, event: Event) -> None:
-        """Takes an event."""
+        """Receives an event."""
 
     def close(self) -> list[str]:
-        """Ends it; one line for each thing the user should know and do, none where all is well."""
+        """Closes the tracker; returns a line for each thing that the user should know and do, none if all is well."""
 
 
 class Nothing:
-    """Keeps nothing."""
+    """A tracker that ignores everything."""
 
     def write(self, event: Event) -> None:
         """Ignores an event."""
 
     def close(self) -> list[str]:
-        """Has nothing to say."""
+        """Returns no lines."""
         return []
 
 
 class Several:
-    """Tells several trackers."""
+    """A tracker that passes every event on to several trackers."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
 
     def write(self, event: Event) -> None:
-        """Tells each of them."""
-        for one in self._trackers:
-            one.write(event)
+        """Passes an event on to each tracker."""
+        for tracker in self._trackers:
+            tracker.write(event)
 
     def close(self) -> list[str]:
-        """Ends each of them; what they have to say."""
-        return [line for one in self._trackers for line in one.close()]
+        """Closes each tracker; returns the lines of all."""
+        return [line for tracker in self._trackers for line in tracker.close()]
 
 
 def tracker(mode: Literal["online", "offline", "off"], folder: Path, limit: float = LIMIT) -> Tracker:
-    """The mirror of a study.
+    """Makes the tracker that mirrors a study.
 
     Args:
-      mode: "offline" writes files that W&B can be given later, "online" sends them, and goes on offline for the rest of
-        the study where W&B cannot be reached, "off" does nothing.
+      mode: "offline" writes files that can be sent to W&B later; "online" sends them, and continues offline for the
+        rest of the study if W&B cannot be reached; "off" does nothing.
       folder: the results folder.
       limit: seconds that closing may take.
     """
     if mode == "off":
         return Nothing()
-    kept = folder / "wandb"
-    log = kept / "mirror.log"
+    wandb_folder = folder / "wandb"
+    log = wandb_folder / "mirror.log"
     offline = functools.partial(Wandb, folder.absolute(), "offline")
     if mode == "offline":
-        return Apart([offline], log, f"The records are complete, the mirror in {kept} is not (details: {log})", limit)
+        return Apart(
+            [offline], log, f"The records are complete, the mirror in {wandb_folder} is not (details: {log})", limit
+        )
     online = functools.partial(Wandb, folder.absolute(), "online", limit / 5)
-    later = f"The records are complete; what W&B misses is in {kept}, to send it type: wandb sync {kept}"
+    later = (
+        f"The records are complete; what W&B misses is in {wandb_folder}, to send it type: wandb sync {wandb_folder}"
+    )
     return Apart([online, offline], log, later, limit)
 
 
 class Wandb:
-    """Writes to W&B from this process, whose environment it changes: meant for a process of its own.
+    """A tracker that writes to W&B from this process.
 
-    Every method raises what W&B raises, and waits as long as W&B waits.
+    It changes the environment of the process, raises every error of W&B's and waits as long as W&B does. So it is meant
+    to run in a separate process: see :class:`Apart`.
 
     Args:
       folder: the results folder, absolute.
-      mode: whether to send anything.
-      reach: seconds to try and reach W&B.
+      mode: "online" to send everything, "offline" to send nothing.
+      reach: seconds to spend on trying to reach W&B.
     """
 
     def __init__(self, folder: Path, mode: Mode, reach: float = 5.0) -> None:
@@ -158,7 +165,7 @@ class Wandb:
             kinds[event["event"]](event)
 
     def close(self) -> list[str]:
-        """Ends W&B, and a run that is open as one that was interrupted."""
+        """Closes W&B; if a run is still open, marks it as interrupted."""
         self._abandon()
         if "wandb" in sys.modules:
             sys.modules["wandb"].teardown()
@@ -269,7 +276,7 @@ class Wandb:
 
 
 def study_run(group: str) -> str:
-    """Id of the W&B run that holds a study's table, 16 hexadecimal digits."""
+    """Returns the id of the W&B run that holds a study's table, 16 hexadecimal digits."""
     return hashlib.sha256(f"study {group}".encode()).hexdigest()[:16]
 
 
@@ -278,15 +285,15 @@ def _artifact_name(text: str) -> str:
 
 
 def _kept(folder: Folder, record: Mapping[str, Any]) -> dict[str, Folder]:
-    """The files of a record, by what it calls them; not what other attempts at the run may have left."""
+    """Returns name -> path of the files that belong to a record, without those that other attempts may have left."""
     added = sorted(path.name for path in folder.glob("evaluation-*.json"))
     evaluations = [*record["evaluations"].values(), *(json.loads((folder / name).read_text()) for name in added)]
-    names = ["record.json", *added, *(str(one["predictions"]) for one in evaluations)]
+    names = ["record.json", *added, *(str(evaluation["predictions"]) for evaluation in evaluations)]
     return {name: folder / name for name in names}
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What W&B's reader sees of a record, flat."""
+    """Returns the numbers of a record for W&B's summary, flat."""
     numbers = {f"cost/{name}": value for name, value in record["cost"].items()}
     for protocol, evaluation in record["evaluations"].items():
         numbers |= {f"{protocol}/{name}": evaluation[name] for name in ("top1", "top5", "loss", "videos")}
@@ -294,18 +301,18 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _isolate(folder: Path, mode: Mode) -> None:
-    """Keeps W&B's files in the folder, and the user's settings of W&B from changing what is mirrored."""
+    """Sets the environment so that W&B's files stay in the folder and users' settings can't change what is mirrored."""
     users = {f"WANDB_{name}" for name in (*_NAMES, *(_ACCESS if mode == "online" else ()))}
     for name in [name for name in os.environ if name.startswith("WANDB_") and name not in users]:
         del os.environ[name]
     os.environ["WANDB_ERROR_REPORTING"] = "false"
-    places = {"DIR": folder.parent, "DATA_DIR": folder / "data", "CACHE_DIR": folder / "cache"}
+    folders = {"DIR": folder.parent, "DATA_DIR": folder / "data", "CACHE_DIR": folder / "cache"}
     if mode == "offline":
-        # Online the user's own settings are read, which a login to another server writes there.
-        places["CONFIG_DIR"] = folder / "config"
-    for name, place in places.items():
-        place.mkdir(parents=True, exist_ok=True)
-        os.environ[f"WANDB_{name}"] = str(place)
+        # Only offline, since online the user's settings are needed: a login to another server is stored there.
+        folders["CONFIG_DIR"] = folder / "config"
+    for name, path in folders.items():
+        path.mkdir(parents=True, exist_ok=True)
+        os.environ[f"WANDB_{name}"] = str(path)
 
 
 def _settings() -> dict[str, Any]:
@@ -321,30 +328,31 @@ def _settings() -> dict[str, Any]:
         "x_disable_stats": True,
         "x_disable_machine_info": True,
         "x_save_requirements": False,
-        # 15 s otherwise, and a kill loses what came after the last flush.
+        # The default is 15 s, and a kill loses everything after the last flush.
         "x_transaction_log_flush_interval": 0.5,
-        # Two attempts at a run within one second would share a folder.
+        # Without it, two attempts at a run within one second would share a folder.
         "x_sync_dir_suffix": os.urandom(4).hex(),
     }
 
 
 class _LostError(Exception):
-    """The process that mirrors ended, or gave no answer in time."""
+    """Raised when the process of a tracker ended, or did not answer in time."""
 
 
 class Apart:
-    """Runs a tracker in a process of its own, and the next one where that one fails; the study waits for neither.
+    """A tracker that runs another tracker in a separate process, so that the study never waits for it.
 
-    The process is in a session of its own, so that Ctrl-C and SIGTERM to the study leave it to be closed in order. It
-    ends by itself when this process is gone. The tracker that takes over is told of the open run from its beginning.
+    If that tracker fails, the next one takes over, and receives the events of the open run from its beginning. The
+    process has a session of its own, so that Ctrl-C and SIGTERM do not reach it and it can be closed in order. It ends
+    by itself when this process is gone.
 
     Args:
-      stages: what makes the trackers, in order of preference; can be pickled. The last one's errors are kept as
-        warnings, and it goes on.
-      log: file of what the processes print.
-      advice: what the user should know and type, where something went wrong.
-      limit: seconds that closing may take, after which the process is killed.
-      patience: seconds that one event may take before that.
+      stages: functions that make the trackers, in order of preference; must be picklable. The last tracker continues
+        after errors, which become warnings.
+      log: file that the processes print to.
+      advice: what the user should know and type if something went wrong.
+      limit: seconds that closing may take before the process is killed.
+      patience: seconds that one event may take before the process counts as lost.
     """
 
     def __init__(
@@ -368,14 +376,14 @@ class Apart:
         self._thread: threading.Thread | None = None
 
     def write(self, event: Event) -> None:
-        """Takes an event and returns at once."""
+        """Queues an event and returns at once."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
             self._thread.start()
         self._queue.put(dict(event))
 
     def close(self) -> list[str]:
-        """Ends the process within the limit; what the user should know."""
+        """Ends the process within the limit; returns what the user should know."""
         if self._thread is not None:
             self._deadline = time.monotonic() + self._limit
             self._queue.put(None)
@@ -383,8 +391,8 @@ class Apart:
             if self._thread.is_alive():
                 self._warnings.append(f"still busy after {self._limit:g} s")
                 self._stop()
-        said = dict.fromkeys(self._warnings)
-        return [f"W&B: {'; '.join(said)}. {self._advice}"] if said else []
+        warnings = dict.fromkeys(self._warnings)
+        return [f"W&B: {'; '.join(warnings)}. {self._advice}"] if warnings else []
 
     def _work(self) -> None:
         while (event := self._queue.get()) is not None:
@@ -411,22 +419,26 @@ class Apart:
     def _tell(self, event: Event) -> None:
         while self._stages:
             try:
-                for one in [event] if self._process else [*self._open, event]:
-                    self._warnings += self._tried(one)
+                for pending in [event] if self._process else [*self._open, event]:
+                    self._warnings += self._answer(pending)
                 return
             except _LostError as error:
                 self._warnings.append(_one_line(error))
                 self._stages.pop(0)
                 self._stop()
 
-    def _tried(self, event: Event) -> list[str]:
-        said = self._ask(event)
-        if said and len(self._stages) > 1:
-            raise _LostError(said[0])
-        return said
+    def _answer(self, event: Event) -> list[str]:
+        warnings = self._ask(event)
+        if warnings and len(self._stages) > 1:
+            raise _LostError(warnings[0])
+        return warnings
 
     def _ask(self, event: Event | None) -> list[str]:
-        """What the process has to say to an event, or to its end."""
+        """Sends the process an event, or None to close its tracker, and returns its warnings.
+
+        Raises:
+          _LostError: the process ended, or did not answer in time.
+        """
         try:
             if self._process is None:
                 self._process = _Process(self._stages[0], self._log)
@@ -440,12 +452,12 @@ class Apart:
             raise _LostError(f"the process that mirrors is gone ({_one_line(error)})") from error
 
     def _stage_deadline(self) -> float:
-        """When a stage must have answered: the one that would take over needs time too."""
+        """Returns the time by which a stage must answer, which leaves time for the stage that would take over."""
         return self._deadline - (0.4 * self._limit if len(self._stages) > 1 else 0)
 
 
 def _open_after(before: list[Event], event: Event) -> list[Event]:
-    """The events of the run that is open after an event."""
+    """Returns the events so far of the run that is open after an event; empty if no run is open."""
     if event["event"] == "run":
         return [event]
     return [] if event["event"] in (*_LAST, "study") or not before else [*before, event]
@@ -463,8 +475,8 @@ class _Process:
 
     @staticmethod
     def _started(descriptor: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        # Not multiprocessing: its child is in the study's process group until it has begun to run, and is waited for
-        # without end when the interpreter exits.
+        # Not by multiprocessing: its child stays in the study's process group until it runs, and at exit the
+        # interpreter would wait for it without limit.
         return subprocess.Popen(
             [sys.executable, "-c", f"from harness.tracking import wandb as tracking; tracking.serve({descriptor})"],
             stdin=subprocess.DEVNULL,
@@ -482,17 +494,17 @@ class _Process:
 
 
 def serve(descriptor: int) -> None:
-    """The main loop of the process: answers each event with what there is to say, until the pipe is closed."""
+    """Runs the main loop of a tracker's process: answers each event with warnings, until the pipe is closed."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
     pipe = Connection(descriptor)
-    made: Tracker = pipe.recv()()
+    tracker: Tracker = pipe.recv()()
     inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
     with contextlib.suppress(OSError):
         while (event := inbox.get()) is not None:
-            pipe.send(_said(functools.partial(made.write, event)))
-        pipe.send(_said(made.close))
+            pipe.send(_warnings_of(functools.partial(tracker.write, event)))
+        pipe.send(_warnings_of(tracker.close))
 
 
 def _receive(pipe: Connection, inbox: queue.SimpleQueue[Event | None]) -> None:
@@ -500,12 +512,12 @@ def _receive(pipe: Connection, inbox: queue.SimpleQueue[Event | None]) -> None:
         while (event := pipe.recv()) is not None:
             inbox.put(event)
     inbox.put(None)
-    # Only the study ends a process that hangs; where it is gone, nobody would.
+    # The study would kill this process if it hung, but may itself be gone by now.
     time.sleep(LIMIT)
     os._exit(1)
 
 
-def _said(do: Callable[[], list[str] | None]) -> list[str]:
+def _warnings_of(do: Callable[[], list[str] | None]) -> list[str]:
     try:
         return do() or []
     except Exception as error:

@@ -1,8 +1,9 @@
-"""Reads the files in which W&B keeps a run on disk, without W&B's server, and after a kill too.
+"""Reads the files in which W&B keeps a run on disk, without W&B's server, even after a kill.
 
-A `.wandb` file is a header of 7 bytes, then blocks of 32,768 bytes as LevelDB's log has them: records of checksum,
-length and type, each a serialized message or a part of one. A kill cuts the last record short; damage costs the rest of
-its block. Attempts at one run are files of their own, merged by the run's id.
+A `.wandb` file is a header of 7 bytes, then blocks of 32,768 bytes in the format of LevelDB's log. A block holds
+records of checksum, length, type and content, which is a serialized message or a part of one. After a kill, the last
+record may be cut short. If a record is damaged, the rest of its block is skipped. Each attempt at a run has its own
+file; the files are merged by the run's id.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Artifact:
 
     Attributes:
       name, type: such as "run-0123456789abcdef", "run-record".
-      metadata: what was said about it.
-      files: name -> its copy under the folder that was read, None where that is missing.
+      metadata: metadata that it was logged with.
+      files: name -> path of the copy below the folder that was read; None if the copy is missing.
     """
 
     name: str
@@ -45,18 +46,18 @@ class Artifact:
 
 @dataclasses.dataclass(frozen=True)
 class MirroredRun:
-    """What W&B's files hold of a run, or of one attempt at it.
+    """A run, or one attempt at it, as W&B's files hold it.
 
     Attributes:
-      path: the file; of several attempts, the last one's.
-      run, group, job_type, name, tags: as W&B was told.
-      started: when, seconds since 1970.
+      path: the file; the last one's if there are several attempts.
+      run, group, job_type, name, tags: as they were given to W&B.
+      started: time of the start, seconds since 1970.
       config: the settings.
       points: points of the training curve: "split", "step" and metrics.
-      summary: what was summed up, nested where W&B nests.
+      summary: W&B's summary of the run, nested as in W&B.
       tables: name -> file of a table, for :func:`table`.
-      artifacts: in the order they were logged.
-      exit_code: as W&B was told, None where the run was not ended.
+      artifacts: the artifacts, in the order they were logged.
+      exit_code: the exit code given to W&B; None if the run was not ended.
       damaged: whether a part of the file could not be read, as after a kill.
     """
 
@@ -77,52 +78,56 @@ class MirroredRun:
 
 
 def read(folder: Path) -> list[MirroredRun]:
-    """The attempts whose files are in a folder or below it, in the order they started.
+    """Reads the attempts whose files are in a folder or below it, in the order they started.
 
     Files that hold no run yet are left out.
 
     Raises:
-      RecordError: there is no such folder, or a file is not W&B's.
+      RecordError: the folder does not exist, or a file is not W&B's.
     """
     attempts = [attempt for path in paths(folder) if (attempt := read_file(path, folder))]
     return sorted(attempts, key=lambda attempt: (attempt.started, attempt.path))
 
 
 def paths(folder: Path) -> list[Path]:
-    """W&B's files in a folder and below it, sorted.
+    """Returns the paths of W&B's files in a folder and below it, sorted.
 
     Raises:
-      RecordError: there is no such folder.
+      RecordError: the folder does not exist.
     """
     if not folder.is_dir():
         raise RecordError(f"{folder}: {'is a file; expected a folder' if folder.exists() else 'no such folder'}")
-    # W&B links the latest run's folder a second time.
-    return sorted(path for path in folder.rglob("*.wandb") if not any(one.is_symlink() for one in _inner(path, folder)))
+    # Skips symbolic links, since W&B adds one to the folder of the latest run.
+    return sorted(
+        path
+        for path in folder.rglob("*.wandb")
+        if not any(parent.is_symlink() for parent in _parents_below(path, folder))
+    )
 
 
 def read_file(path: Path, folder: Path) -> MirroredRun | None:
-    """The attempt in one file; None where the file was cut short before it said which run it is of.
+    """Reads the attempt in one file; None if the file was cut short before it names its run.
 
     Args:
-      path: the file.
-      folder: where to look for copies of its artifacts' files, and nowhere else; `path` is in it.
+      path: the file, which is in `folder`.
+      folder: the only folder in which to look for copies of the artifacts' files.
 
     Raises:
       RecordError: the file is not W&B's.
     """
-    # protobuf makes its classes while it is imported: types know nothing of them.
+    # Imported as Any, since protobuf creates its classes during the import, where mypy cannot see them.
     kinds: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
-    said = _Said(path, folder)
-    for content in _messages(path, said):
-        with said.noted():
-            said.take(kinds.Record.FromString(content))
-    return said.attempt()
+    content = _Content(path, folder)
+    for message in _messages(path, content):
+        with content.noted():
+            content.take(kinds.Record.FromString(message))
+    return content.attempt()
 
 
 def merged(attempts: Iterable[MirroredRun]) -> dict[str, MirroredRun]:
-    """Run id -> all its attempts in one, in the order given.
+    """Merges the attempts at each run: run id -> all its attempts in one.
 
-    Of the curve, a later attempt's point at the same split and step stands; of all else, what was said last.
+    If attempts differ, the later one in the order given wins; on the curve, this goes for each split and step.
     """
     runs: dict[str, MirroredRun] = {}
     for attempt in attempts:
@@ -131,13 +136,13 @@ def merged(attempts: Iterable[MirroredRun]) -> dict[str, MirroredRun]:
 
 
 def table(path: Path) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of a table that W&B was given."""
+    """Reads the columns and rows of a table that was logged to W&B."""
     content = json.loads(path.read_text())
     return content["columns"], content["data"]
 
 
 def _joined(earlier: MirroredRun, later: MirroredRun) -> MirroredRun:
-    points = {(point["step"], point["split"]): point for one in (earlier, later) for point in one.points}
+    points = {(point["step"], point["split"]): point for attempt in (earlier, later) for point in attempt.points}
     return dataclasses.replace(
         later,
         group=later.group or earlier.group,
@@ -153,8 +158,8 @@ def _joined(earlier: MirroredRun, later: MirroredRun) -> MirroredRun:
     )
 
 
-class _Said:
-    """What the messages of a file come to."""
+class _Content:
+    """The content of a file, collected from its messages."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self.path, self.folder = path, folder
@@ -168,7 +173,7 @@ class _Said:
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
-        """A message whose checksum is right and whose content is not is damage too."""
+        """Counts a message with a correct checksum and invalid content as damage."""
         message: Any = importlib.import_module("google.protobuf.message")
         try:
             yield
@@ -261,80 +266,86 @@ def _artifact(record: Any, path: Path, folder: Path) -> Artifact:
 
 
 def _staged(recorded: str, path: Path, folder: Path) -> Path | None:
-    """The copy that W&B staged, at a path of the machine it ran on: sought under each folder around the run's file."""
+    """Finds the copy of an artifact's file that W&B staged, which may have been moved here from another machine.
+
+    Args:
+      recorded: path of the copy on the machine that W&B ran on; its ends are looked up in each folder above `path`.
+      path: the run's file.
+      folder: the highest folder to look in.
+    """
     parts = PurePosixPath(recorded).parts
-    for around in _up(path.parent, folder):
+    for parent in _parents_up_to(path.parent, folder):
         for start in range(1, len(parts)):
-            found = _inside(around, str(PurePosixPath(*parts[start:])))
-            if found:
-                return found
+            copy = _inside(parent, str(PurePosixPath(*parts[start:])))
+            if copy:
+                return copy
     return None
 
 
-def _up(path: Path, folder: Path) -> Iterator[Path]:
-    """A path and those around it, up to and with the folder."""
-    yield from _inner(path, folder)
+def _parents_up_to(path: Path, folder: Path) -> Iterator[Path]:
+    """Yields a path and its parents, up to and including the folder."""
+    yield from _parents_below(path, folder)
     yield folder
 
 
-def _inner(path: Path, folder: Path) -> Iterator[Path]:
-    """A path and those around it, below the folder."""
+def _parents_below(path: Path, folder: Path) -> Iterator[Path]:
+    """Yields a path and its parents that are below the folder."""
     while path not in (folder, path.parent):
         yield path
         path = path.parent
 
 
 def _inside(folder: Path, name: str) -> Path | None:
-    """The file of this name in the folder; None where there is none or it is elsewhere."""
+    """Returns the path of a file in the folder; None if it does not exist or lies outside of the folder."""
     path = (folder / name).resolve()
     return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
 
 
-def _messages(path: Path, said: _Said) -> Iterator[bytes]:
-    """The messages of a file, whole ones only; notes damage."""
-    content = path.read_bytes()
-    if len(content) < _FILE_HEADER.size:
-        said.damaged = True
+def _messages(path: Path, content: _Content) -> Iterator[bytes]:
+    """Yields the complete messages of a file; notes damage in `content`."""
+    data = path.read_bytes()
+    if len(data) < _FILE_HEADER.size:
+        content.damaged = True
         return
-    if _FILE_HEADER.unpack_from(content) != _MAGIC:
+    if _FILE_HEADER.unpack_from(data) != _MAGIC:
         raise RecordError(f"{path}: not a file of W&B's, or of a version this harness does not know")
     parts: list[bytes] = []
-    for kind, part in _parts(content, said):
+    for kind, part in _parts(data, content):
         if kind in (_WHOLE, _FIRST):
-            said.damaged |= bool(parts)
+            content.damaged |= bool(parts)
             parts = []
         elif not parts:
-            # What it continues was lost.
+            # The beginning of this message was lost.
             continue
         parts.append(part)
         if kind in (_WHOLE, _END):
             yield b"".join(parts)
             parts = []
-    said.damaged |= bool(parts)
+    content.damaged |= bool(parts)
 
 
-def _parts(content: bytes, said: _Said) -> Iterator[tuple[int, bytes]]:
+def _parts(data: bytes, content: _Content) -> Iterator[tuple[int, bytes]]:
     position = _FILE_HEADER.size
-    while position < len(content):
+    while position < len(data):
         end = (position // _BLOCK + 1) * _BLOCK
         if end - position < _RECORD_HEADER.size:
             position = end
             continue
-        part = _part(content, position, end)
+        part = _part(data, position, end)
         if part is None:
-            said.damaged = True
+            content.damaged = True
             position = end
             continue
         position += _RECORD_HEADER.size + len(part[1])
         yield part
 
 
-def _part(content: bytes, position: int, end: int) -> tuple[int, bytes] | None:
-    """Type and content of the part of a record at a position; None where it is cut short or damaged."""
+def _part(data: bytes, position: int, end: int) -> tuple[int, bytes] | None:
+    """Returns type and content of the record at a position; None if it is cut short or damaged."""
     begin = position + _RECORD_HEADER.size
-    if begin > len(content):
+    if begin > len(data):
         return None
-    checksum, length, kind = _RECORD_HEADER.unpack_from(content, position)
-    part = content[begin : begin + length]
+    checksum, length, kind = _RECORD_HEADER.unpack_from(data, position)
+    part = data[begin : begin + length]
     sound = kind in (_WHOLE, _FIRST, _MIDDLE, _END) and len(part) == length and begin + length <= end
     return (kind, part) if sound and zlib.crc32(part, zlib.crc32(bytes([kind]))) == checksum else None
