@@ -1,11 +1,11 @@
-"""How the workers that train one run together agree on which: the first claims it from the queue, the others follow.
+"""The orders by which the first of several workers, the chief, tells the others which run to train with it.
 
-If each claimed from the queue, each would be at another run. So only the first one, the chief, does, and says in a
-file of the results folder, which all of them see, what it is at: an order. An order has a token of its own, since the
-same run is ordered anew whenever a worker was lost. The chief writes the file again every other second, with another
-beat: whoever reads it tells by the change that somebody is there, and compares no clocks.
+If every worker claimed from the queue, each would train another run. So only the chief claims a run, and it writes the
+run as an order into a file of the results folder, which all workers can read. Each order has its own token, because the
+same run is ordered again after a worker was lost. The chief rewrites the file every two seconds with a new beat: a
+reader sees from the change that the chief is alive, without comparing clocks.
 
-RESULTS/.cluster-<hash of the hosts>.json          the chief's last word
+RESULTS/.cluster-<hash of the hosts>.json          the chief's latest order
 RESULTS/.cluster-<hash of the hosts>-<index>.json  why an order failed on another worker
 """
 
@@ -26,28 +26,28 @@ from typing import Any
 from harness.config.devices import WAIT, Devices
 from harness.system import files
 
-# Exit status of a worker whose others do not come: their scheduler starts them again.
+# Exit status of a worker that waited for the other workers in vain; the cluster's scheduler starts them all again.
 TEMPORARY = os.EX_TEMPFAIL
 _BEAT = 2.0
 _LOOK = 0.5
-# Seconds in which another worker's own failure is known here, at the latest, once it was found to be gone.
+# Seconds to wait, once another worker is found to be gone, for the file in which it says why it failed.
 _LATE = 3.0
-# Seconds that an order may take to its end once the chief itself has ended.
+# Seconds that an order may still take once the chief itself has ended.
 _ENDING = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What the chief is at.
+    """The attempt that the chief is carrying out.
 
     Attributes:
-      token: of this order; empty where there is none just now.
+      token: identifies this order; empty if there is no order at present.
       run: id of the run.
-      protocol: name of the protocol that it is evaluated under.
-      kind: as of :class:`harness.training.worker.Job`.
+      protocol: name of the protocol that the run is evaluated under.
+      kind: kind of the job, see :class:`harness.training.worker.Job`.
       attempt: number of the attempt.
-      status: exit status of the chief once it has ended, None before.
-      beat: another one each time that the file is written.
+      status: exit status of the chief once it has ended; None before.
+      beat: a random token, new each time the file is written.
     """
 
     token: str = ""
@@ -61,13 +61,13 @@ class Order:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What keeps a worker that is not the chief from carrying out an order, while no other worker is gone.
+    """The error that keeps a worker other than the chief from carrying out an order, while all workers are present.
 
     Attributes:
-      token: of the order.
-      error: why, in one line.
-      traceback: where in the code.
-      every_run: whether every run of the study would meet it.
+      token: token of the order.
+      error: the error, in one line.
+      traceback: where in the code it was raised.
+      every_run: whether every run of the study would fail with it.
     """
 
     token: str
@@ -77,7 +77,7 @@ class Fault:
 
 
 class SilentError(Exception):
-    """Nothing was heard of the chief for too long."""
+    """Raised when the chief has not written its file for too long."""
 
 
 def _file(root: Path, devices: Devices, index: int = 0) -> Path:
@@ -86,7 +86,7 @@ def _file(root: Path, devices: Devices, index: int = 0) -> Path:
 
 
 def _write(path: Path, content: Order | Fault) -> None:
-    with contextlib.suppress(OSError):  # a full disk: what matters of it is met by the run itself
+    with contextlib.suppress(OSError):  # a full disk, for instance: the run itself meets that error and reports it
         files.replace(path, json.dumps(dataclasses.asdict(content)).encode())
 
 
@@ -98,11 +98,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 class Orders:
-    """What the chief gives; a context manager, in which a thread writes a beat.
+    """Gives the chief's orders to the other workers; a context manager, in which a thread writes the beats.
 
     Args:
       root: the results folder.
-      devices: who the workers are.
+      devices: names the workers.
       beat: seconds between two beats.
 
     Attributes:
@@ -126,22 +126,22 @@ class Orders:
         self._thread.join()
 
     def give(self, run: str, protocol: str, kind: str, attempt: int) -> None:
-        """An attempt at a run begins."""
+        """Orders the other workers to carry out an attempt at a run."""
         self._say(Order(secrets.token_hex(8), run, protocol, kind, attempt))
 
     def withdraw(self) -> None:
-        """What was ordered has come to nothing: those who are at it still leave it."""
+        """Withdraws the current order: workers that are still carrying it out abandon it."""
         self._say(Order())
 
     def end(self, status: int) -> None:
-        """The chief is about to end."""
+        """Tells the other workers that the chief is about to end with an exit status."""
         self._say(dataclasses.replace(self._now, status=status))
 
     def fault(self, patience: float = 0.0) -> tuple[int, Fault] | None:
-        """Index of a worker on which the order failed, and why; None where it did on none.
+        """Returns the index of a worker on which the order failed, and the reason; None if it failed on none.
 
         Args:
-          patience: seconds to wait for one.
+          patience: seconds to wait for a failure.
         """
         until = time.monotonic() + patience
         while True:
@@ -155,31 +155,31 @@ class Orders:
             time.sleep(min(_LOOK, patience))
 
     def late_fault(self) -> tuple[int, Fault] | None:
-        """The same, where a worker was found to be gone, and may have said why a moment ago."""
+        """Returns the same as `fault` after a worker was found to be gone, waiting for it to write why it failed."""
         return self.fault(_LATE)
 
     def _say(self, order: Order) -> None:
         with self._lock:
             self._now = order
-            self._written()
+            self._write_file()
 
-    def _written(self) -> None:
+    def _write_file(self) -> None:
         _write(_file(self._root, self._devices), dataclasses.replace(self._now, beat=secrets.token_hex(8)))
 
     def _beat(self) -> None:
         while not self._over.wait(self._every):
             with self._lock:
-                self._written()
+                self._write_file()
 
 
 class Heard:
-    """What a worker that is not the chief hears of it.
+    """Reads the chief's orders in a worker that is not the chief.
 
-    What lies there when it starts may be of long ago: nothing counts before the file was seen to change.
+    The file that is there when the worker starts may be old: nothing counts until the file has changed.
 
     Args:
       root: the results folder.
-      devices: who the workers are, and which this one is.
+      devices: names the workers, and which of them this one is.
       wait: seconds that the chief may be silent.
     """
 
@@ -198,26 +198,26 @@ class Heard:
         return None
 
     def order(self) -> Order | None:
-        """The chief's word by now; None where it was not heard yet.
+        """Returns the chief's latest order, or None if the file has not changed yet.
 
         Raises:
-          SilentError: nothing was heard of it for too long.
+          SilentError: the chief has not written the file for too long.
         """
-        found = self._content()
-        if found is not None and found != self._seen:
-            self._seen, self._alive, self._since = found, True, time.monotonic()
+        order = self._content()
+        if order is not None and order != self._seen:
+            self._seen, self._alive, self._since = order, True, time.monotonic()
         if time.monotonic() - self._since > self._wait:
             raise SilentError(f"nothing was heard of the first worker for {self._wait:g} seconds")
         return self._seen if self._alive else None
 
     def orders(self, asked: Callable[[], bool]) -> Iterator[Order]:
-        """Each new order, once; the last one carries the status that the chief ended with.
+        """Yields each new order once; the last one carries the status that the chief ended with.
 
         Args:
-          asked: whether somebody asked this process to stop, which ends them.
+          asked: returns whether this process was asked to stop, which ends the iteration.
 
         Raises:
-          SilentError: as of :meth:`order`.
+          SilentError: see :meth:`order`.
         """
         while not asked():
             order = self.order()
@@ -231,10 +231,10 @@ class Heard:
             yield order
 
     def left(self) -> bool:
-        """Whether the chief is not at the order any more that this worker took last.
+        """Returns whether the chief has left the order that this worker took last.
 
         Raises:
-          SilentError: as of :meth:`order`.
+          SilentError: see :meth:`order`.
         """
         order = self.order()
         if order is None or order.token != self._taken.token:
@@ -242,26 +242,30 @@ class Heard:
         if order.status is None:
             return False
         if self._ended is None:
-            self._ended = time.monotonic()  # whoever trained with it is about to end too
+            self._ended = time.monotonic()  # the workers that trained with the chief are about to end too
         return time.monotonic() - self._ended > _ENDING
 
     def failed(self, error: str, traceback: str = "", every_run: bool = False) -> None:
-        """Says why the order failed here."""
+        """Writes down, for the chief, why the order failed on this worker."""
         fault = Fault(self._taken.token, error, traceback, every_run)
         _write(_file(self._root, self._devices, self._devices.task_index), fault)
 
 
 @contextlib.contextmanager
 def orders(root: Path, devices: Devices) -> Iterator[Orders | None]:
-    """The orders of a chief, which says in the end how it ended; None where it works alone."""
+    """Opens the chief's orders and writes its exit status at the end.
+
+    Yields:
+      The orders, or None if this worker works alone.
+    """
     if devices.workers == 1:
         yield None
         return
-    with Orders(root, devices) as given:
+    with Orders(root, devices) as chief_orders:
         status = 2
         try:
-            yield given
-            status = int(given.failed)
+            yield chief_orders
+            status = int(chief_orders.failed)
         except KeyboardInterrupt:
             status = 130
             raise
@@ -269,4 +273,4 @@ def orders(root: Path, devices: Devices) -> Iterator[Orders | None]:
             status = getattr(error, "exit_status", 2)
             raise
         finally:
-            given.end(status)
+            chief_orders.end(status)

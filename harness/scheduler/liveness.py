@@ -1,6 +1,7 @@
-"""Whether a worker of this machine is still alive: it holds a lock, which the system lets go when it ends, however.
+"""Tells whether a worker process of this machine is still alive, by a file lock that it holds.
 
-So a run whose worker was killed here is free at once; of another machine's worker only its silence can tell.
+The system releases the lock however the process ends. So a run whose worker was killed on this machine is free at once;
+that a worker on another machine has ended shows only in its missing heartbeats.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# Of the machine since it was started: tokens of others, and of before, say nothing.
+# Changes each time a machine starts: tokens of other machines, or from before the last start, cannot be judged.
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
 @contextlib.contextmanager
 def present() -> Iterator[str]:
-    """A token that is this process's until it ends, 32 hexadecimal digits; empty where no lock can be held."""
+    """Holds a lock for as long as this process lives.
+
+    Yields:
+      The lock's token, 32 hexadecimal digits; empty if no lock can be held.
+    """
     with contextlib.ExitStack() as held:
         token = ""
         with contextlib.suppress(OSError):
@@ -30,7 +35,9 @@ def present() -> Iterator[str]:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             token = _hold(folder, held) if _ours(folder) else ""
         yield token
-        if token:  # left behind by an error, with which it may not have told what became of its run
+        # Only without an error: after one, the lock file stays behind, so that others find that the process has ended,
+        # since it may not have told the queue what became of its run.
+        if token:
             (_folder() / token).unlink(missing_ok=True)
 
 
@@ -43,19 +50,19 @@ def _hold(folder: Path, held: contextlib.ExitStack) -> str:
 
 
 def gone(token: str) -> bool:
-    """Whether a token's process was one of this machine and has ended; False where that cannot be known."""
+    """Returns whether the process of a token ran on this machine and has ended; False if that cannot be known."""
     if not (_TOKEN.fullmatch(token) and token.startswith(_boot())):
         return False
     try:
         folder = _folder()
         file = os.open(folder / token, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) if _ours(folder) else None
-    except OSError:  # ended and told so, or another's
+    except OSError:  # the process ended in order and removed its file, or the token is another user's
         return False
     if file is None:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held
+    except OSError:  # the process still holds the lock
         return False
     finally:
         os.close(file)
@@ -63,19 +70,19 @@ def gone(token: str) -> bool:
 
 
 def _boot() -> str:
-    """16 hexadecimal digits."""
+    """Returns the id of the machine's last start, 16 hexadecimal digits; zeros if the system has none."""
     try:
         return _BOOT.read_text().replace("-", "")[:16]
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return "0" * 16
 
 
 def _folder() -> Path:
-    """Of the locks: this user's."""
+    """Returns this user's folder of lock files."""
     return Path(tempfile.gettempdir()) / f"r3d-ablations-{os.getuid()}"
 
 
 def _ours(folder: Path) -> bool:
-    """Whether a folder that anybody could have made is this user's own."""
-    found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    """Returns whether a folder belongs to this user and no one else can write to it; anybody could have created it."""
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022

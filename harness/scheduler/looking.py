@@ -1,4 +1,4 @@
-"""Opens the queue for those that only look at it, or steer it: nothing is made by looking."""
+"""Opens an existing queue for the commands that only show it or steer it, without creating one."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from harness.scheduler.run_queue import Queue
 def open_queue(
     url: str | None, results: Path, watch: bool = False, say: Callable[[str], None] = lambda _: None
 ) -> Queue:
-    """The queue behind --storage, or of a results folder.
+    """Opens the queue of a storage or of a results folder.
 
     Args:
-      url: of the storage; None for the results folder's own.
+      url: URL of the storage; None for the results folder's own queue.
       results: folder of the records.
-      watch: wait for a storage that does not answer; else say so after some seconds.
-      say: is told where it is waited for.
+      watch: whether to wait for a storage that does not answer, rather than to fail after some seconds.
+      say: is called with a line of text when the storage has to be waited for.
 
     Raises:
-      StorageError: nothing was begun there, or it cannot be opened.
+      StorageError: there is no queue, or it cannot be opened.
     """
     full = sharing.url(Sharing(url), results)
     kind, database = optuna_storage.checked(full)
@@ -41,17 +41,17 @@ def open_queue(
 
 
 def look(queue: Queue) -> tuple[Group, ...]:
-    """Where everything stands now, once those that fell silent were found."""
+    """Returns the current state of all studies, after ending the attempts whose workers fell silent."""
     queue.find_stale()
     attempts = queue.attempts()
     return groups(queue.notes(), attempts)
 
 
 def _holds_queue(url: str, kind: str, database: str) -> bool:
-    """Whether a database that is there holds the queue; Optuna would make its tables by opening it."""
+    """Returns whether an existing database holds a queue, without Optuna, which would create its tables in it."""
 
     def connect() -> sqlite3.Connection:
-        # Not read-only: what a process that was killed left half-written has to be rolled back before it is read.
+        # Not read-only: a transaction that a killed process left half-written has to be rolled back before reading.
         return sqlite3.connect(f"{Path(database).absolute().as_uri()}?mode=rw", timeout=60.0, uri=True)
 
     try:
@@ -67,7 +67,7 @@ def _holds_queue(url: str, kind: str, database: str) -> bool:
             named = sqlalchemy.text("select count(*) from studies where study_name = :name")
             return bool(connection.execute(named, {"name": run_queue.NAME}).scalar())
     except ImportError:
-        return True  # without its driver nothing is made either, and opening it says which is missing
+        return True  # opening it creates nothing without the driver either, and its error names the missing driver
     except SQLAlchemyError as error:
         mend = (
             "remove it once nobody trains with it: the records do not need it"

@@ -1,4 +1,4 @@
-"""A worker joins a study: it works in the same results folder, with the same code, settings and data as the others."""
+"""Lets a worker join a study, after checking that its results folder, code, settings and data match the others'."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from harness.scheduler.run_states import Attempt
 from harness.store.run_store import Store
 from harness.system import files
 
-# Of a results folder, beside its runs: which storage they are kept by.
+# File beside the runs of a results folder that names the storage of their queue.
 _FILE = ".storage"
 _RESULTS = "results"
 
 
 def bind(workspace: Workspace, queue: Queue) -> None:
-    """Ties a results folder and a storage to one another: another storage would train its runs a second time.
+    """Ties a results folder and a storage to each other, since another storage would train the folder's runs again.
 
     Raises:
-      StorageError: the one belongs to another of the other.
+      StorageError: the folder is tied to another storage, or the storage to another folder.
     """
     with queue.alone():
         _bind(workspace, queue)
 
 
 def _bind(workspace: Workspace, queue: Queue) -> None:
-    own = workspace.sharing.storage is None
-    name = sharing.FILE if own else optuna_storage.shown(sharing.url(workspace.sharing, workspace.store.root))
+    local = workspace.sharing.storage is None
+    name = sharing.FILE if local else optuna_storage.shown(sharing.url(workspace.sharing, workspace.store.root))
     path = workspace.store.runs / _FILE
     theirs, noted = _read(workspace), queue.note(_RESULTS)
     queue.look_at_numbers()
-    if theirs is None and (noted is None or own):
+    if theirs is None and (noted is None or local):
         theirs = {"id": _new_id(workspace.store, name), "storage": name}
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -53,7 +53,7 @@ def _bind(workspace: Workspace, queue: Queue) -> None:
         )
     if noted == theirs["id"]:
         return _number(workspace, queue)
-    if noted is not None and not own:
+    if noted is not None and not local:
         raise StorageError(
             f"{name}: keeps the runs of another results folder than {workspace.store.place}; use another"
         )
@@ -67,31 +67,33 @@ def _bind(workspace: Workspace, queue: Queue) -> None:
 
 
 def _number(workspace: Workspace, queue: Queue) -> None:
-    """Has the queue go on above the numbers of the attempts that left folders, which an older or a new one reuses.
+    """Makes the queue number its attempts above those that left folders.
+
+    A new queue, or one restored from an older state, would otherwise use their numbers again.
 
     Raises:
-      StorageError: workers are at it by the numbers that it has.
+      StorageError: workers are running attempts under the queue's present numbers.
     """
-    # Folders first: each attempt is in the queue before it has one.
+    # The folders have to be read before the queue: an attempt is in the queue before it has a folder.
     first = workspace.store.next_attempt
-    listed = queue.attempts()
+    attempts = queue.attempts()
     if first <= queue.next_number:
         return
-    if at_it := _names(one for one in listed if one.state == "running"):
+    if workers := _names(attempt for attempt in attempts if attempt.state == "running"):
         raise StorageError(
             f"{optuna_storage.shown(queue.url)}: is older than {workspace.store.runs}, restored perhaps, and "
-            f"{', '.join(at_it)} trains with it: start once that has ended"
+            f"{', '.join(workers)} trains with it: start once that has ended"
         )
     queue.number_from(first)
 
 
 def _names(busy: Iterable[Attempt]) -> list[str]:
-    """Who is at some attempts; a worker that has just claimed one has not said its name yet."""
-    return sorted({one.worker or "another worker" for one in busy})
+    """Returns the names of the workers at some attempts; one that has just claimed its run has none noted yet."""
+    return sorted({attempt.worker or "another worker" for attempt in busy})
 
 
 def _new_id(store: Store, name: str) -> str:
-    """An id, 16 hexadecimal digits; in a bucket, where two may write it at once, both write the same."""
+    """Returns an id of 16 hexadecimal digits; in a bucket, where two workers may write at once, both get the same."""
     if not store.in_bucket:
         return secrets.token_hex(8)
     return hashlib.sha256(f"{store.runs} {name}".encode()).hexdigest()[:16]
@@ -109,10 +111,13 @@ def _read(workspace: Workspace) -> dict[str, str] | None:
 
 
 def join(workspace: Workspace, queue: Queue, plan: Plan, name: str) -> list[str]:
-    """Joins a study, or begins it, or takes one over that nobody is at; lines to say.
+    """Joins a study that other workers train, takes over one that nobody trains, or begins a new one.
+
+    Returns:
+      Lines to show the user.
 
     Raises:
-      StorageError: workers are at it whose code, settings or data differ; the line says where.
+      StorageError: workers train it with other code, settings or data; the message says where they differ.
     """
     queue.find_stale()
     ours = sharing.entry(plan, name, settings(workspace), workspace.sharing.retries)
@@ -121,10 +126,10 @@ def join(workspace: Workspace, queue: Queue, plan: Plan, name: str) -> list[str]
 
 
 def _noted(queue: Queue, key: str, name: str, ours: Mapping[str, Any]) -> list[str]:
-    """Notes a worker's idea of a study, if it is that of the others; lines to say."""
+    """Stores this worker's definition of a study in the queue if it agrees with the others'; returns lines to show."""
     theirs, attempts = queue.note(key), queue.attempts()
-    busy = [one for one in attempts if one.state == "running"]
-    hosts = {one.worker.partition(":")[0] for one in busy} - {socket.gethostname(), ""}
+    busy = [attempt for attempt in attempts if attempt.state == "running"]
+    hosts = {attempt.worker.partition(":")[0] for attempt in busy} - {socket.gethostname(), ""}
     if hosts and queue.local:
         raise StorageError(
             f"{optuna_storage.shown(queue.url)}: {min(hosts)} trains with it, and SQLite is for one machine; share a "
@@ -135,24 +140,24 @@ def _noted(queue: Queue, key: str, name: str, ours: Mapping[str, Any]) -> list[s
         return []
     differ = sharing.differences(theirs, ours)
     wanted = {run[0] for run in theirs["runs"]}
-    at_it = _names(one for one in busy if one.item.key in wanted)
-    if differ and at_it:
+    workers = _names(attempt for attempt in busy if attempt.item.key in wanted)
+    if differ and workers:
         raise StorageError(
-            f"study {name!r}: {', '.join(at_it)} trains it with other code, settings or data: {'; '.join(differ)}; "
+            f"study {name!r}: {', '.join(workers)} trains it with other code, settings or data: {'; '.join(differ)}; "
             "start with the same, or once it has ended"
         )
     queue.keep(key, ours if differ else _with(theirs, ours))
-    found = [f"Study {name}: goes on with other code or settings than it was begun with: {'; '.join(differ)}"]
-    return (found if differ else []) + ([f"Joining {', '.join(at_it)}."] if at_it else [])
+    lines = [f"Study {name}: goes on with other code or settings than it was begun with: {'; '.join(differ)}"]
+    return (lines if differ else []) + ([f"Joining {', '.join(workers)}."] if workers else [])
 
 
 def note_of(name: str) -> str:
-    """Under which name a study is noted in the queue."""
+    """Returns the name under which a study's definition is stored in the queue."""
     return f"study {name}"
 
 
 def _with(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """One study of two workers, who may have taken different rows of it."""
+    """Merges two workers' definitions of a study, of which each may have chosen other rows."""
     runs = {run[0]: run for run in [*theirs["runs"], *ours["runs"]]}
     return {
         **ours,
@@ -164,11 +169,11 @@ def _with(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings(workspace: Workspace) -> dict[str, Any]:
-    """What the runs of a command have in common, for people who look for a difference."""
+    """Returns the settings that all runs of a command share, by which users find where two workers differ."""
     sets = (workspace.data, *workspace.further)
     return {
         "--profile": workspace.profile.name,
-        "--data": ", ".join(f"{one.facts.name} ({one.facts.fingerprint[:8]})" for one in sets),
+        "--data": ", ".join(f"{dataset.facts.name} ({dataset.facts.fingerprint[:8]})" for dataset in sets),
         "cut": str(workspace.cut),
         "--replicas": workspace.replicas,
         "--retries": workspace.sharing.retries,

@@ -1,8 +1,8 @@
-"""Optuna's relational storage, opened so that processes, and machines, can share it: SQLite or PostgreSQL.
+"""Opens Optuna's relational storage, SQLite or PostgreSQL, so that processes and machines can share it.
 
 SQLite as Optuna opens it hands one waiting trial to several processes, since it ignores `FOR UPDATE`. Here every
-transaction begins as a writer's (`BEGIN IMMEDIATE`), so that what it read still holds when it writes. Nothing that is
-said of a storage repeats its credentials.
+transaction begins as a writer's (`BEGIN IMMEDIATE`), so that nothing it has read can change before it writes. Messages
+about a storage never contain its credentials.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, Prog
 from harness.system.errors import HarnessError
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-# No user's to heed: what is experimental of Optuna, and that heartbeats are meant for its own loop. Set once and not
-# around each call, since threads beat.
+# Users can do nothing about these warnings: that parts of Optuna are experimental, and that heartbeats are meant for
+# its own loop. They are silenced once, not around each call, since several threads send heartbeats.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with")
 
-# What a storage raises where it does not answer; all else is a mistake of the caller's.
+# Errors of a storage that does not answer; any other error is a mistake of the caller.
 FAULTS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
-_WAIT = 60.0  # seconds that a transaction of SQLite waits for another's
-_OPENINGS = 20  # processes that make one database's tables at the same time fail all but one
-# Heartbeats are compared in the session's time zone: it has to be the same everywhere. A paused worker must not hold up
-# the others for longer than the timeouts, and a cut connection is noticed.
+_WAIT = 60.0  # seconds that an SQLite transaction waits for another one
+_OPENINGS = 20  # attempts to open: of the processes that create a database's tables at the same time, all but one fail
+# Optuna compares heartbeats in the session's time zone, so it has to be the same everywhere. The timeouts limit how
+# long a paused worker can hold up the others; the keepalives detect a cut connection.
 _SESSION = (
     "-c timezone=UTC -c lock_timeout=10s -c statement_timeout=30s -c idle_in_transaction_session_timeout=10s "
     "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
@@ -56,43 +56,43 @@ _POSTGRES = {
 }
 
 _DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
-# What SQLite says of a file that no waiting mends.
+# SQLite's errors for files that waiting does not repair.
 _LASTING = ("not a database", "malformed", "readonly")
 _FULL = "disk is full"
-_ALONE = 60  # seconds that one process may keep others out; one that is paused or gone would for ever
+_ALONE = 60  # seconds that one process may keep others out, since a paused one would otherwise do so for ever
 _TRY_LOCK = "select pg_try_advisory_xact_lock(7265730)"
 
 T = TypeVar("T")
 
 
 class StorageError(HarnessError):
-    """A storage that cannot be used, in one line; credentials are not repeated."""
+    """A storage that cannot be used; the message is one line without credentials."""
 
 
 class UnansweredError(StorageError):
-    """One that does not answer at present, or is full: whoever is started again may find it well."""
+    """A storage that does not answer at present, or is full: the same command may succeed later."""
 
     exit_code = os.EX_TEMPFAIL
 
 
 def url_of(path: Path) -> str:
-    """URL of an SQLite file."""
+    """Returns the URL of an SQLite file."""
     return sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string()
 
 
 def shown(url: str) -> str:
-    """A storage's URL without its user, password and options."""
+    """Returns a storage's URL without its user, password and options."""
     try:
-        made = sqlalchemy.make_url(url)
+        parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
         return "the storage"
-    # Of a password with an @ that is not escaped, the end is read as the beginning of the host.
-    host, database = ((part or "").rpartition("@")[2] for part in (made.host, made.database))
-    return f"{made.drivername}://{host}{f':{made.port}' if made.port else ''}/{database}"
+    # If the password contains an @ that is not escaped, its end is parsed as the beginning of the host.
+    host, database = ((part or "").rpartition("@")[2] for part in (parsed.host, parsed.database))
+    return f"{parsed.drivername}://{host}{f':{parsed.port}' if parsed.port else ''}/{database}"
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Optuna's storage behind a URL.
+    """Opens the Optuna storage at a URL.
 
     Raises:
       StorageError: it cannot be opened.
@@ -111,33 +111,33 @@ def open_storage(url: str) -> RDBStorage:
 
 
 def checked(url: str) -> tuple[str, str]:
-    """Kind and database of a URL that is well formed.
+    """Checks a storage's URL and returns its kind ("sqlite" or "postgresql") and its database.
 
     Raises:
-      StorageError: it is not, or neither SQLite's nor PostgreSQL's.
+      StorageError: the URL is malformed, or neither SQLite's nor PostgreSQL's.
     """
     try:
-        made = sqlalchemy.make_url(url)
+        parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
         raise StorageError(
             "--storage: is no URL; expected postgresql+psycopg://HOST/DATABASE or sqlite:///FILE"
         ) from None
-    if "@" in (made.host or ""):
+    if "@" in (parsed.host or ""):
         raise StorageError(
             "--storage: an @ in user or password has to be written %40, or the password be given as PGPASSWORD"
         )
-    kind = made.get_backend_name()
-    if made.drivername not in _DRIVERS:
-        raise StorageError(f"--storage {made.drivername}://...: expected postgresql+psycopg://... or sqlite:///FILE")
-    if kind == "postgresql" and re.search("[@:/]", made.database or ""):
+    kind = parsed.get_backend_name()
+    if parsed.drivername not in _DRIVERS:
+        raise StorageError(f"--storage {parsed.drivername}://...: expected postgresql+psycopg://... or sqlite:///FILE")
+    if kind == "postgresql" and re.search("[@:/]", parsed.database or ""):
         raise StorageError("--storage: a / or : in user or password has to be written %2F or %3A")
-    if kind == "sqlite" and (made.database or ":memory:").startswith((":", "file:")):
+    if kind == "sqlite" and (parsed.database or ":memory:").startswith((":", "file:")):
         raise StorageError("--storage sqlite://: names no file; expected sqlite:///FILE")
-    return kind, made.database or ""
+    return kind, parsed.database or ""
 
 
 def _escaped(url: str) -> str:
-    return url.replace("{", "{{").replace("}", "}}")  # Optuna fills in braces
+    return url.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL, and would fill in braces
 
 
 def _sqlite(url: str, path: Path) -> RDBStorage:
@@ -147,7 +147,7 @@ def _sqlite(url: str, path: Path) -> RDBStorage:
         return sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
 
     with (path.parent / f".{path.name}.lock").open("a") as lock:
-        _wait_for(lock)  # two processes that made its tables at once would both fail
+        _wait_for(lock)  # two processes that created its tables at the same time would both fail
         storage = RDBStorage(_escaped(url), engine_kwargs={"creator": connect})
     sqlalchemy.event.listen(storage.engine, "begin", _begin_immediate)
     return storage
@@ -157,7 +157,7 @@ def _wait_for(lock: TextIO) -> None:
     """Locks a file.
 
     Raises:
-      StorageError: another process holds it for too long; it may be stopped.
+      StorageError: another process holds it for too long; that process may be paused.
     """
     end = time.monotonic() + _WAIT
     while True:
@@ -176,51 +176,55 @@ def _begin_immediate(connection: sqlalchemy.Connection) -> None:
 
 
 def _postgres(url: str) -> RDBStorage:
-    for left in reversed(range(_OPENINGS)):
+    for tries_left in reversed(range(_OPENINGS)):
         try:
             return RDBStorage(_escaped(url), engine_kwargs=_POSTGRES)
-        except (IntegrityError, ProgrammingError):  # another process made its tables just then
-            if not left:
+        except (IntegrityError, ProgrammingError):  # another process created its tables at the same moment
+            if not tries_left:
                 raise
         except OperationalError as error:
-            if not left or "starting up" not in str(error.orig):
+            if not tries_left or "starting up" not in str(error.orig):
                 raise
-        time.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - to be apart from others, not to be a secret
+        time.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - spreads the processes out in time, is not a secret
     raise AssertionError("the last opening returns or raises")
 
 
 def said(error: BaseException, url: str) -> str:
-    """What an error says, in one line, nothing of which is a credential; its kind alone where it would be."""
+    """Returns an error's text in one line, or only the name of its class if the text would give away a credential."""
     kind = type(error).__name__
     try:
-        made = sqlalchemy.make_url(url)
+        parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
         return kind
     text = " ".join(str(getattr(error, "orig", None) or error).split())
-    if made.username:
-        text = text.replace(f'user "{made.username}"', "the user")
-    secrets = [url, *(str(value) for value in made.query.values()), made.password, made.username]
-    if isinstance(error, KeyError | IndexError) or any(_holds(text, str(one)) for one in secrets if one):
+    if parsed.username:
+        text = text.replace(f'user "{parsed.username}"', "the user")
+    secrets = [url, *(str(value) for value in parsed.query.values()), parsed.password, parsed.username]
+    if isinstance(error, KeyError | IndexError) or any(_holds(text, str(secret)) for secret in secrets if secret):
         return kind
     return f"{kind}: {text[:200]}"
 
 
 def _holds(text: str, secret: str) -> bool:
-    """Whether a text gives a secret away; of one so short that any text holds it, as a word."""
+    """Returns whether a text contains a secret; a secret of up to three characters counts only as a whole word."""
     return bool(re.search(re.escape(secret) if len(secret) > 3 else rf"(?<!\w){re.escape(secret)}(?!\w)", text))
 
 
 @contextlib.contextmanager
 def try_alone(kept: RDBStorage) -> Iterator[bool]:
-    """Whether no other process is in here with this storage; it is a courtesy, and yields True where it cannot tell."""
+    """Tries to keep other processes out of this block, for the same storage.
+
+    Yields:
+      Whether no other process is in the block; True also if that cannot be told, since nothing depends on it.
+    """
     if kept.engine.dialect.name == "postgresql":
         connection, alone = None, True
         try:
             with contextlib.suppress(*FAULTS):
                 connection = kept.engine.connect()
-                # Let go with the transaction, or when the connection ends.
+                # Released with the transaction, or when the connection ends.
                 alone = bool(connection.execute(sqlalchemy.text(_TRY_LOCK)).scalar())
-                # Longer than the session's own, which is for what holds up others' writes.
+                # Longer than the session's timeout, which is for transactions that hold up other processes' writes.
                 connection.execute(sqlalchemy.text(f"set local idle_in_transaction_session_timeout = '{_ALONE}s'"))
             yield alone
         finally:
@@ -239,7 +243,7 @@ def try_alone(kept: RDBStorage) -> Iterator[bool]:
 
 
 def young(kept: RDBStorage, seconds: float) -> bool:
-    """Whether a server was started less than so many seconds ago: nobody's silence says anything yet."""
+    """Returns whether the database server started less than `seconds` ago; missing heartbeats mean nothing then."""
     if kept.engine.dialect.name != "postgresql":
         return False
     with kept.engine.connect() as connection:
@@ -251,7 +255,7 @@ def young(kept: RDBStorage, seconds: float) -> bool:
 
 @contextlib.contextmanager
 def faults_named(url: str, what: str = "the storage") -> Iterator[None]:
-    """Says which storage it is that fails.
+    """Turns an error of a storage into one that names the storage.
 
     Raises:
       StorageError: the storage failed.
@@ -267,15 +271,15 @@ def faults_named(url: str, what: str = "the storage") -> Iterator[None]:
 
 
 class Patience:
-    """Asks a storage again while it does not answer: restarted, unreachable, its disk full.
+    """Repeats calls to a storage while it does not answer: it restarts, cannot be reached, or its disk is full.
 
     Args:
-      url: of the storage.
-      say: is told, once for each time of silence, that it is waited for.
-      asked: whether somebody asked this process to stop, which then waits no longer than `SHORT`.
+      url: URL of the storage.
+      say: is called with a line of text, once for each outage, to tell the user that the storage is being waited for.
+      asked: returns whether this process was asked to stop; it then waits no longer than `SHORT`.
 
     Attributes:
-      trouble: when it last did not answer, of the monotonic clock.
+      trouble: time of the last call that was not answered, by the monotonic clock.
     """
 
     LONG, SHORT = 3600.0, 5.0  # seconds
@@ -287,14 +291,14 @@ class Patience:
         self.trouble = -float("inf")
 
     def __call__(self, function: Callable[[], T]) -> T:
-        """What a function returns, once the storage answers.
+        """Calls a function until the storage answers, and returns its result.
 
         Raises:
-          StorageError: it is damaged, or what it held was deleted.
-          UnansweredError: it does not answer for an hour, or for some seconds while it is full or this process was
-            asked to stop.
+          StorageError: the storage is damaged, or the study in it was deleted.
+          UnansweredError: the storage has not answered for an hour; or for some seconds, if its disk is full or this
+            process was asked to stop.
         """
-        began, told = time.monotonic(), False
+        began, announced = time.monotonic(), False
         while True:
             try:
                 result = function()
@@ -308,11 +312,11 @@ class Patience:
                     raise StorageError(line) from None
                 if waited > (self.SHORT if self._asked() or _FULL in str(cause) else self.LONG):
                     raise UnansweredError(line) from None
-                if not told and waited > 1.0:
+                if not announced and waited > 1.0:
                     self._say(f"{shown(self._url)}: does not answer ({said(cause, self._url)}); waiting for it")
-                    told = True
+                    announced = True
                 time.sleep(random.uniform(0.05, min(2.0, 0.3 + waited)))  # noqa: S311 - as above
             else:
-                if told:
+                if announced:
                     self._say(f"{shown(self._url)}: answers again")
                 return result

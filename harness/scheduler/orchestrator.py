@@ -1,7 +1,7 @@
-"""Runs what a plan is missing, one run after the other, beside whoever else does, and says what happens.
+"""Carries out the missing runs of a plan, one after the other, alongside any other workers, and shows the progress.
 
-Every run is claimed in the queue (:mod:`harness.scheduler.run_queue`) before it is trained, and told there when it
-ends, so that other processes, here or on other machines, take up the others, and those that were left.
+Each run is claimed in the queue (:mod:`harness.scheduler.run_queue`) before it is trained, and its end is reported
+there. So other processes, on this or other machines, can take the other runs, and resume those that were abandoned.
 """
 
 from __future__ import annotations
@@ -36,18 +36,19 @@ from harness.system.text import print_line
 from harness.tracking.study_mirror import Mirror
 from harness.training.worker import Event, Job, Watch, Worker
 
-# Seconds between two looks at what others are at, while there is nothing to do: a part of the lease, within these.
+# Least and most seconds between two looks at the queue while there is nothing to do; in between, a part of the lease.
 _LOOK = (0.5, 3.0)
-# Times in a row that another of the workers which train together may be lost without a step forward.
+# Times in a row that a worker of a run on several workers may be lost without the run getting any further.
 _LOSSES = 3
 
 
-class Stopped(Exception):  # noqa: N818 - no error: the user, or the system, asked for it
-    """A study that was asked to stop, or cannot go on here; the message is one line.
+class Stopped(Exception):  # noqa: N818 - not an error: the user, or the system, asked for it
+    """Raised when a study was asked to stop or cannot continue here; the message is one line.
 
     Attributes:
-      exit_status: that the command ends with: 128 and the signal that asked, SIGINT, or SIGTERM also for a TPU that is
-        being preempted; or :data:`harness.scheduler.chief.TEMPORARY`, for a scheduler to start it again.
+      exit_status: exit status of the command: 128 plus the number of the signal that asked, SIGINT or SIGTERM (the
+        latter also for a TPU that is being preempted); or :data:`harness.scheduler.chief.TEMPORARY`, so that the
+        cluster's scheduler starts it again.
     """
 
     def __init__(self, message: str, exit_status: int) -> None:
@@ -58,38 +59,38 @@ class Stopped(Exception):  # noqa: N818 - no error: the user, or the system, ask
 def conduct(
     workspace: Workspace, plan: Plan, console: Console, mirror: Mirror, name: str = "", fail_fast: bool = False
 ) -> list[str]:
-    """Trains and evaluates what is missing, together with the other workers of its storage.
+    """Trains and evaluates the missing runs of a plan, together with the other workers that share its storage.
 
     Args:
-      workspace: where and how.
-      plan: what.
+      workspace: the folders, settings and devices to use.
+      plan: the runs that are wanted.
       console: where to show progress.
-      mirror: is told of each run.
-      name: of the study, which other workers join; empty for a run of no study.
-      fail_fast: stop at the first run that fails.
+      mirror: receives the events of each run.
+      name: name of the study, which other workers join; empty for a run of no study.
+      fail_fast: whether to stop at the first run that fails.
 
     Returns:
       One line for each run that failed, or that nobody will carry out.
 
     Raises:
-      SettingsError: the disk is too small for it, or the TPU.
-      DevicesError: this machine does not have the devices asked for.
-      StorageError: the storage cannot be used, or workers with other code, settings or data are at the study.
-      Stopped: a signal asked to stop; the run that was training saved its checkpoint. Or the other workers that train
-        it together with this one are gone, or did not come. Or there is no space left to write to.
+      SettingsError: the disk or the TPU is too small for the runs.
+      DevicesError: this machine does not have the requested devices.
+      StorageError: the storage cannot be used, or workers train the study with other code, settings or data.
+      Stopped: a signal asked to stop, and the run in training saved its checkpoint; or the other workers that train
+        runs together with this one are gone or did not come; or there is no disk space left.
     """
     if not plan.missing:
         return []
     sharing.refuse_unseen_queue(workspace.sharing, workspace.store)
     disk.refuse_small_disk(workspace, plan)
-    gate.refuse_too_large(workspace, (one for one in plan.missing if not one.done), console)
+    gate.refuse_too_large(workspace, (planned for planned in plan.missing if not planned.done), console)
     board = Board(plan, workspace.rate or workspace.profile.measured_rate)
     if not workspace.devices.chief:
         return _follow(workspace, plan, board, console)
-    with conductor(workspace, console, mirror) as conducted:
-        conducted.join(plan, name)
+    with conductor(workspace, console, mirror) as orchestrator:
+        orchestrator.join(plan, name)
         with view(board, console) as shown:
-            return conducted.carry_out_all(plan, name, shown, fail_fast)
+            return orchestrator.carry_out_all(plan, name, shown, fail_fast)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +98,8 @@ class Outcome:
     """How carrying out a run ended.
 
     Attributes:
-      event: the last event.
-      failure: one line where it failed; empty otherwise.
+      event: the last event of the run.
+      failure: why it failed, in one line; empty if it did not.
     """
 
     event: Mapping[str, Any]
@@ -106,17 +107,17 @@ class Outcome:
 
     @property
     def ended_by_watch(self) -> bool:
-        """Whether the run was ended at a validation, its checkpoint saved, by the one who watched it."""
+        """Whether the watch ended the run at a validation, after it had saved its checkpoint."""
         return self.event["event"] == "interrupted" and bool(self.event.get("watched"))
 
     @property
     def deserted(self) -> bool:
-        """Whether another of the workers that train it together was gone."""
+        """Whether the run ended because another of the workers that train it together was gone."""
         return bool(self.event.get("deserted"))
 
 
 class Conductor:
-    """Carries out runs, one after the other, in one worker; made by :func:`conductor`."""
+    """Carries out runs, one after the other, in one worker; created by :func:`conductor`."""
 
     def __init__(
         self,
@@ -141,14 +142,14 @@ class Conductor:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody asked this process to stop."""
+        """Whether this process was asked to stop."""
         return bool(self._asked)
 
     def join(self, plan: Plan, name: str) -> None:
-        """Joins a study, or begins it.
+        """Joins a study that other workers train, or begins it.
 
         Raises:
-          StorageError: its other workers have other code, settings or data, or another results folder.
+          StorageError: the other workers have other code, settings or data, or another results folder.
         """
         membership.bind(self._workspace, self._queue)
         if name:
@@ -156,15 +157,15 @@ class Conductor:
                 print_line(self._console, line)
 
     def carry_out_all(self, plan: Plan, name: str, shown: View, fail_fast: bool) -> list[str]:
-        """Carries out what a plan is missing, until nothing of it is left to anyone; a line for each failure."""
-        wanted = {sharing.key(one): one for one in plan.missing}
+        """Carries out the missing runs of a plan until no worker has any left; returns a line for each failure."""
+        wanted = {sharing.key(planned): planned for planned in plan.missing}
         items = sharing.items(plan, name)
         if not name:
             self._ask_again(items)
         while True:
             standings = self._reconciled(items, wanted, shown)
-            failed = [key for key, one in standings.items() if one.name in ("failed", "blocked")]
-            if (failed and fail_fast) or all(one.name in run_states.SETTLED for one in standings.values()):
+            failed = [key for key, standing in standings.items() if standing.name in ("failed", "blocked")]
+            if (failed and fail_fast) or all(standing.name in run_states.SETTLED for standing in standings.values()):
                 if self._orders is not None:
                     self._orders.failed = bool(failed)
                 self._say_cancelled(standings, wanted)
@@ -179,17 +180,17 @@ class Conductor:
                 self.wait()
 
     def carry_out(self, one: Planned, shown: View, watch: Watch | None = None) -> Outcome:
-        """Trains and evaluates a run, or evaluates it only where it is trained; waits where another worker is at it.
+        """Trains and evaluates a run, or only evaluates one that is trained; waits if another worker has claimed it.
 
         Args:
           one: the run.
-          shown: is shown its events.
+          shown: the view that shows its events.
           watch: may end the run at a validation.
 
         Raises:
-          DevicesError: this machine does not have the devices asked for.
+          DevicesError: this machine does not have the requested devices.
           StorageError: the storage does not answer.
-          Stopped: a signal asked to stop; the run saved its checkpoint.
+          Stopped: a signal asked to stop, and the run saved its checkpoint.
         """
         key = sharing.key(one)
         (item,) = sharing.items(Plan((), (one,), {}), "")
@@ -208,24 +209,28 @@ class Conductor:
                 return outcome
 
     def _ask_again(self, items: Sequence[Item]) -> None:
-        """Puts back what failed for good or was cancelled: who asks for one run by its name wants it tried."""
-        listed, known = self._queue.attempts(), self._recorded_keys(items)
-        standings = run_states.standings(items, listed, known, self._workspace.sharing.retries)
+        """Queues items that failed for good or were cancelled: a user who asks for a run by name wants it tried."""
+        attempts, recorded = self._queue.attempts(), self._recorded_keys(items)
+        standings = run_states.standings(items, attempts, recorded, self._workspace.sharing.retries)
         for item in items:
             if standings[item.key].name in ("failed", "cancelled"):
                 self._queue.add(item, again=True)
 
     def _reconciled(self, items: Sequence[Item], wanted: Mapping[str, Planned], shown: View) -> Mapping[str, Standing]:
-        """Where everything stands by now; what other workers did since is shown."""
+        """Reconciles the queue, shows what other workers did since the last time, and returns each item's standing."""
         standings = self._queue.reconcile(items, lambda: self._recorded_keys(items), self._workspace.sharing.retries)
         for key, standing in standings.items():
-            at = standing.attempts[-1] if standing.attempts else None
-            told = f"{standing.name} {at.worker} {at.step}" if at and standing.name == "running" else standing.name
-            if standing.name in ("waiting", "missing") or self._told.get(key) == told:
+            attempt = standing.attempts[-1] if standing.attempts else None
+            summary = (
+                f"{standing.name} {attempt.worker} {attempt.step}"
+                if attempt and standing.name == "running"
+                else standing.name
+            )
+            if standing.name in ("waiting", "missing") or self._told.get(key) == summary:
                 continue
-            self._told[key] = told
-            if standing.name == "running" and at:
-                shown.event(wanted[key].run.id, {"event": "elsewhere", "worker": at.worker, **at.progress})
+            self._told[key] = summary
+            if standing.name == "running" and attempt:
+                shown.event(wanted[key].run.id, {"event": "elsewhere", "worker": attempt.worker, **attempt.progress})
             elif standing.name == "done":
                 shown.event(wanted[key].run.id, {**self._recorded(wanted[key]), "event": "recorded"})
             else:
@@ -234,147 +239,155 @@ class Conductor:
         return standings
 
     def _recorded_keys(self, items: Sequence[Item]) -> set[str]:
-        """Keys of what is recorded."""
+        """Returns the keys of the items that are recorded."""
         evaluations = {item.key for item in items if " " in item.key}
         return {*self._workspace.store.ids(), *filter(self._is_there, evaluations)}
 
-    def _recorded(self, one: Planned) -> dict[str, Any]:
-        """What the record of a run says, as a worker says it of one that it has done."""
-        with contextlib.suppress(RecordError, KeyError):  # a damaged one is named by what reads it
-            evaluation = self._workspace.store.read(one.run.id).evaluations[one.run.protocol.name]
+    def _recorded(self, planned: Planned) -> dict[str, Any]:
+        """Returns the results in a run's record as the event with which a worker ends a run."""
+        with contextlib.suppress(RecordError, KeyError):  # the commands that read records report a damaged one
+            evaluation = self._workspace.store.read(planned.run.id).evaluations[planned.run.protocol.name]
             return {
                 "event": "done", "top1": evaluation.top1, "top5": evaluation.top5, "videos": evaluation.videos
             }  # fmt: skip
         return {"event": "done"}
 
-    def _attempt(self, lease: Lease, one: Planned, shown: View, watch: Watch | None) -> Outcome:
-        """Carries out what was claimed, and tells the queue how it ended."""
+    def _attempt(self, lease: Lease, planned: Planned, shown: View, watch: Watch | None) -> Outcome:
+        """Carries out a claimed attempt and reports to the queue how it ended."""
         with lease:
             if self._is_there(lease.attempt.item.key):
                 lease.superseded()
-                return Outcome(self._recorded(one))
+                return Outcome(self._recorded(planned))
             event: Mapping[str, Any] = {"event": "interrupted", "reason": "stopped at once"}
             try:
-                event = self._carried_out(one, lease, shown, watch)
+                event = self._carried_out(planned, lease, shown, watch)
                 if event.get("watched"):
-                    self._attempts(one).keep_furthest()  # while nobody else can be at it
+                    self._attempts(planned).keep_furthest()  # while the run is still claimed
             finally:
                 self._told[lease.attempt.item.key] = str(event["event"])
-                self._tell_if_it_answers(lease, one, event)
+                self._tell_if_it_answers(lease, planned, event)
         if event.get("every run"):
             raise DevicesError(event["error"])
-        outcome = Outcome(event, f"{label(one)}: {event['error']}" if event["event"] == "failed" else "")
+        outcome = Outcome(event, f"{label(planned)}: {event['error']}" if event["event"] == "failed" else "")
         if outcome.deserted and not self._asked:
-            self._count_loss(one, event)
+            self._count_loss(planned, event)
         elif self._asked or (event["event"] == "interrupted" and not outcome.ended_by_watch):
-            raise Stopped(_how_it_stopped(one, event), _status(event, self._asked))
+            raise Stopped(_how_it_stopped(planned, event), _status(event, self._asked))
         return outcome
 
-    def _count_loss(self, one: Planned, event: Mapping[str, Any]) -> None:
-        """Another worker is gone: it is waited for, unless it never came, or is gone again and again.
+    def _count_loss(self, planned: Planned, event: Mapping[str, Any]) -> None:
+        """Counts the loss of another worker of the run, for which the command waits within limits.
 
         Raises:
-          Stopped: one of the two.
+          Stopped: the other worker never came, or workers were lost too often in a row.
         """
         self._losses += 1
         if event.get("alone") or self._losses >= _LOSSES:
-            often = "" if event.get("alone") else f", {self._losses} times in a row without a step forward"
-            raise Stopped(f"{label(one)}: {event['reason']}{often}", TEMPORARY)
+            repetition = "" if event.get("alone") else f", {self._losses} times in a row without a step forward"
+            raise Stopped(f"{label(planned)}: {event['reason']}{repetition}", TEMPORARY)
 
-    def _carried_out(self, one: Planned, lease: Lease, shown: View, watch: Watch | None) -> Mapping[str, Any]:
-        """The last event of a run; each is shown and mirrored."""
-        if not one.done:
-            self._mirror.begins(one)
-        job = _job(self._workspace, one, lease.attempt.number)
+    def _carried_out(self, planned: Planned, lease: Lease, shown: View, watch: Watch | None) -> Mapping[str, Any]:
+        """Runs the job of a claimed attempt, shows and mirrors its events, and returns the last one."""
+        if not planned.done:
+            self._mirror.begins(planned)
+        job = _job(self._workspace, planned, lease.attempt.number)
         event: Event = {}
-        held = _held(lease, functools.partial(self._is_recorded, one), self._queue.interval)
+        held = _held(lease, functools.partial(self._is_recorded, planned), self._queue.interval)
         if self._orders is not None:
-            self._orders.give(one.run.id, one.run.protocol.name, job.kind, job.attempt)
+            self._orders.give(planned.run.id, planned.run.protocol.name, job.kind, job.attempt)
         for event in self._worker.events(job, watch, held, self._fault):
             lease.progress(**_reached(event))
-            self._note_progress(one, event)
+            self._note_progress(planned, event)
             if event["event"] == "lost":
                 event = {**event, "reason": _why_lost(lease)}
             if event.get("deserted") and self._orders is not None:
                 event = _as_event(self._orders.late_fault()) or event
-            shown.event(one.run.id, event)
-            self._mirror.event(one.run.id, event)
+            shown.event(planned.run.id, event)
+            self._mirror.event(planned.run.id, event)
         if self._orders is not None and (event["event"] in ("failed", "lost") or event.get("deserted")):
             self._orders.withdraw()
         return event
 
     def _is_there(self, key: str) -> bool:
-        """Whether what was wanted of a run, by the key of :func:`harness.scheduler.sharing.key`, is recorded."""
+        """Returns whether an item is recorded, given its key as of :func:`harness.scheduler.sharing.key`."""
         run_id, _, protocol = key.partition(" ")
         if not protocol:
             return self._workspace.store.has(run_id)
-        with contextlib.suppress(RecordError):  # named where it is evaluated
+        with contextlib.suppress(RecordError):  # the evaluation reports a damaged record
             return protocol in self._workspace.store.read(run_id).evaluations
         return False
 
-    def _is_recorded(self, one: Planned) -> bool:
-        """Whether a run that is to be trained has its record by now."""
-        return not one.done and self._is_there(one.run.id)
+    def _is_recorded(self, planned: Planned) -> bool:
+        """Returns whether a run that is to be trained has its record by now."""
+        return not planned.done and self._is_there(planned.run.id)
 
     def _fault(self) -> Event | None:
-        """The failure of another of the workers that train together, as an event."""
+        """Returns the failure of another of the workers that train together as an event, or None."""
         return None if self._orders is None else _as_event(self._orders.fault())
 
-    def _note_progress(self, one: Planned, event: Event) -> None:
-        """A step that no attempt came to before means that the workers, lost as they may be, get on."""
+    def _note_progress(self, planned: Planned, event: Event) -> None:
+        """Resets the count of lost workers once a run passes its furthest step so far."""
         at = event["event"] == "evaluate", int(event.get("done", 0))
-        if at > self._furthest.get(one.run.id, (False, 0)):
-            self._furthest[one.run.id] = at
+        if at > self._furthest.get(planned.run.id, (False, 0)):
+            self._furthest[planned.run.id] = at
             self._losses = 0
 
-    def _tell_if_it_answers(self, lease: Lease, one: Planned, event: Mapping[str, Any]) -> None:
-        """The same; a worker that has to leave does so without, and is found silent.
+    def _tell_if_it_answers(self, lease: Lease, planned: Planned, event: Mapping[str, Any]) -> None:
+        """Reports the end of an attempt to the queue, if the storage answers.
+
+        A worker that has to stop anyway does so without the report; other workers then find it silent.
 
         Raises:
-          StorageError: the storage does not answer, and the worker would go on.
+          StorageError: the storage does not answer, and the worker would otherwise continue.
         """
         try:
-            self._tell(lease, one, event)
+            self._tell(lease, planned, event)
         except UnansweredError as error:
             if not (self._asked or event.get("full")):
                 raise
-            others = f"others take up {label(one)} within {self._queue.lease:g} s of its answer"
+            others = f"others take up {label(planned)} within {self._queue.lease:g} s of its answer"
             print_line(self._console, f"{error}; {others}", style="yellow")
 
-    def _tell(self, lease: Lease, one: Planned, event: Mapping[str, Any]) -> None:
-        """Tells the queue how an attempt ended."""
+    def _tell(self, lease: Lease, planned: Planned, event: Mapping[str, Any]) -> None:
+        """Reports to the queue how an attempt ended."""
         if event["event"] == "done":
             lease.done(event.get("top1"))
         elif event["event"] == "failed" and not event.get("every run"):
-            with contextlib.suppress(OSError):  # a full disk, perhaps the failure itself
-                self._attempts(one)[lease.attempt.number].fail(event["error"], event["traceback"])
+            with contextlib.suppress(OSError):  # a full disk, which may be why the run failed
+                self._attempts(planned)[lease.attempt.number].fail(event["error"], event["traceback"])
             lease.failed(event["error"], event["traceback"])
         elif event["event"] == "lost" and self._is_there(lease.attempt.item.key):
             lease.superseded()
         else:
             lease.preempted(event.get("reason") or event["error"])
 
-    def _attempts(self, one: Planned) -> Attempts:
-        return self._workspace.store.attempts(one.run.id)
+    def _attempts(self, planned: Planned) -> Attempts:
+        return self._workspace.store.attempts(planned.run.id)
 
     def _say_cancelled(self, standings: Mapping[str, Standing], wanted: Mapping[str, Planned]) -> None:
-        """Says which runs are missing since somebody wanted it so: no failure."""
+        """Prints which runs are missing because a user cancelled them; they do not count as failures."""
         for key, standing in standings.items():
             if standing.name == "cancelled":
                 back = f"python -m harness.retry {wanted[key].run.id[:8]} puts it back"
                 print_line(self._console, f"{label(wanted[key])}: was cancelled; {back}", style="yellow")
 
-    def _failure(self, one: Planned, standing: Standing) -> str:
-        """One line: why a run failed for good, and what to type."""
-        failed = [at for at in standing.attempts if at.state == "failed"]
-        path = self._attempts(one)[failed[-1].number].failure if failed else None
+    def _failure(self, planned: Planned, standing: Standing) -> str:
+        """Returns a line that says why a run failed for good, and which command tries it again."""
+        failed = [attempt for attempt in standing.attempts if attempt.state == "failed"]
+        path = self._attempts(planned)[failed[-1].number].failure if failed else None
         where = f"traceback: {path}; " if path is not None and standing.name == "failed" else ""
         if standing.name == "blocked":
-            return f"{label(one)}: {standing.error}"
-        return f"{label(one)}: {standing.error} ({where}python -m harness.retry {one.run.id[:8]} tries it again)"
+            return f"{label(planned)}: {standing.error}"
+        return (
+            f"{label(planned)}: {standing.error} ({where}python -m harness.retry {planned.run.id[:8]} tries it again)"
+        )
 
     def wait(self) -> None:
-        """Waits a little for the runs that other workers are at."""
+        """Waits a little for the runs of other workers.
+
+        Raises:
+          Stopped: this process was asked to stop.
+        """
         if self._asked:
             raise Stopped("while other workers were at what is left", 128 + self._asked[0])
         least, most = _LOOK
@@ -382,20 +395,27 @@ class Conductor:
 
 
 def _reached(event: Mapping[str, Any]) -> dict[str, Any]:
-    """How far an event says that a run is; nothing where it does not."""
+    """Returns the progress that an event reports, for the queue; empty if it reports none."""
     if event["event"] == "attempt":
         return {"start": event["step"], "trained": event["step"]}
     if "total" not in event:
         return {}
-    far = {"stage": event["event"], "step": event["done"], "total": event["total"]}
-    return far | {"trained": event["step"]} if "step" in event else far
+    progress = {"stage": event["event"], "step": event["done"], "total": event["total"]}
+    return progress | {"trained": event["step"]} if "step" in event else progress
 
 
 def _held(lease: Lease, recorded: Callable[[], bool], interval: float) -> Callable[[bool], bool]:
-    """Whether a lease is held and worth holding; where the storage cannot say, for as long as nobody can have taken it.
+    """Returns a function that tells whether a lease is held and its run is still without a record.
 
-    A worker that was paused between its last question and the record wakes up and writes it: the one that took the run
-    meanwhile learns of it here, after `interval` seconds at most; a bucket is not to be asked at each step.
+    If the storage does not answer, the lease counts as held for as long as no other worker can have taken it.
+
+    The record matters because a paused worker may wake up and write it after another worker took the run; the other
+    worker then learns of it here.
+
+    Args:
+      lease: the lease.
+      recorded: returns whether the run has its record.
+      interval: most seconds between two looks for the record, since a bucket should not be asked at each step.
     """
     looked = time.monotonic()
 
@@ -409,7 +429,7 @@ def _held(lease: Lease, recorded: Callable[[], bool], interval: float) -> Callab
             looked = time.monotonic()
             return not recorded()
         except StorageError:
-            return lease.fresh  # so that what was trained can be saved
+            return lease.fresh  # so that the training so far can be saved
 
     return held
 
@@ -423,7 +443,7 @@ def _why_lost(lease: Lease) -> str:
 
 @contextlib.contextmanager
 def conductor(workspace: Workspace, console: Console, mirror: Mirror) -> Iterator[Conductor]:
-    """A conductor, while signals ask the run that trains to save and stop.
+    """Opens the queue and yields a conductor; meanwhile, signals ask the run in training to save and stop.
 
     Raises:
       StorageError: the storage cannot be opened.
@@ -445,17 +465,17 @@ def conductor(workspace: Workspace, console: Console, mirror: Mirror) -> Iterato
         yield Conductor(workspace, worker, mirror, queue, asked, console, orders)
 
 
-def _as_event(found: tuple[int, Fault] | None) -> dict[str, Any] | None:
-    """Why another of the workers could not go on, as the last event of the run."""
-    if found is None:
+def _as_event(indexed: tuple[int, Fault] | None) -> dict[str, Any] | None:
+    """Returns the reason why another of the workers could not continue, as the last event of the run."""
+    if indexed is None:
         return None
-    index, fault = found
+    index, fault = indexed
     error = f"worker {index}: {fault.error}"
     return {"event": "failed", "error": error, "traceback": fault.traceback, "every run": fault.every_run}
 
 
 def _follow(workspace: Workspace, plan: Plan, board: Board, console: Console) -> list[str]:
-    """Carries out, as one of several workers that train together, what the first of them is at; as :func:`conduct`."""
+    """Carries out the chief's orders as one of several workers that train together; otherwise like :func:`conduct`."""
     asked = list[int]()
     heard = Heard(workspace.store.root, workspace.devices)
     with (
@@ -485,54 +505,54 @@ def _obey(
     """Carries out an order.
 
     Raises:
-      DevicesError: this machine cannot carry it out, or was not asked to.
+      DevicesError: this machine cannot carry it out, or its flags do not include the run.
       Stopped: a signal asked one of the workers to stop, or the others did not come.
     """
-    one = next((one for one in plan.runs if one.run.id == order.run), None)
-    if one is None or one.run.protocol.name != order.protocol:
+    planned = next((planned for planned in plan.runs if planned.run.id == order.run), None)
+    if planned is None or planned.run.protocol.name != order.protocol:
         error = (
             f"the first worker is at run {order.run} under {order.protocol}, which the flags of this one do not mean"
         )
         heard.failed(error, every_run=True)
         raise DevicesError(f"{error}: start all workers with the same flags")
-    job = dataclasses.replace(_job(workspace, one, order.attempt), kind=order.kind)
+    job = dataclasses.replace(_job(workspace, planned, order.attempt), kind=order.kind)
     left = {"event": "interrupted", "reason": "the first worker left it", "deserted": True}
     event: Event = {}
     for event in worker.events(job, over=lambda: left if heard.left() else None):
-        shown.event(one.run.id, event)
+        shown.event(planned.run.id, event)
     if event["event"] == "failed":
         heard.failed(event["error"], event["traceback"], bool(event.get("every run")))
     if event.get("every run"):
         raise DevicesError(event["error"])
     if event["event"] == "interrupted" and (asked or not event.get("deserted")):
-        raise Stopped(_how_it_stopped(one, event), _status(event, asked))
+        raise Stopped(_how_it_stopped(planned, event), _status(event, asked))
     if event.get("alone"):
-        raise Stopped(_how_it_stopped(one, event), TEMPORARY)
+        raise Stopped(_how_it_stopped(planned, event), TEMPORARY)
 
 
 def faults(plan: Plan) -> list[str]:
-    """One line for each run that cannot be carried out or whose record cannot be used."""
-    return [f"{label(one)}: {one.fault}" for one in plan.faulty]
+    """Returns a line for each run that cannot be carried out or whose record cannot be used."""
+    return [f"{label(planned)}: {planned.fault}" for planned in plan.faulty]
 
 
 def _status(event: Event, asked: Sequence[int]) -> int:
-    """Exit status of a command whose run was interrupted."""
+    """Returns the exit status of a command whose run was interrupted."""
     if asked:
         return 128 + asked[0]
     return TEMPORARY if event.get("full") else 128 + signal.SIGTERM
 
 
-def _how_it_stopped(one: Planned, event: Mapping[str, Any]) -> str:
+def _how_it_stopped(planned: Planned, event: Mapping[str, Any]) -> str:
     if event["event"] != "interrupted":
-        return f"after {label(one)}"
-    return f"{label(one)}: {event['reason']}"
+        return f"after {label(planned)}"
+    return f"{label(planned)}: {event['reason']}"
 
 
 @contextlib.contextmanager
 def _asking(worker: Worker, console: Console, asked: list[int]) -> Iterator[None]:
-    """While active, Ctrl-C and SIGTERM ask the worker to save and stop; the signals that came are added to a list.
+    """Makes Ctrl-C and SIGTERM ask the worker to save and stop, and adds each signal that comes to `asked`.
 
-    A second Ctrl-C ends at once.
+    A second Ctrl-C ends the process at once.
     """
 
     def handle(number: int, _: object) -> None:
@@ -567,12 +587,12 @@ def _job(workspace: Workspace, planned: Planned, attempt: int) -> Job:
         results=workspace.store.root,
         runs=workspace.store.elsewhere,
         devices=workspace.devices,
-        # Of a run that is trained already the weights are its own.
+        # A run that is already trained is evaluated with its own weights.
         parent=None if planned.done else workspace.parents_weights(planned.run),
         garden=workspace.garden,
     )
 
 
 def plan_of_one(run: Run, done: bool) -> Plan:
-    """The plan of one run under the protocol it carries: trained already, and to be evaluated only, or not."""
+    """Returns a plan of one run under its protocol; if `done`, it is trained already and only has to be evaluated."""
     return Plan((Study("one", "One run", (), ()),), (Planned(run, (), done, evaluated=False),), {})

@@ -1,4 +1,4 @@
-"""What a study says while it runs: a live table in a terminal, plain lines elsewhere."""
+"""Shows the progress of a study while it runs: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.planning.labels import label
 from harness.planning.plans import Plan, Planned
 from harness.system.text import duration, print_line
 
-# Events of runs that other workers are at.
+# Events about runs of other workers.
 _OTHERS = ("elsewhere", "recorded", "settled")
 _STAGES = {
     "data": "drawing the data set",
@@ -30,7 +30,7 @@ _STAGES = {
 
 @dataclasses.dataclass
 class _State:
-    """What is known of one run while the study goes on."""
+    """The displayed state of one run."""
 
     planned: Planned
     stage: str
@@ -44,7 +44,7 @@ class View(Protocol):
     """Shows the events of a study's runs; a context manager."""
 
     def event(self, run_id: str, event: Mapping[str, Any]) -> None:
-        """An event of a run."""
+        """Shows an event of a run."""
 
     def __enter__(self) -> View:
         """Begins showing."""
@@ -58,16 +58,16 @@ class Board:
 
     def __init__(self, plan: Plan, rate: float | None) -> None:
         self.plan = plan
-        self.states = {one.run.id: _begun(one) for one in plan.runs}
+        self.states = {planned.run.id: _initial_state(planned) for planned in plan.runs}
         self._rate = rate
 
     def update(self, run_id: str, event: Mapping[str, Any]) -> _State:
-        """Takes in an event."""
+        """Updates a run's state by an event, and returns it."""
         state = self.states[run_id]
         kind = event["event"]
         if kind in _OTHERS:
             return _others(state, event)
-        if state.began is None or state.seconds is not None:  # begun, or begun again after it failed
+        if state.began is None or state.seconds is not None:  # the run begins, or begins again after a failure
             state.began, state.seconds, state.note, state.done = time.monotonic(), None, "", 0.0
         state.stage = _STAGES.get(kind, {"evaluate": "evaluating"}.get(kind, kind))
         if "total" in event:
@@ -93,15 +93,15 @@ class Board:
 
     @property
     def rate(self) -> float | None:
-        """Multiply-adds per second: of this study's finished runs, else of earlier ones."""
-        finished = [s for s in self.states.values() if s.seconds and s.stage == "done"]
+        """Multiply-adds per second, from this study's finished runs, or else from earlier runs; None if unknown."""
+        finished = [state for state in self.states.values() if state.seconds and state.stage == "done"]
         if finished:
-            return sum(s.planned.work for s in finished) / sum(s.seconds or 0.0 for s in finished)
+            return sum(state.planned.work for state in finished) / sum(state.seconds or 0.0 for state in finished)
         return self._rate
 
     @property
     def remaining(self) -> float | None:
-        """Seconds still to go, None where nothing was measured yet."""
+        """Seconds that are left; None if no speed was measured yet."""
         if self.rate is None:
             return None
         left = 0.0
@@ -114,18 +114,18 @@ class Board:
 
 
 def _accuracy(event: Mapping[str, Any]) -> str:
-    """The accuracy that a point of a training curve has."""
+    """Returns the accuracies in a point of a training curve, in words."""
     named = {"top1": "top-1", "contrast_acc": "contrastive accuracy"}
     return "".join(f", {name} {100 * event[key]:.1f} %" for key, name in named.items() if key in event)
 
 
 def _others(state: _State, event: Mapping[str, Any]) -> _State:
-    """What another worker did of a run; it says nothing of this machine's speed."""
+    """Updates a state by an event of another worker, without timing it: that would not measure this machine's speed."""
     state.began = state.seconds = None
     if event["event"] == "elsewhere":
         state.stage, state.done = "elsewhere", event.get("step", 0) / max(1, event.get("total", 1))
-        at = f", {_STAGES.get(event['stage'], event['stage'])}" if "stage" in event else ""
-        state.note = f"{event['worker']}{at}"
+        stage = f", {_STAGES.get(event['stage'], event['stage'])}" if "stage" in event else ""
+        state.note = f"{event['worker']}{stage}"
         return state
     state.stage, state.done, state.note = event.get("state", "done"), 1.0, event.get("error", "")
     if state.stage == "cancelled":
@@ -135,8 +135,8 @@ def _others(state: _State, event: Mapping[str, Any]) -> _State:
     return state
 
 
-def _begun(planned: Planned) -> _State:
-    """Where a run stands when the study starts."""
+def _initial_state(planned: Planned) -> _State:
+    """Returns the state of a run when the study starts."""
     if planned.fault:
         return _State(planned, "unusable", 1.0, planned.fault)
     if planned.done:
@@ -145,7 +145,7 @@ def _begun(planned: Planned) -> _State:
 
 
 class Lines:
-    """Plain lines, for logs and pipes."""
+    """Shows progress as plain lines, for logs and pipes."""
 
     def __init__(self, board: Board, console: Console) -> None:
         self._board, self._console = board, console
@@ -158,7 +158,7 @@ class Lines:
         return
 
     def event(self, run_id: str, event: Mapping[str, Any]) -> None:
-        """Prints a line where there is something new to say."""
+        """Prints a line if the event brings something new."""
         state = self._board.update(run_id, event)
         changed = self._stages.get(run_id) != state.stage
         self._stages[run_id] = state.stage
@@ -173,15 +173,15 @@ class Lines:
         elif event["event"] == "validation":
             self._say(f"{name}: {state.note}")
         elif changed:
-            told = state.note if event["event"] in ("attempt", "interrupted", "lost") else ""
-            self._say(f"{name}: {state.stage}{', ' if told else ''}{told}")
+            note = state.note if event["event"] in ("attempt", "interrupted", "lost") else ""
+            self._say(f"{name}: {state.stage}{', ' if note else ''}{note}")
 
     def _say(self, text: str) -> None:
         print_line(self._console, text)
 
 
 class Screen:
-    """A live table."""
+    """Shows progress as a live table."""
 
     def __init__(self, board: Board, console: Console) -> None:
         self._board, self._console = board, console
@@ -195,13 +195,13 @@ class Screen:
         self._live.__exit__(*details)
 
     def event(self, run_id: str, event: Mapping[str, Any]) -> None:
-        """Takes the event in; the table redraws itself."""
+        """Updates the run's state; the table redraws itself."""
         self._board.update(run_id, event)
 
     def _draw(self) -> Group:
         table = Table(box=None, pad_edge=False, expand=True)
         table.add_column("row", no_wrap=True)
-        # What changes with the minute gets the room; what was changed in a row stands in the plan above.
+        # Most room goes to the columns that change all the time; the plan printed above has the rows' changes in full.
         table.add_column("changes", no_wrap=True, overflow="ellipsis", max_width=max(12, self._console.width // 4))
         table.add_column("state", no_wrap=True)
         table.add_column("", width=10)
@@ -219,5 +219,5 @@ class Screen:
 
 
 def view(board: Board, console: Console) -> View:
-    """The live table in a terminal, plain lines elsewhere."""
+    """Returns the live table for a terminal, or plain lines for anything else."""
     return Screen(board, console) if console.is_terminal else Lines(board, console)

@@ -1,8 +1,9 @@
-"""The queue of runs in Optuna's storage, and the lease of the one that a worker is at.
+"""The queue of runs, in Optuna's storage, and the lease on the run that a worker has claimed.
 
-A trial of the study "runs" is an attempt (:mod:`harness.scheduler.run_states`). Claiming it is one compare-and-set from
-WAITING to RUNNING; a heartbeat keeps it; a trial that has ended refuses every update, so its number fences off a worker
-that lost it and wakes up later. Waiting for the storage is :class:`harness.scheduler.optuna_storage.Patience`'s.
+Each trial of the Optuna study "runs" is an attempt (:mod:`harness.scheduler.run_states`). A worker claims it by one
+compare-and-set from WAITING to RUNNING, and keeps it by heartbeats. A trial that has ended refuses every update, so its
+number fences off a worker that lost it and wakes up later. :class:`harness.scheduler.optuna_storage.Patience` waits for
+a storage that does not answer.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from harness.scheduler.run_states import Attempt, Item, Standing
 
 NAME = "runs"
 LEASE = 120.0  # seconds of silence after which a worker has lost its run
-SHORTEST = 3.0  # of a lease: the storage counts whole seconds
-_BEATS = 4  # in a lease
-_TRIES = 100  # to be alone
-_PATIENCE = 10  # times that another process was alone; it may be paused
-_TEXT = 4000  # characters of a traceback that every listing can bear
+SHORTEST = 3.0  # shortest lease in seconds, since the storage counts whole seconds
+_BEATS = 4  # heartbeats per lease
+_TRIES = 100  # attempts to keep other processes out
+_PATIENCE = 10  # times in a row that another process may keep this one out; after that, it is taken to be paused
+_TEXT = 4000  # most characters of a traceback, since every listing of the queue reads all of them
 _STATES = {TrialState.WAITING: "waiting", TrialState.RUNNING: "running", TrialState.COMPLETE: "done"}
 
 
@@ -39,14 +40,15 @@ class Queue:
     """The attempts at the runs of one results folder.
 
     Args:
-      url: of the storage.
-      lease: seconds after which a silent worker has lost its run; None for the queue's own, :data:`LEASE` of a new one.
-      token: of this process, as :func:`harness.scheduler.liveness.present` gives it; empty for one that only looks.
-      say: is told where the storage does not answer.
-      asked: whether somebody asked this process to stop.
+      url: URL of the storage.
+      lease: seconds after which a silent worker has lost its run; None for that of the queue, or :data:`LEASE` for a
+        new queue.
+      token: this process's token from :func:`harness.scheduler.liveness.present`; empty if it claims nothing.
+      say: is called with a line of text when the storage does not answer.
+      asked: returns whether this process was asked to stop.
 
     Raises:
-      StorageError: the storage cannot be opened, holds something else under the name, or a lease of another length.
+      StorageError: the storage cannot be opened, holds another study of that name, or has a lease of another length.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Queue:
         self._listed = -float("inf")
 
     def _agreed(self, url: str, asked: float | None) -> float:
-        """The lease that all who share the queue go by."""
+        """Returns the lease of all workers that share the queue; the first one sets it."""
         if asked is not None and asked < SHORTEST:
             raise StorageError(f"--lease {asked:g}: expected {SHORTEST:g} seconds at least")
         known = self.note("lease")
@@ -92,78 +94,88 @@ class Queue:
         return float(known)
 
     def note(self, name: str) -> Any:
-        """What is kept beside the attempts under a name; None where there is nothing."""
+        """Returns the data kept under a name beside the attempts; None if there is none."""
         return self.patient(lambda: self._study.user_attrs.get(name))
 
     def notes(self) -> dict[str, Any]:
-        """All that is kept beside the attempts."""
+        """Returns all data kept beside the attempts, by name."""
         return dict(self.patient(lambda: self._study.user_attrs))
 
     def keep(self, name: str, value: Any) -> None:
-        """Keeps plain data beside the attempts."""
+        """Keeps plain data under a name beside the attempts."""
         self.patient(lambda: self._study.set_user_attr(name, value))
 
     def number_from(self, first: int) -> None:
-        """Has attempts numbered from a number on: what another storage's attempts left has the numbers below."""
+        """Starts the numbering of attempts at a number, since folders of another storage's attempts have lower ones."""
         self.keep("first", first)
         self.look_at_numbers()
 
     @property
     def next_number(self) -> int:
-        """Number of the next attempt, as of when they were listed last."""
+        """Number of the next attempt, as of the last listing."""
         return max(self._ids, default=self._first - 1) + 1
 
     def look_at_numbers(self) -> None:
-        """Goes by the numbers that the queue's first worker chose."""
+        """Reads the number at which the queue's attempts begin."""
         self._first = int(self.note("first") or 0)
 
     def attempts(self) -> list[Attempt]:
-        """All attempts, in order; those that ended are read once."""
+        """Returns all attempts, in order; those that have ended are read from the storage only once."""
         trials = self.patient(lambda: self._study.get_trials(deepcopy=False))
-        self._ids = {one.number + self._first: one._trial_id for one in trials}
-        if any(not isinstance(one.user_attrs.get("run"), list) for one in trials):
+        self._ids = {trial.number + self._first: trial._trial_id for trial in trials}
+        if any(not isinstance(trial.user_attrs.get("run"), list) for trial in trials):
             raise StorageError(
                 f"{optuna_storage.shown(self.url)}: its study {NAME!r} is not this harness's; use another database"
             )
-        return [attempt(one, self._first) for one in trials]
+        return [attempt(trial, self._first) for trial in trials]
 
     def find_stale(self) -> None:
-        """Ends the attempts whose workers fell silent, or ended on this machine without a word.
+        """Ends the attempts whose workers fell silent, or ended on this machine without reporting it.
 
-        Not just after the storage itself was silent: its workers could not be heard meanwhile, and get time to be.
+        Silence does not count for a while after the storage itself did not answer or was restarted: the workers could
+        not send heartbeats meanwhile, and get half a lease to do so.
         """
         pause = self.lease / 2
         heard = time.monotonic() - self.patient.trouble > pause
         if heard and not self.patient(lambda: optuna_storage.young(self._storage, pause)):
             self.patient(lambda: optuna.storages.fail_stale_trials(self._study))
-        for one in self.attempts():
-            if one.state == "running" and liveness.gone(one.token):
-                self._end(one.number, TrialState.FAIL)
+        for attempt in self.attempts():
+            if attempt.state == "running" and liveness.gone(attempt.token):
+                self._end(attempt.number, TrialState.FAIL)
 
     def reconcile(self, items: Sequence[Item], recorded: Callable[[], set[str]], retries: int) -> dict[str, Standing]:
-        """Puts into the queue what it should hold and does not, after a crash or a first start; where each item stands.
+        """Adds the attempts that the queue lacks, on a first start or after a crash; returns each item's status.
 
-        Whoever calls it at the same time does no harm: what is there twice is ended as "superseded".
+        Several processes may do this at the same time: superfluous attempts are ended as "superseded".
+
+        Args:
+          items: the items that this worker wants done.
+          recorded: returns the keys of the recorded items.
+          retries: number of failures after which an item is tried again.
         """
         self.find_stale()
         with self._alone() as alone:
             self._refused = 0 if alone else self._refused + 1
-            listed = self.attempts()
-            known = recorded()  # after the attempts: what is done has its record by then
-            if (alone or self._refused > _PATIENCE) and self._mended(items, listed, known, retries):
-                listed = self.attempts()
-                known = recorded()
-        self._open = run_states.claimable(listed, {one.key: one for one in items}, known)
+            attempts = self.attempts()
+            recorded_keys = (
+                recorded()
+            )  # read after the attempts, so that every attempt that is done has its record by then
+            if (alone or self._refused > _PATIENCE) and self._repair(items, attempts, recorded_keys, retries):
+                attempts = self.attempts()
+                recorded_keys = recorded()
+        self._open = run_states.claimable(attempts, {item.key: item for item in items}, recorded_keys)
         self._listed = time.monotonic()
-        return run_states.standings(items, listed, known, retries)
+        return run_states.standings(items, attempts, recorded_keys, retries)
 
-    def _mended(self, items: Sequence[Item], listed: Sequence[Attempt], known: set[str], retries: int) -> bool:
-        """Ends what nobody needs and adds what is missing; whether there was any."""
-        litter = run_states.litter(listed, known)
-        untold = run_states.untold(listed, {one.key: one for one in items}, known)
-        missing = run_states.missing(run_states.standings(items, listed, known, retries), items)
-        for one in litter:
-            self.end(one.number, "superseded")
+    def _repair(
+        self, items: Sequence[Item], attempts: Sequence[Attempt], recorded_keys: set[str], retries: int
+    ) -> bool:
+        """Ends superfluous attempts and adds missing ones; returns whether there were any."""
+        litter = run_states.litter(attempts, recorded_keys)
+        untold = run_states.untold(attempts, {item.key: item for item in items}, recorded_keys)
+        missing = run_states.missing(run_states.standings(items, attempts, recorded_keys, retries), items)
+        for attempt in litter:
+            self.end(attempt.number, "superseded")
         for item in untold:
             self.add(item, done=True)
         for item in missing:
@@ -171,7 +183,7 @@ class Queue:
         return bool(litter or untold or missing)
 
     def add(self, item: Item, again: bool = False, done: bool = False) -> None:
-        """Adds an attempt that waits; or, where the record is there, one that is done."""
+        """Adds an attempt at an item: one that waits, or one that is done if the item has its record."""
         state = TrialState.COMPLETE if done else TrialState.WAITING
         content = [item.key, item.parent, item.order, item.study, item.label, item.work, again]
         self.patient(
@@ -182,7 +194,7 @@ class Queue:
 
     @property
     def local(self) -> bool:
-        """Whether it is a file, for the processes of one machine."""
+        """Whether the storage is an SQLite file, for the processes of one machine only."""
         return self._storage.engine.dialect.name == "sqlite"
 
     @property
@@ -192,29 +204,29 @@ class Queue:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to reconcile: half a lease went by."""
+        """Whether it is time to reconcile again: half a lease has passed since the last time."""
         return time.monotonic() - self._listed > self.lease / 2
 
     def claim(self) -> Lease | None:
-        """The next attempt that the last reconciliation left open, from now on this worker's; None without one."""
+        """Claims the next of the attempts that were open at the last reconciliation; returns None if there is none."""
         while self._open:
-            one = self._open.pop(0)
-            trial_id = self._ids[one.number]
+            attempt = self._open.pop(0)
+            trial_id = self._ids[attempt.number]
             try:
-                # Before it is running: a running one that never had a heartbeat would never be found stale.
+                # Before the trial is running, since a running trial without any heartbeat would never be found stale.
                 self._storage.record_heartbeat(trial_id)
-                mine = self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+                claimed = self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
             except UpdateFinishedTrialError:
                 continue
-            except FAULTS:  # if it was claimed nevertheless, it is found stale, and costs no retry
+            except FAULTS:  # if it was claimed nevertheless, it will be found stale, which costs no retry
                 self._listed = -float("inf")
                 return None
-            if mine:
-                return Lease(self, one)
+            if claimed:
+                return Lease(self, attempt)
         return None
 
     def end(self, number: int, cause: str, **about: Any) -> bool:
-        """Ends an open attempt as "failed", "preempted", "cancelled" or "superseded"; False where it was not open."""
+        """Ends an open attempt as "failed", "preempted", "cancelled" or "superseded"; returns whether it was open."""
         try:
             for name, value in {**about, "cause": cause}.items():
                 self._attach(number, name, value)
@@ -223,21 +235,21 @@ class Queue:
         return self._end(number, TrialState.FAIL)
 
     def done(self, number: int, top1: float | None, seconds: float) -> bool:
-        """Ends an attempt whose record is written; whether it was open."""
+        """Ends an attempt whose record is written; returns whether it was open."""
         with contextlib.suppress(UpdateFinishedTrialError):
             self._attach(number, "seconds", round(seconds, 1))
         return self._end(number, TrialState.COMPLETE, [0.0 if top1 is None else top1])
 
     def state(self, number: int) -> str:
-        """State of an attempt."""
+        """Returns the state of an attempt."""
         return attempt(self.patient(lambda: self._storage.get_trial(self._id(number)))).state
 
     def _end(self, number: int, state: TrialState, values: list[float] | None = None) -> bool:
         try:
             self.patient(lambda: self._storage.set_trial_state_values(self._id(number), state, values))
-        except UpdateFinishedTrialError:  # by another, or by this call, whose answer was lost
-            found = self.patient(lambda: self._storage.get_trial(self._id(number)))
-            return bool(found.state == state)
+        except UpdateFinishedTrialError:  # ended by another process, or by this call, whose answer was lost
+            trial = self.patient(lambda: self._storage.get_trial(self._id(number)))
+            return bool(trial.state == state)
         return True
 
     def _attach(self, number: int, name: str, value: Any) -> None:
@@ -250,10 +262,10 @@ class Queue:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keeps other processes from noting or adding anything meanwhile.
+        """Keeps other processes from changing notes or adding attempts inside this block.
 
         Raises:
-          StorageError: another keeps this one from it, for longer than it takes.
+          StorageError: another process keeps this one out for too long.
         """
         for _ in range(_TRIES):
             with self._alone() as alone:
@@ -265,13 +277,13 @@ class Queue:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Whether no other process adds attempts just now: a courtesy, which keeps out litter. Nothing rests on it."""
+        """Yields whether other processes are kept from adding attempts, which only saves superfluous attempts."""
         with optuna_storage.try_alone(self._storage) as alone:
             yield alone
 
 
 class Lease:
-    """An attempt that is this worker's; a context manager that beats in a thread while it is open.
+    """The lease on an attempt that this worker has claimed; a context manager that sends heartbeats from a thread.
 
     Attributes:
       attempt: the attempt.
@@ -295,18 +307,19 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(timeout=10)  # it may be waiting for a storage that does not answer
+        self._thread.join(timeout=10)  # the thread may be waiting for a storage that does not answer
 
     @property
     def seconds(self) -> float:
-        """Since it was claimed."""
+        """Seconds since the attempt was claimed."""
         return time.monotonic() - self._began
 
     def held(self, now: bool) -> bool:
-        """Whether it is still this worker's.
+        """Returns whether the attempt is still this worker's.
 
         Args:
-          now: ask the storage; else what the last beat found, unless that is a lease ago.
+          now: whether to ask the storage; otherwise the last heartbeat's result is used, unless it is older than a
+            lease.
         """
         if not self._lost.is_set() and (now or time.monotonic() - self._confirmed > self._queue.lease):
             asked = time.monotonic()
@@ -318,7 +331,7 @@ class Lease:
 
     @property
     def fresh(self) -> bool:
-        """Whether it was this worker's so lately that nobody can have taken it since, whatever the storage says now."""
+        """Whether it was confirmed within the last lease, so that no other worker can have taken it since."""
         return not self._lost.is_set() and time.monotonic() - self._confirmed < self._queue.lease
 
     @property
@@ -327,54 +340,58 @@ class Lease:
         return self._queue.state(self.attempt.number) == "cancelled"
 
     def progress(self, **reached: Any) -> None:
-        """How far it is, as :attr:`harness.scheduler.run_states.Attempt.progress` has it; told with the next beat."""
+        """Sets the progress to send with the next heartbeat.
+
+        Args:
+          reached: the keys and values of :attr:`harness.scheduler.run_states.Attempt.progress` that changed.
+        """
         self._progress = {**self._progress, **reached}
 
     def done(self, top1: float | None) -> None:
-        """Its record is written."""
+        """Ends the attempt as done, once its record is written."""
         self._queue.done(self.attempt.number, top1, self.seconds)
 
     def failed(self, error: str, traceback: str) -> None:
-        """It failed; costs a retry."""
+        """Ends the attempt as failed, which costs a retry."""
         self._queue.end(
             self.attempt.number, "failed", error=error[:_TEXT], traceback=traceback[-_TEXT:], seconds=self._spent()
         )
 
     def preempted(self, reason: str) -> None:
-        """Its worker has to leave it; costs nothing."""
+        """Ends the attempt because its worker has to leave it, which costs no retry."""
         self._queue.end(self.attempt.number, "preempted", error=reason[:_TEXT], seconds=self._spent())
 
     def superseded(self) -> None:
-        """It was recorded already when it was claimed."""
+        """Ends an attempt that turned out to be recorded when it was claimed."""
         self._queue.end(self.attempt.number, "superseded")
 
     def _spent(self) -> float:
         return round(self.seconds, 1)
 
     def _beat(self) -> None:
-        """Beats, tells progress, and looks whether it was lost; in a thread of its own, with a session of its own."""
+        """Sends heartbeats and progress and checks that the lease is not lost, in its own thread and session."""
         queue, interval = self._queue, self._queue.interval
-        told: dict[str, Any] = {}
-        kept = queue._storage
+        sent: dict[str, Any] = {}
+        storage = queue._storage
         trial_id = queue._id(self.attempt.number)
         while not self._ended.wait(interval) and not self._lost.is_set():
             asked = time.monotonic()
             with contextlib.suppress(*FAULTS):
-                kept.record_heartbeat(trial_id)
-                if kept.get_trial(trial_id).state != TrialState.RUNNING:
+                storage.record_heartbeat(trial_id)
+                if storage.get_trial(trial_id).state != TrialState.RUNNING:
                     self._lost.set()
                     break
                 self._confirmed = asked
-                if self._progress != told:
-                    told = self._progress
+                if self._progress != sent:
+                    sent = self._progress
                     with contextlib.suppress(UpdateFinishedTrialError):
-                        kept.set_trial_user_attr(trial_id, "progress", {**told, "seconds": self._spent()})
+                        storage.set_trial_user_attr(trial_id, "progress", {**sent, "seconds": self._spent()})
         with contextlib.suppress(*FAULTS):
-            kept.remove_session()
+            storage.remove_session()
 
 
 def attempt(trial: FrozenTrial, first: int = 0) -> Attempt:
-    """A trial of the queue as plain data; `first` is the number of the queue's first attempt."""
+    """Converts a trial of the queue to plain data; `first` is the number of the queue's first attempt."""
     about = trial.user_attrs
     key, parent, order, study, label, work, again = about["run"]
     worker, token = about.get("worker", ["", ""])

@@ -1,12 +1,13 @@
-"""What the attempts in a queue come to: which runs are done, which may be claimed, what is missing. No storage here.
+"""Works out the state of each run from the attempts in the queue: done, claimable, missing. Uses no storage.
 
-An attempt is one trial of the queue. A run may have many: it waits while an attempt of it waits, and is tried again
-after one that failed, was preempted or fell silent. Rules that keep a run from being trained twice, whoever puts how
-many attempts into the queue:
+An attempt is one trial of the queue. A run may have many attempts: it waits while one of them waits, and is tried again
+after one that failed, was preempted or fell silent. Two rules keep a run from being trained twice, however many
+attempts are put into the queue, by whichever worker:
 
-- An attempt may be claimed only where every attempt of its run with a lower number has ended, and none of them is done.
-  What has ended stays so and numbers only grow, so what is seen once holds for ever: no two are ever at one run.
-- The run that it starts from has to be done.
+- An attempt may only be claimed if all attempts of its run with lower numbers have ended and none of them is done. An
+  attempt that has ended stays ended, and numbers only grow, so the condition stays true once it is: there are never two
+  workers at one run.
+- The run that the attempt's run starts from has to be done.
 """
 
 from __future__ import annotations
@@ -16,25 +17,26 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-# States of an attempt. "stale": its worker fell silent; "superseded": the run was done, or there already, without it.
+# States of an attempt. "stale": its worker fell silent; "superseded": the run was done, or recorded, without it.
 UNFINISHED = ("waiting", "running")
 ENDED = ("done", "failed", "preempted", "stale", "cancelled", "superseded")
 # States of an item of work.
 SETTLED = ("done", "failed", "cancelled", "blocked")
-# Attempts that may fall silent at one step, beyond the retries: such a run takes its machines with it.
+# Attempts that may fall silent at the same step, beyond the retries; after more, the run itself probably takes its
+# machines down.
 _SILENT = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A piece of work that is wanted: a run to be trained, or a further evaluation of one.
+    """A piece of work: a run to be trained, or a further evaluation of a run.
 
     Attributes:
-      key: id of the run; of a further evaluation "ID PROTOCOL".
-      label: for people: "row 3: ls sd".
+      key: id of the run; for a further evaluation "ID PROTOCOL".
+      label: the name that users see, such as "row 3: ls sd".
       study: name of the study that wants it.
-      order: place in the plan; lower ones are claimed first.
-      parent: key of the run it starts from; empty without one.
+      order: position in the plan; lower ones are claimed first.
+      parent: key of the run that it starts from; empty if there is none.
       work: multiply-adds.
     """
 
@@ -52,17 +54,17 @@ class Attempt:
 
     Attributes:
       number: its number in the queue, from 0; names its folder.
-      item: what it is at.
+      item: the item.
       state: one of :data:`UNFINISHED` or :data:`ENDED`.
-      again: whether `harness.retry` asked for it: what failed before does not count any more.
-      worker: who is, or was, at it: "host:process"; empty where it was never claimed.
-      token: of the worker, for its own machine.
-      progress: as last reported: "stage", how far that is ("step" of "total"), "trained" (the last optimizer step),
-        "start" (the one it went on from), "seconds" since it began; empty before anything was.
-      seconds: that it took; as last reported where it did not end by itself.
-      top1: a fraction, of one that is done; None otherwise.
+      again: whether `harness.retry` asked for it: earlier failures do not count any more.
+      worker: the worker that has, or had, claimed it: "host:process"; empty if it was never claimed.
+      token: token of the worker's process, by which its own machine tells whether it is alive.
+      progress: progress as last reported: "stage", the stage's progress ("step" of "total"), "trained" (the last
+        optimizer step), "start" (the step it resumed from), "seconds" since it began; empty before the first report.
+      seconds: time that it took; as last reported if it did not end by itself.
+      top1: top-1 accuracy as a fraction, if it is done; None otherwise.
       error: why it failed, or ended, in one line.
-      traceback: of a failure, its end.
+      traceback: end of a failure's traceback.
     """
 
     number: int
@@ -85,13 +87,13 @@ class Attempt:
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """Where an item stands.
+    """The status of an item.
 
     Attributes:
       name: "missing" (not in the queue), "waiting", "running", "done", "failed" (for good), "cancelled", or "blocked"
-        (the run it starts from failed, or was cancelled).
+        (the run that it starts from failed or was cancelled).
       attempts: the attempts at it, in order.
-      error: why it failed, or last failed; one line.
+      error: why it failed, or last failed, in one line.
     """
 
     name: str
@@ -100,32 +102,32 @@ class Standing:
 
 
 def by_key(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
-    """Key of an item -> the attempts at it, in the order of their numbers."""
-    found: dict[str, list[Attempt]] = collections.defaultdict(list)
-    for one in sorted(attempts, key=lambda one: one.number):
-        found[one.item.key].append(one)
-    return dict(found)
+    """Groups attempts by the key of their item, in the order of their numbers."""
+    grouped: dict[str, list[Attempt]] = collections.defaultdict(list)
+    for attempt in sorted(attempts, key=lambda attempt: attempt.number):
+        grouped[attempt.item.key].append(attempt)
+    return dict(grouped)
 
 
 def standing(own: Sequence[Attempt], recorded: bool, retries: int) -> Standing:
-    """Where an item stands by the attempts at it.
+    """Returns the status of an item, given the attempts at it.
 
     Args:
       own: the attempts at it, in order.
-      recorded: whether its record is there. An attempt that is done and left none had its record removed: the run is
-        wanted anew.
-      retries: failures that are followed by another attempt.
+      recorded: whether its record exists. If an attempt is done but there is no record, the record was removed, and the
+        run is wanted again.
+      retries: number of failures after which the item is tried again.
     """
-    attempts = tuple(one for one in own if one.state != "superseded")
+    attempts = tuple(attempt for attempt in own if attempt.state != "superseded")
     if recorded:
         return Standing("done", attempts)
     for state in reversed(UNFINISHED):
-        if any(one.state == state for one in attempts):
+        if any(attempt.state == state for attempt in attempts):
             return Standing(state, attempts, _last_error(attempts))
-    counted = attempts[_begun_anew(attempts) :]
+    counted = attempts[_first_counted(attempts) :]
     if counted and counted[-1].state == "cancelled":
         return Standing("cancelled", attempts, "cancelled")
-    failures = [one for one in counted if one.state == "failed"]
+    failures = [attempt for attempt in counted if attempt.state == "failed"]
     if len(failures) > retries:
         return Standing("failed", attempts, failures[-1].error)
     silent = _silent_without_progress(counted)
@@ -134,84 +136,96 @@ def standing(own: Sequence[Attempt], recorded: bool, retries: int) -> Standing:
     return Standing("missing", attempts, _last_error(attempts))
 
 
-def _begun_anew(attempts: Sequence[Attempt]) -> int:
-    """Index of the attempt from which on failures count."""
-    anew = [index for index, one in enumerate(attempts) if one.again]
-    gone = [index + 1 for index, one in enumerate(attempts) if one.state == "done"]  # its record was removed
-    return max([0, *anew, *gone])
+def _first_counted(attempts: Sequence[Attempt]) -> int:
+    """Returns the index of the first attempt whose failure counts."""
+    retried = [index for index, attempt in enumerate(attempts) if attempt.again]
+    # An attempt that is done does not count, nor those before it: its record was removed since.
+    removed = [index + 1 for index, attempt in enumerate(attempts) if attempt.state == "done"]
+    return max([0, *retried, *removed])
 
 
 def _silent_without_progress(attempts: Sequence[Attempt]) -> int:
-    """How many attempts in a row, up to the last, fell silent at a step that one before them had reached."""
+    """Returns how many attempts in a row, up to the last, fell silent at a step that an earlier one had reached."""
     count, furthest = 0, -1
-    for one in attempts:
-        if one.state != "stale" or one.step > furthest:
+    for attempt in attempts:
+        if attempt.state != "stale" or attempt.step > furthest:
             count = 0
-        if one.state == "stale":
+        if attempt.state == "stale":
             count += 1
-        furthest = max(furthest, one.step)
+        furthest = max(furthest, attempt.step)
     return count
 
 
 def _last_error(attempts: Sequence[Attempt]) -> str:
-    return next((one.error for one in reversed(attempts) if one.error), "")
+    return next((attempt.error for attempt in reversed(attempts) if attempt.error), "")
 
 
 def standings(
     items: Iterable[Item], attempts: Iterable[Attempt], recorded: Container[str], retries: int
 ) -> dict[str, Standing]:
-    """Key -> where it stands, of every item.
+    """Returns the status of every item, by its key.
 
     Args:
-      items: what is wanted.
-      attempts: all in the queue.
-      recorded: keys of what is recorded.
-      retries: as of :func:`standing`.
+      items: the items that are wanted.
+      attempts: all attempts in the queue.
+      recorded: keys of the recorded items.
+      retries: see :func:`standing`.
     """
-    found, wanted = by_key(attempts), list(items)
-    alone = {one.key: standing(found.get(one.key, ()), one.key in recorded, retries) for one in wanted}
-    parents = {key: own[0].item.parent for key, own in found.items()} | {one.key: one.parent for one in wanted}
-    return {one.key: _blocked(one, alone, found, parents, recorded, retries) for one in wanted}
+    grouped, wanted = by_key(attempts), list(items)
+    alone = {item.key: standing(grouped.get(item.key, ()), item.key in recorded, retries) for item in wanted}
+    parents = {key: group[0].item.parent for key, group in grouped.items()} | {item.key: item.parent for item in wanted}
+    return {item.key: _blocked(item, alone, grouped, parents, recorded, retries) for item in wanted}
 
 
 def _blocked(
-    item: Item, alone: Mapping[str, Standing], found: Mapping[str, Sequence[Attempt]], parents: Mapping[str, str],
+    item: Item, alone: Mapping[str, Standing], grouped: Mapping[str, Sequence[Attempt]], parents: Mapping[str, str],
     recorded: Container[str], retries: int,
 ) -> Standing:  # fmt: skip
-    """An item's standing, with that of what it starts from."""
-    own, seen = alone[item.key], {item.key}
+    """Returns the status of an item, taking into account the runs that it starts from.
+
+    Args:
+      item: the item.
+      alone: key -> status of an item without regard to the run that it starts from.
+      grouped: key of an item -> the attempts at it.
+      parents: key of an item -> key of the run that it starts from.
+      recorded: keys of the recorded items.
+      retries: see :func:`standing`.
+    """
+    status, seen = alone[item.key], {item.key}
     parent = item.parent
-    while own.name not in ("done", "running", "failed", "cancelled") and parent and parent not in seen:
+    while status.name not in ("done", "running", "failed", "cancelled") and parent and parent not in seen:
         seen.add(parent)
-        above = alone.get(parent) or standing(found.get(parent, ()), parent in recorded, retries)
-        if above.name in ("failed", "cancelled"):
-            return Standing("blocked", own.attempts, f"the run it starts from, {parent[:8]}, {_SAID[above.name]}")
-        if above.name in ("done", "running"):
+        parent_status = alone.get(parent) or standing(grouped.get(parent, ()), parent in recorded, retries)
+        if parent_status.name in ("failed", "cancelled"):
+            return Standing(
+                "blocked", status.attempts, f"the run it starts from, {parent[:8]}, {_SAID[parent_status.name]}"
+            )
+        if parent_status.name in ("done", "running"):
             break
         parent = parents.get(parent, "")
-    return own
+    return status
 
 
 _SAID = {"failed": "failed", "cancelled": "was cancelled"}
 
 
 def claimable(attempts: Iterable[Attempt], items: Mapping[str, Item], recorded: Container[str]) -> list[Attempt]:
-    """The attempts that may be claimed, the first of the plan first.
+    """Returns the attempts that may be claimed, in the order of the claimer's plan.
 
     Args:
-      attempts: all in the queue.
-      items: key -> item, of what the claimer can carry out, in its own order.
-      recorded: keys of what is recorded.
+      attempts: all attempts in the queue.
+      items: key -> item, for the items that the claimer can carry out, with its own order.
+      recorded: keys of the recorded items.
     """
-    found = by_key(attempts)
+    grouped = by_key(attempts)
     open_ = [
         first
-        for key, own in found.items()
+        for key, group in grouped.items()
         if key in items and key not in recorded
-        for first in [next((one for one in own if one.state in UNFINISHED), None)]
+        for first in [next((attempt for attempt in group if attempt.state in UNFINISHED), None)]
         if first is not None and first.state == "waiting" and _ready(items[key].parent, recorded)
     ]
-    return sorted(open_, key=lambda one: (items[one.item.key].order, one.number))
+    return sorted(open_, key=lambda attempt: (items[attempt.item.key].order, attempt.number))
 
 
 def _ready(parent: str, recorded: Container[str]) -> bool:
@@ -219,24 +233,29 @@ def _ready(parent: str, recorded: Container[str]) -> bool:
 
 
 def missing(standings: Mapping[str, Standing], items: Iterable[Item]) -> list[Item]:
-    """The items that the queue should hold an attempt of, and does not."""
-    return [one for one in items if standings[one.key].name == "missing"]
+    """Returns the items that need an attempt in the queue and have none."""
+    return [item for item in items if standings[item.key].name == "missing"]
 
 
 def litter(attempts: Iterable[Attempt], recorded: Container[str]) -> list[Attempt]:
-    """Waiting attempts that nobody needs: at what is recorded, or beside another unfinished one at the same item."""
-    found = []
-    for key, own in by_key(attempts).items():
-        unfinished = [one for one in own if one.state in UNFINISHED]
+    """Returns the superfluous waiting attempts: at recorded items, or in addition to an unfinished one at the item."""
+    superfluous = []
+    for key, group in by_key(attempts).items():
+        unfinished = [attempt for attempt in group if attempt.state in UNFINISHED]
         spare = unfinished if key in recorded else unfinished[1:]
-        found += [one for one in spare if one.state == "waiting"]
-    return found
+        superfluous += [attempt for attempt in spare if attempt.state == "waiting"]
+    return superfluous
 
 
 def untold(attempts: Iterable[Attempt], items: Mapping[str, Item], recorded: Container[str]) -> list[Item]:
-    """The items that are recorded though no attempt says so: a worker ended between writing the record and telling."""
+    """Returns the recorded items for which the queue has no attempt that is done or unfinished.
+
+    This happens if a worker ends after it has written the record and before it has reported that to the queue.
+    """
     return [
         items[key]
-        for key, own in by_key(attempts).items()
-        if key in items and key in recorded and not any(one.state == "done" or one.state in UNFINISHED for one in own)
+        for key, group in by_key(attempts).items()
+        if key in items
+        and key in recorded
+        and not any(attempt.state == "done" or attempt.state in UNFINISHED for attempt in group)
     ]

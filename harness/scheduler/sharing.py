@@ -1,4 +1,4 @@
-"""How workers share a study: through which storage, and what has to be the same for all of them."""
+"""Defines how workers share a study: the storage that they use, and what has to be the same for all of them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from harness.store.run_store import Store
 
 FILE = "queue.db"
-# Differences that are named one by one; beyond them, how many there are.
+# Most names that a message lists; it only counts the others.
 _NAMED = 4
 
 
 def url(sharing: Sharing, root: Path) -> str:
-    """URL of the storage that the runs of a results folder are shared through."""
-    from harness.scheduler import optuna_storage  # with all of Optuna, which a plan has nothing to do with
+    """Returns the URL of the storage through which the runs of a results folder are shared."""
+    from harness.scheduler import optuna_storage  # imported here because it loads Optuna, which a plan does not need
 
     return sharing.storage or optuna_storage.url_of(file_of(root))
 
 
 def refuse_unseen_queue(sharing: Sharing, store: Store) -> None:
-    """Refuses to train into a folder or bucket that others reach too, with a queue that they don't see.
+    """Refuses to train into a shared folder or bucket with a queue that other workers cannot see.
 
     Raises:
-      SettingsError: it is so.
+      SettingsError: the runs go into such a folder, and no shared storage was given.
     """
     if store.elsewhere is None or sharing.storage is not None:
         return
@@ -49,41 +49,41 @@ def refuse_unseen_queue(sharing: Sharing, store: Store) -> None:
 
 
 def file_of(root: Path) -> Path:
-    """The SQLite file of a results folder."""
+    """Returns the SQLite file of a results folder."""
     return root / FILE
 
 
 def key(one: Planned) -> str:
-    """Key of what is to do of a run: its id; of a further evaluation of a trained one, with the protocol."""
+    """Returns the key of a run's item: the run's id, with the protocol for a further evaluation of a trained run."""
     return f"{one.run.id} {one.run.protocol.name}" if one.done and not one.evaluated else one.run.id
 
 
 def items(plan: Plan, study: str) -> list[Item]:
-    """What a plan is missing, in its order; `study` is the name that the work is kept under."""
-    return [item(one, study, order) for order, one in enumerate(plan.missing)]
+    """Returns the missing items of a plan in its order; `study` is the name that they get in the queue."""
+    return [item(planned, study, order) for order, planned in enumerate(plan.missing)]
 
 
 def item(one: Planned, study: str, order: int) -> Item:
-    """What is to do of a run, at a place in a plan."""
+    """Returns the item for a run at position `order` of a plan."""
     parent = "" if one.done or one.run.parent is None else one.run.parent[:16]
     return Item(key(one), label(one), study, order, parent, one.work)
 
 
 def entry(plan: Plan, study: str, settings: Mapping[str, Any], retries: int) -> dict[str, Any]:
-    """What is kept of a study beside its attempts: what it is, for those that join it, and what it wants.
+    """Returns the definition of a study as the queue keeps it: its code and settings, for workers that join, its runs.
 
     Args:
-      plan: its plan.
-      study: its name.
-      settings: name -> value of what its runs have in common, for people.
+      plan: plan of the study.
+      study: name of the study.
+      settings: name -> value of the settings that its runs share, for users to read.
       retries: see :class:`harness.config.sharing.Sharing`.
     """
-    wanted = [item(one, study, order) for order, one in enumerate(plan.runs)]
+    wanted = [item(planned, study, order) for order, planned in enumerate(plan.runs)]
     return {
         "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "retries": retries,
-        "runs": [[one.key, one.label, one.work, one.order, one.parent] for one in wanted],
-        "recorded": [key(one) for one in plan.runs if one.done and one.evaluated],
+        "runs": [[run.key, run.label, run.work, run.order, run.parent] for run in wanted],
+        "recorded": [key(planned) for planned in plan.runs if planned.done and planned.evaluated],
         "settings": dict(settings),
         "rows": _rows(plan),
         "code": code(),
@@ -91,26 +91,26 @@ def entry(plan: Plan, study: str, settings: Mapping[str, Any], retries: int) -> 
 
 
 def _rows(plan: Plan) -> dict[str, str]:
-    """Name of a row with its seed -> id of its run and protocol: what two workers must agree in."""
+    """Returns what two workers must agree on: name of a row with its seed -> id of its run and its protocol."""
     protocols = plan.protocols
     return {
         f"{study} {row}, seed {seed}": f"{run_id} {protocols[run_id]}"
         for study, rows in plan.wanted.items()
-        for row, own in rows.items()
-        for seed, run_id in own.items()
+        for row, runs in rows.items()
+        for seed, run_id in runs.items()
     }
 
 
 @functools.cache
 def code() -> dict[str, Any]:
-    """What runs: versions, and name -> SHA-256 (12 hexadecimal digits) of each source file of the harness."""
+    """Returns the code in use: versions, and name -> SHA-256 (12 hexadecimal digits) of each of the harness's files."""
     names = {"harness": "r3d-ablations", "tensorflow": "tensorflow", "Model Garden": "tf-models-official"}
     versions = {name: metadata.version(package) for name, package in names.items()}
     return {"versions": {**versions, "Python": platform.python_version()}, "files": _sources()}
 
 
 def _sources() -> dict[str, str]:
-    found = {}
+    digests = {}
     for package in ("harness", "ablations"):
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
@@ -119,38 +119,38 @@ def _sources() -> dict[str, str]:
         for path in sorted(folder.rglob("*")):
             if path.suffix in (".py", ".csv", ".json"):
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-                found[f"{package}/{path.relative_to(folder).as_posix()}"] = digest
-    return found
+                digests[f"{package}/{path.relative_to(folder).as_posix()}"] = digest
+    return digests
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Where two workers' ideas of one study differ, in words; empty where they do not.
+    """Returns in words where two workers' definitions of a study differ; empty if they agree.
 
-    Rows that only one of them has do not count: a worker may take a part of a study.
+    Rows that only one of the two has do not count, since a worker may take a part of a study.
     """
-    found = [f"{name} {theirs['code']['versions'].get(name)} there, {version} here"
+    lines = [f"{name} {theirs['code']['versions'].get(name)} there, {version} here"
              for name, version in ours["code"]["versions"].items()
              if version != theirs["code"]["versions"].get(name)]  # fmt: skip
-    files = _other(theirs["code"]["files"], ours["code"]["files"])
-    found += [f"code: {_some(files)}"] if files else []
-    found += [
-        f"{name} {_said(theirs['settings'].get(name))} there, {_said(ours['settings'].get(name))} here"
-        for name in _other(theirs["settings"], ours["settings"])
+    files = _differing(theirs["code"]["files"], ours["code"]["files"])
+    lines += [f"code: {_listed(files)}"] if files else []
+    lines += [
+        f"{name} {_shown(theirs['settings'].get(name))} there, {_shown(ours['settings'].get(name))} here"
+        for name in _differing(theirs["settings"], ours["settings"])
     ]
     rows = [row for row, run in ours["rows"].items() if theirs["rows"].get(row, run) != run]
-    if rows and not found:
-        found.append(f"settings of {_some(rows)}")
-    return found
+    if rows and not lines:
+        lines.append(f"settings of {_listed(rows)}")
+    return lines
 
 
-def _other(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     return [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
 
 
-def _some(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "none" if value in (None, "") else str(value)

@@ -338,7 +338,7 @@ class Snapshot(Store):
         vars(self).update(_outcomes={})
 
     def begin(self) -> None:
-        """Starts to read the records, in other processes or, from a bucket, in threads; what needs them waits."""
+        """Starts to read the records in other processes, or in threads from a bucket; methods that need them wait."""
         _ = self._begun
 
     @functools.cached_property

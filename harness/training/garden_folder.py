@@ -221,7 +221,7 @@ def run_of(
         raise GardenFolderError(f"{path}: batch {stated[TRAIN_BATCH]} cannot have been split over {replicas} replicas")
     bookkeeping = {field: stated.pop(field) for field in profile.bookkeeping if field in stated}
     bookkeeping |= {field: profile.bookkeeping[field] for field in bookkeeping if field.endswith(_PLACES)}
-    # The run counts as ending with the checkpoint, even if it is not the last. A missing seed decided nothing.
+    # The run ends with this checkpoint, even if training went further. Without a seed in the configuration, take 0.
     given = {TRAIN_STEPS: source.step, SEED: stated[SEED] or 0}
     clips, crops = views or (profile.clips, profile.crops)
     run = Run(
