@@ -161,15 +161,15 @@ class Orders:
     def _say(self, order: Order) -> None:
         with self._lock:
             self._now = order
-            self._write_file()
+            self._written()
 
-    def _write_file(self) -> None:
+    def _written(self) -> None:
         _write(_file(self._root, self._devices), dataclasses.replace(self._now, beat=secrets.token_hex(8)))
 
     def _beat(self) -> None:
         while not self._over.wait(self._every):
             with self._lock:
-                self._write_file()
+                self._written()
 
 
 class Heard:
