@@ -1,4 +1,4 @@
-"""Writes files whole or not at all: a reader, or a kill, never meets half of one."""
+"""Writes files whole or not at all, so that neither a reader nor a kill leaves anyone with half a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Some = TypeVar("Some", bound=Folder)
 
 
 def replace(path: Some, content: bytes) -> Some:
-    """Writes a file, in place of one that is there; the path."""
+    """Writes a file, replacing any that exists, and returns the path."""
     if isinstance(path, Address):
         path.written(content, path.parent)
     else:
@@ -25,12 +25,12 @@ def replace(path: Some, content: bytes) -> Some:
 
 
 def create(path: Some, content: bytes) -> Some:
-    """Writes a file that is not there yet; the path.
+    """Writes a file that does not exist yet, and returns the path.
 
-    A bucket lets two that write it at the same time both do so: see :mod:`harness.store.write_once`.
+    In a bucket, two processes that write the file at the same time both succeed: see :mod:`harness.store.write_once`.
 
     Raises:
-      FileExistsError: it is there, perhaps written by another process in the meantime; nothing was changed.
+      FileExistsError: the file exists, perhaps written by another process in the meantime; nothing was changed.
     """
     if isinstance(path, Address):
         if path.exists():
@@ -38,7 +38,7 @@ def create(path: Some, content: bytes) -> Some:
         return replace(path, content)
     temporary = _written_beside(path, content)
     try:
-        # A link, unlike a rename, fails where the file is there already: the second of two writers learns it.
+        # A link, unlike a rename, fails if the file exists, so the second of two writers learns of the first.
         os.link(temporary, path)
     finally:
         temporary.unlink()
@@ -46,7 +46,7 @@ def create(path: Some, content: bytes) -> Some:
 
 
 def remove_tree(folder: Folder) -> None:
-    """Removes a folder with all that is in it, as far as that can be done."""
+    """Removes a folder with everything in it, as far as possible, and ignores errors."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -55,10 +55,10 @@ def remove_tree(folder: Folder) -> None:
 
 
 class Lines:
-    """A text file that lines are added to; of one in a bucket, where nothing can be added, a copy is kept here.
+    """A text file to which lines are appended; for a file in a bucket, which cannot be appended to, via a local copy.
 
     Args:
-      path: the file; what it holds already stays.
+      path: the file; its present content stays.
     """
 
     def __init__(self, path: Folder) -> None:
@@ -72,22 +72,22 @@ class Lines:
             self._file.write(path.read_text(errors="replace"))
 
     def write(self, text: str) -> None:
-        """Adds to it."""
+        """Appends text."""
         self._file.write(text)
 
     def flush(self) -> None:
-        """Hands what was written to the disk."""
+        """Flushes the text to the disk."""
         self._file.flush()
 
     def publish(self) -> None:
-        """Copies it to the bucket where it belongs to one."""
+        """Copies the local copy to the bucket, if the file is in one."""
         if isinstance(self._path, Address):
             self._file.flush()
             self._file.seek(0)
             replace(self._path, self._file.read().encode())
 
     def close(self) -> None:
-        """Ends writing."""
+        """Closes the file."""
         self._file.close()
 
 
@@ -103,6 +103,6 @@ def _written_beside(path: Path, content: bytes) -> Path:
         except BaseException as error:
             temporary.unlink()
             if isinstance(error, OSError):
-                error.filename = str(path)  # a full disk does not say which file it was
+                error.filename = str(path)  # the error of a full disk does not name the file
             raise
     return temporary

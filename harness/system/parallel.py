@@ -1,6 +1,7 @@
-"""Several pieces of work at once: in forked processes, as many as there are cores; elsewhere one after the other.
+"""Does several pieces of work in parallel, in as many forked processes as there are cores, or in threads.
 
-Work that mostly waits for a network is done in threads.
+Threads are for work that mostly waits for a network. If no process can be forked, the work is done one piece after the
+other.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-# That wait for a network side by side.
+# Number of threads that wait for a network side by side.
 _THREADS = 16
 
-# What a forked process found when it began: the work, of which it is told by number what to do.
+# In a forked process: all the work, as it was when the process began; the process is told by number which piece to do.
 _inherited: list[Sequence[Callable[[], Any]]] = []
 
 
 def begin(work: Sequence[Callable[[], T]], threads: bool = False) -> Callable[[], list[T]]:
-    """Begins pieces of work in processes of their own, which see everything as it is now.
+    """Begins pieces of work in other processes, which see the memory of this one as it is now.
 
     Args:
-      work: each is called once, and changes nothing; what it returns, or raises, must be picklable.
-      threads: whether it waits for a network, and is done in threads.
+      work: functions; each is called once and must not change anything. Their results and errors must be picklable.
+      threads: whether to use threads, for work that waits for a network.
 
     Returns:
-      Waits for all of it: what each piece returned, in their order. What one raised, it raises.
+      A function that waits for all pieces and returns their results in the order of `work`, or raises their error.
     """
     if threads:
         return _begin_in_threads(work)
@@ -41,15 +42,15 @@ def begin(work: Sequence[Callable[[], T]], threads: bool = False) -> Callable[[]
     if pool is None:
         return lambda: [piece() for piece in work]
     try:
-        begun = [pool.submit(_piece, number) for number in range(len(work))]
-    except OSError:  # no room for another process
+        futures = [pool.submit(_piece, number) for number in range(len(work))]
+    except OSError:  # the system cannot start another process
         pool.shutdown()
         return lambda: [piece() for piece in work]
 
     def wait() -> list[T]:
         try:
-            return [one.result() for one in begun]
-        except BrokenProcessPool:  # the system ended a process, for its memory perhaps
+            return [future.result() for future in futures]
+        except BrokenProcessPool:  # the system killed a process, perhaps for its memory
             return [piece() for piece in work]
         finally:
             pool.shutdown(cancel_futures=True)
@@ -59,24 +60,24 @@ def begin(work: Sequence[Callable[[], T]], threads: bool = False) -> Callable[[]
 
 def _begin_in_threads(work: Sequence[Callable[[], T]]) -> Callable[[], list[T]]:
     pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
-    begun = [pool.submit(piece) for piece in work]
+    futures = [pool.submit(piece) for piece in work]
     pool.shutdown(wait=False)
-    return lambda: [one.result() for one in begun]
+    return lambda: [future.result() for future in futures]
 
 
 def each(work: Sequence[Callable[[], T]]) -> list[T]:
-    """What each piece of work returns, in their order; arguments as of :func:`begin`."""
+    """Does pieces of work in parallel, as :func:`begin` does, and returns their results in order."""
     return begin(work)()
 
 
 def parts(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
-    """Items in parts of at most so many."""
-    return (items[place : place + most] for place in range(0, len(items), most))
+    """Splits items into parts of at most `most` items."""
+    return (items[start : start + most] for start in range(0, len(items), most))
 
 
 @contextlib.contextmanager
 def without_collecting() -> Iterator[None]:
-    """Puts off looking for cycles of garbage: where a great many objects come to stay, it looks in vain, for long."""
+    """Turns off garbage collection, which takes long and finds nothing while a great many lasting objects are made."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -87,9 +88,9 @@ def without_collecting() -> Iterator[None]:
 
 
 def _pool(work: Sequence[Any]) -> concurrent.futures.ProcessPoolExecutor | None:
-    """Processes for the work; None where one alone does it as well, or this one cannot be forked safely."""
+    """Returns a pool of processes for the work; None if one process is as good, or this one cannot be forked safely."""
     processes = min(len(work), _cores())
-    # A fork copies one thread alone: a lock that another held would stay shut for ever.
+    # A fork copies only the current thread: a lock that another thread held would stay locked for ever.
     alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
     if processes < 2 or not alone or not sys.platform.startswith("linux"):
         return None
@@ -102,7 +103,7 @@ def _cores() -> int:
 
 
 def _inherit(work: Sequence[Callable[[], Any]]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked is told, and ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C, and ends its children
     gc.freeze()
     _inherited[:] = [work]
 

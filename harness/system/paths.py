@@ -1,7 +1,7 @@
-"""Files and folders in a bucket (`gs://`), or wherever `tf.io.gfile` reaches, used as pathlib's are on a disk.
+"""Paths of files and folders in a bucket (`gs://`), or wherever `tf.io.gfile` reaches, with the methods of pathlib.
 
-TensorFlow is loaded when one is first looked at, so never for a local folder. Its file systems must not be used in a
-process that was forked from one that used them.
+TensorFlow is loaded at the first access to such a path, so never for a local folder. Its file systems must not be used
+in a process that was forked from one that has used them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 _MARK = "://"
 _IN_PATTERNS = re.compile(r"([*?\[\\])")
-# TensorFlow's word for what went wrong -> the system's.
+# Name of TensorFlow's error -> the system's error number.
 _ERRORS = {
     "NotFoundError": errno.ENOENT,
     "AlreadyExistsError": errno.EEXIST,
@@ -33,19 +33,19 @@ _ERRORS = {
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What is known of a file, as of :class:`os.stat_result`."""
+    """The status of a file, with the names of :class:`os.stat_result`; `st_size` in bytes."""
 
     st_size: int
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Address:
-    """A file or folder by its address; its methods are those of :class:`pathlib.Path`, and raise the same errors.
+    """The address of a file or folder; it has the methods of :class:`pathlib.Path`, which raise the same errors.
 
-    Unlike on a disk, what is written appears whole or not at all; that is all that is promised of two writers.
+    Unlike on a disk, a file appears whole or not at all; with two writers, nothing more is guaranteed.
 
     Attributes:
-      text: "gs://bucket/table2/runs".
+      text: the address, such as "gs://bucket/table2/runs".
     """
 
     text: str
@@ -53,7 +53,7 @@ class Address:
     def __post_init__(self) -> None:
         scheme, _, rest = self.text.partition(_MARK)
         parts = [part for part in rest.split("/") if part]
-        absolute = "/" if rest.startswith("/") else ""  # file:///tmp
+        absolute = "/" if rest.startswith("/") else ""  # as in file:///tmp
         object.__setattr__(self, "text", f"{scheme}{_MARK}{absolute}{'/'.join(parts)}")
 
     def __str__(self) -> str:
@@ -64,51 +64,51 @@ class Address:
 
     @property
     def name(self) -> str:
-        """Its last part."""
+        """Last part of the address."""
         return PurePosixPath(self.text.partition(_MARK)[2]).name
 
     @property
     def parent(self) -> Address:
-        """The folder that it is in."""
+        """Folder that contains it."""
         scheme, _, rest = self.text.partition(_MARK)
         head = rest.rpartition("/")[0] if rest.rpartition("/")[0] else rest
         return Address(f"{scheme}{_MARK}{head}")
 
     def with_suffix(self, suffix: str) -> Address:
-        """The same with another ending."""
+        """Returns the address with another suffix."""
         return self.parent / PurePosixPath(self.name).with_suffix(suffix).name
 
     def absolute(self) -> Address:
-        """Itself."""
+        """Returns the address itself, which is always absolute."""
         return self
 
     def exists(self) -> bool:
-        """Whether there is such a file or folder."""
+        """Returns whether the file or folder exists."""
         return bool(self._ask(lambda files: files.exists(self.text)))
 
     def is_dir(self) -> bool:
-        """Whether it is a folder."""
+        """Returns whether it is a folder."""
         return bool(self._ask(lambda files: files.isdir(self.text)))
 
     def is_file(self) -> bool:
-        """Whether it is a file."""
+        """Returns whether it is a file."""
         return self.exists() and not self.is_dir()
 
     def stat(self) -> Status:
-        """How large it is."""
+        """Returns the status of the file: its size."""
         return Status(int(self._ask(lambda files: files.stat(self.text).length)))
 
     def glob(self, pattern: str) -> list[Address]:
-        """What is in the folder under names that fit a pattern, which may go several folders deep; sorted."""
+        """Returns the sorted addresses in the folder that match a pattern, which may span several levels of folders."""
         whole = _IN_PATTERNS.sub(r"\\\1", self.text) + f"/{pattern}"
         try:
-            found: Sequence[str] = self._ask(lambda files: files.glob(whole))
+            matches: Sequence[str] = self._ask(lambda files: files.glob(whole))
         except FileNotFoundError:
             return []
-        return sorted(Address(one) for one in found)
+        return sorted(Address(match) for match in matches)
 
     def read_bytes(self) -> bytes:
-        """A file's content."""
+        """Returns the file's content."""
 
         def read(files: Any) -> bytes:
             with files.GFile(self.text, "rb") as file:
@@ -118,19 +118,19 @@ class Address:
         return content
 
     def read_text(self, errors: str = "strict") -> str:
-        """A file's content."""
+        """Returns the file's content as text."""
         return self.read_bytes().decode(errors=errors)
 
     def write_bytes(self, content: bytes) -> None:
-        """Writes a file, in place of one that is there."""
+        """Writes the file, replacing any that exists."""
         self.written(content, self.parent)
 
     def write_text(self, content: str) -> None:
-        """The same with text."""
+        """Writes the file with text, replacing any that exists."""
         self.write_bytes(content.encode())
 
     def written(self, content: bytes, beside: Address) -> Address:
-        """Writes a file; before it is whole it stands in a folder, under another name. Its address."""
+        """Writes the file, under another name in the folder `beside` until it is whole, and returns its address."""
         part = beside / f".{secrets.token_hex(8)}.part"
 
         def write(files: Any) -> None:
@@ -149,28 +149,28 @@ class Address:
         return self
 
     def touch(self) -> None:
-        """Makes an empty file, where none is there."""
+        """Creates an empty file if the file does not exist."""
         if not self.exists():
             self.write_bytes(b"")
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
-        """Makes the folder and those it is in, where they are not there."""
+        """Creates the folder and its parents if they do not exist; the arguments, as of pathlib, have no effect."""
         del parents, exist_ok  # a bucket has no folders
         self._ask(lambda files: files.makedirs(self.text))
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Removes a file."""
+        """Removes the file."""
         with contextlib.suppress(*([FileNotFoundError] if missing_ok else [])):
             self._ask(lambda files: files.remove(self.text))
 
     def rmdir(self) -> None:
-        """Removes a folder that is empty."""
+        """Removes the folder, which must be empty."""
         if self.glob("*"):
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), self.text)
         self.rmtree()
 
     def rmtree(self) -> None:
-        """Removes a folder with all that is in it."""
+        """Removes the folder with everything in it."""
         self._ask(lambda files: files.rmtree(self.text))
 
     def _ask(self, what: Callable[[Any], Any]) -> Any:
@@ -179,22 +179,22 @@ class Address:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """TensorFlow's errors as those of a disk, which name the address."""
+        """Turns TensorFlow's errors into the errors that a disk gives, naming the address."""
         try:
             yield
         except Exception as error:
             if not type(error).__module__.startswith("tensorflow."):
                 raise
             number = _ERRORS.get(type(error).__name__, errno.EIO)
-            said = str(error).partition("\n")[0] or type(error).__name__
-            raise OSError(number, os.strerror(number) if number == errno.ENOENT else said, self.text) from error
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise OSError(number, os.strerror(number) if number == errno.ENOENT else reason, self.text) from error
 
 
 Folder: TypeAlias = Path | Address
 
 
 def of(text: str | Path) -> Folder:
-    """A local path, or an address where the text is one."""
+    """Returns the address in a text, or the local path if it is not an address."""
     return Address(text) if isinstance(text, str) and _MARK in text else Path(text)
 
 
@@ -207,7 +207,11 @@ def _gfile() -> Any:
 
 
 def _load_tensorflow() -> None:
-    """Loads it for its files alone: on a TPU VM the first process that loads it whole keeps all others from the TPU."""
+    """Loads TensorFlow without its TPU library.
+
+    Only the file systems are needed, and on a TPU VM the first process that loads the library keeps all others from the
+    TPU.
+    """
     before = os.environ.get("TPU_LOAD_LIBRARY")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["TPU_LOAD_LIBRARY"] = "0"
@@ -215,5 +219,5 @@ def _load_tensorflow() -> None:
         importlib.import_module("tensorflow")
     finally:
         del os.environ["TPU_LOAD_LIBRARY"]
-        if before is not None:  # of those that are started from here
+        if before is not None:  # processes that are started from here inherit it
             os.environ["TPU_LOAD_LIBRARY"] = before

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:
-    """Prints a line as it is: lines that wrap can be read, marks and colours of a path or an error cannot."""
+    """Prints a line as it is: without markup or highlighting, which garble paths and errors, and wrapped softly."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for a reader: "42 s", "5 min", "3.2 h"; "-" for None."""
+    """Returns seconds in words: "42 s", "5 min", "3.2 h"; "-" for None."""
     if seconds is None:
         return "-"
     if seconds < 100:
