@@ -1,1 +1,1 @@
-"""What commands share: their flags, how errors end them, the text of a plan."""
+"""The parts that commands share: flags, the handling of errors, and the text of a plan."""

@@ -1,4 +1,4 @@
-"""Says what a plan would run and cost, and what came of a run."""
+"""Prints what a plan would run and what it costs, and the results of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.system.text import duration, print_line
 
 
 def describe_results(store: Store, run_id: str, console: Console) -> None:
-    """Prints a finished run's numbers under each of its protocols, and where they are."""
+    """Prints a finished run's results under each of its protocols, and its folder."""
     say = functools.partial(print_line, console)
     record = store.read(run_id)
     say(f"Run {record.id}: {_what(record, store)}")
@@ -39,7 +39,7 @@ def describe_results(store: Store, run_id: str, console: Console) -> None:
 
 
 def _what(record: RunRecord, store: Store) -> str:
-    """What a recorded run is: its toggles and axes, its stage, what it started from, and who trained it."""
+    """Returns a recorded run in words: its toggles and axes, its stage, what it started from, and who trained it."""
     changes = [f"{key}={value}" for key, value in {**record.toggles, **record.scale, "seed": record.seed}.items()]
     stage = labels.stage(record)
     start = f"starts from {labels.start(record.parent, store)}" if stage or record.parent else ""
@@ -47,7 +47,7 @@ def _what(record: RunRecord, store: Store) -> str:
     return ", ".join(part for part in (" ".join(changes), stage, start, f"profile {record.profile}", by) if part)
 
 
-# What a batch is counted in, by the clips that it has of a video.
+# Unit of a batch, by the number of clips that it has of each video.
 _UNITS = {1: "clips", 2: "pairs of clips"}
 
 
@@ -58,8 +58,8 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
     for study in plan.studies:
         rows = f": {len(study.rows)} rows" if len(study.rows) > 1 else ""
         say(f"{f'{study.name}: ' if several else ''}{study.title}{rows}, profile {workspace.profile.name}.")
-    # By all that is known of them: two sets may have one name.
-    sets = {one.run.data: workspace.data_of(one.run) for one in plan.runs}
+    # Keyed by all facts, since two data sets may have the same name.
+    sets = {planned.run.data: workspace.data_of(planned.run) for planned in plan.runs}
     for facts, data in sets.items():
         say(
             f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos of "
@@ -68,23 +68,24 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
     if str(workspace.cut):
         say(f"Cut: {workspace.cut}. This is not the profile's own training, and the table will say so.")
     known, busy = _compiled_for(workspace, plan), _running(workspace)
-    missing, idle = {one.run.id for one in plan.missing}, _not_needed(plan)
-    for one in plan.runs:
-        settings = one.run.settings
-        state = "not needed" if one.run.id in idle else _state(one, busy)
+    missing, idle = {planned.run.id for planned in plan.missing}, _not_needed(plan)
+    for planned in plan.runs:
+        settings = planned.run.settings
+        state = "not needed" if planned.run.id in idle else _state(planned, busy)
         say(
-            f"  {state:24}{one.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
+            f"  {state:24}{planned.run.id[:8]}  {settings['trainer.train_steps']:>7,} steps of "
             f"{settings['task.train_data.global_batch_size']} {_UNITS[network.views(settings)]}  "
-            f"{one.params / 1e6:6.2f} M params  {one.multiply_adds / 1e9:8.3f} G multiply-adds a view  "
-            f"{label(one)}{_on_slices(one, known)}{_started_elsewhere(one.run, plan, workspace)}"
+            f"{planned.params / 1e6:6.2f} M params  {planned.multiply_adds / 1e9:8.3f} G multiply-adds a view  "
+            f"{label(planned)}{_on_slices(planned, known)}{_started_elsewhere(planned.run, plan, workspace)}"
         )
-        if one.fault or one.state.name == "failed":
-            say(f"    {one.fault or one.state.error}")
+        if planned.fault or planned.state.name == "failed":
+            say(f"    {planned.fault or planned.state.error}")
     done = len(plan.runs) - len(missing) - len(plan.faulty) - len(idle)
     unneeded = f", not needed {len(idle)}" if idle else ""
     say(
         f"Wanted {plan.count} runs, saved {plan.shared} that rows share, done {done}{unneeded}, to do {len(missing)}; "
-        f"evaluation {' and '.join(sorted({str(one.run.protocol) for one in plan.runs if one.run.evaluated}))}."
+        "evaluation "
+        f"{' and '.join(sorted({str(planned.run.protocol) for planned in plan.runs if planned.run.evaluated}))}."
     )
     say(f"Cost of what is to do: {cost(workspace, plan)}")
     for topology, costs in known.items():
@@ -92,36 +93,38 @@ def describe(workspace: Workspace, plan: Plan, console: Console) -> None:
 
 
 def _not_needed(plan: Plan) -> set[str]:
-    """Ids of runs that others would have started from, which are done without."""
-    missing = {one.run.id for one in plan.missing}
-    return {one.run.id for one in plan.runs if not (one.done or one.fault) and one.run.id not in missing}
+    """Returns the ids of runs that are not needed, since the runs that would start from them are done already."""
+    missing = {planned.run.id for planned in plan.missing}
+    return {
+        planned.run.id for planned in plan.runs if not (planned.done or planned.fault) and planned.run.id not in missing
+    }
 
 
 def _started_elsewhere(run: Run, plan: Plan, workspace: Workspace) -> str:
-    """What a run starts from that is no part of the plan, for the end of its line."""
-    listed = run.parent is None or any(one.run.identity == run.parent for one in plan.runs)
+    """Returns, for the end of a run's line, the run that it starts from, if that is not part of the plan."""
+    listed = run.parent is None or any(planned.run.identity == run.parent for planned in plan.runs)
     return "" if listed else f", starts from {labels.start(run.parent, workspace.store)}"
 
 
 def _compiled_for(workspace: Workspace, plan: Plan) -> Mapping[str, Mapping[str, RunCost]]:
-    """Topology -> id of a run -> what it takes there, where something was compiled."""
+    """Returns topology -> id of a run -> its cost there, for the topologies with any known cost."""
     if not forecasting.topologies(workspace):
         return {}
-    from harness.analysis import evidence  # with all the statistics, which a plan has nothing else to do with
+    from harness.analysis import evidence  # imported here because it loads all the statistics
 
-    found = evidence.costs(workspace, plan)
-    return {topology: runs for topology, runs in found.items() if any(cost.said for cost in runs.values())}
+    costs = evidence.costs(workspace, plan)
+    return {topology: runs for topology, runs in costs.items() if any(cost.said for cost in runs.values())}
 
 
-def _on_slices(one: Planned, known: Mapping[str, Mapping[str, RunCost]]) -> str:
-    """What a run takes on each slice, for the end of its line."""
-    costs = {topology: runs[one.run.id] for topology, runs in known.items()}
+def _on_slices(planned: Planned, known: Mapping[str, Mapping[str, RunCost]]) -> str:
+    """Returns, for the end of a run's line, its cost on each slice."""
+    costs = {topology: runs[planned.run.id] for topology, runs in known.items()}
     return "".join(f", {cost.said} on TPU {topology}" for topology, cost in costs.items() if cost.said)
 
 
 def _whole(plan: Plan, costs: Mapping[str, RunCost]) -> str:
-    """What the runs that are not trained yet take together."""
-    left = [costs[one.run.id] for one in plan.missing if not one.done]
+    """Returns in words what the runs that are not trained yet cost together."""
+    left = [costs[planned.run.id] for planned in plan.missing if not planned.done]
     known = [cost for cost in left if not math.isnan(cost.core_hours)]
     least = "" if all(cost.measured for cost in known) else "at least "
     if not known:
@@ -131,34 +134,34 @@ def _whole(plan: Plan, costs: Mapping[str, RunCost]) -> str:
 
 
 def _running(workspace: Workspace) -> Mapping[str, Attempt]:
-    """Key of what is to do of a run -> the attempt that a worker is at now."""
+    """Returns key of an item -> the attempt at it that is running now."""
     if workspace.sharing.storage is None and not sharing.file_of(workspace.store.root).is_file():
         return {}
-    from harness.scheduler import (  # with all of Optuna, which a first plan has nothing to do with
+    from harness.scheduler import (  # imported here because they load Optuna, which a first plan does not need
         looking,
         optuna_storage,
     )
 
     try:
         queue = looking.open_queue(workspace.sharing.storage, workspace.store.root)
-    except optuna_storage.StorageError:  # nothing was begun there; what else is wrong is said when something is
+    except optuna_storage.StorageError:  # there is no queue yet; any other error is reported once something is begun
         return {}
     queue.find_stale()
-    return {one.item.key: one for one in queue.attempts() if one.state == "running"}
+    return {attempt.item.key: attempt for attempt in queue.attempts() if attempt.state == "running"}
 
 
-def _state(one: Planned, busy: Mapping[str, Attempt]) -> str:
-    """Where a run stands, for the list of a plan."""
-    if at := busy.get(sharing.key(one)):
-        return f"running at step {at.step}" if at.step else "running"
-    if one.fault:
-        return "cannot run" if not one.done else "unusable"
-    return "to be evaluated" if one.done and not one.evaluated else str(one.state)
+def _state(planned: Planned, busy: Mapping[str, Attempt]) -> str:
+    """Returns a run's state in words, for the list of a plan."""
+    if attempt := busy.get(sharing.key(planned)):
+        return f"running at step {attempt.step}" if attempt.step else "running"
+    if planned.fault:
+        return "cannot run" if not planned.done else "unusable"
+    return "to be evaluated" if planned.done and not planned.evaluated else str(planned.state)
 
 
 def cost(workspace: Workspace, plan: Plan) -> str:
-    """What is to do of a plan costs: multiply-adds, time, disk; a sentence."""
-    work = sum(one.work for one in plan.missing)
+    """Returns a sentence on the cost of a plan's missing runs: multiply-adds, time, disk."""
+    work = sum(planned.work for planned in plan.missing)
     parts = [f"{work / 1e15:,.3g} peta multiply-adds"]
     rate = workspace.rate
     if work and rate:

@@ -1,4 +1,4 @@
-"""Command-line flags that several commands share, and how a user's mistake is said: one line, exit code 2."""
+"""Command-line flags that several commands share, and the conversion of errors to one line and an exit code."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ INTERRUPTED = 128 + signal.SIGINT
 _GO_ON = "Nothing that was finished is lost; the same command goes on from here."
 
 
-# The keys of harness.config.designs.DESIGNS, which --help has no time to load.
+# The keys of harness.config.designs.DESIGNS; a copy, so that --help need not load that module.
 DESIGN_NAMES = (
     "additive", "reverse", "one-at-a-time", "leave-one-out", "factorial", "fractional-factorial", "shapley",
 )  # fmt: skip
 
 
 class Mistake(click.ClickException):
-    """What a user can get wrong: one line, exit code 2."""
+    """A mistake of the user, shown as one line; exit code 2."""
 
     exit_code = HarnessError.exit_code
 
 
 class Temporary(Mistake):
-    """What the same command may find well when it is started again: one line, exit code 75."""
+    """An error that may be gone when the same command is started again, shown as one line; exit code 75."""
 
     exit_code = os.EX_TEMPFAIL
 
 
 def one_line_errors(function: Function) -> Function:
-    """Prints the errors that a user may meet as one line, and ends the command with their exit code."""
+    """Makes a command print the errors that a user may meet as one line, and end with their exit code."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -74,7 +74,7 @@ def one_line_errors(function: Function) -> Function:
             click.echo(f"\nInterrupted. {_GO_ON}", err=True)
             raise SystemExit(INTERRUPTED) from None
         except Exception as stopped:
-            status = getattr(stopped, "exit_status", None)  # conducting.Stopped, which --help has no time to load
+            status = getattr(stopped, "exit_status", None)  # as of orchestrator.Stopped, which --help need not load
             if status is None:
                 raise
             click.echo(f"Stopped ({stopped}). {_GO_ON}", err=True)
@@ -93,13 +93,13 @@ def _decorated(*options: Callable[[Function], Function]) -> Callable[[Function],
 
 
 def _address(_: click.Context, parameter: click.Parameter, value: str | None) -> Folder | None:
-    """A folder or a bucket; of a bucket, whether it can be used is known once it is."""
+    """Converts a flag's text to a folder or bucket; whether a bucket can be used shows only when it is."""
     if value is None:
         return None
-    found = paths.of(value)
-    if isinstance(found, Path) and found.exists() and not found.is_dir():
+    folder = paths.of(value)
+    if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
         raise click.BadParameter(f"{value}: is a file; expected a folder", param=parameter)
-    return found
+    return folder
 
 
 results = click.option(
@@ -155,7 +155,7 @@ data_sets = click.option(
 
 
 def _once(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> str | None:
-    """Refuses a flag given twice, of which click would take the last."""
+    """Refuses a flag that is given twice, since click would silently take the last one."""
     if len(value) > 1:
         raise click.BadParameter(f"given {len(value)} times: expected one", param=parameter)
     return value[0] if value else None
@@ -198,7 +198,7 @@ wandb = click.option(
 
 
 def finite(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    """Refuses "nan", which every range lets through."""
+    """Refuses "nan", which click's ranges accept."""
     if value is not None and math.isnan(value):
         raise click.BadParameter("nan is no number", param=parameter)
     return value
@@ -255,14 +255,14 @@ designs = _decorated(
 
 
 def refuse_others(known: Container[str], reason: str) -> None:
-    """Refuses flags that a command was given and would not look at.
+    """Refuses flags that a command was given and would ignore.
 
     Args:
-      known: names of the parameters that it looks at.
-      reason: why it does not look at others.
+      known: names of the parameters that the command reads.
+      reason: why it ignores the others.
 
     Raises:
-      SettingsError: naming the first of them.
+      SettingsError: such a flag was given; the message names the first one.
     """
     context = click.get_current_context()
     for parameter in context.command.params:
@@ -272,14 +272,14 @@ def refuse_others(known: Container[str], reason: str) -> None:
 
 
 def refuse_idle_pre_training(studies: Sequence[Study], given: str | None) -> None:
-    """Refuses --pretrain-data where no study pre-trains on a data set of its own.
+    """Refuses --pretrain-data if no study pre-trains on a separate data set.
 
     Args:
       studies: the studies.
-      given: what the flag says.
+      given: value of the flag.
 
     Raises:
-      SettingsError: naming the studies.
+      SettingsError: no study would use the flag; the message names the studies.
     """
     from harness.config.stages import PRE_TRAINING
 
@@ -290,10 +290,10 @@ def refuse_idle_pre_training(studies: Sequence[Study], given: str | None) -> Non
 
 
 def views_of(text: str) -> tuple[int, int]:
-    """Clips and crops of --views.
+    """Returns the numbers of clips and crops in --views.
 
     Raises:
-      SettingsError: it is no such text.
+      SettingsError: the text is not of the form CLIPSxCROPS.
     """
     match = re.fullmatch(r"(\d{1,3})x([13])", text)
     if not match or int(match[1]) < 1:
@@ -304,10 +304,10 @@ def views_of(text: str) -> tuple[int, int]:
 def applied(
     changes: tuple[str, ...], axes: Mapping[str, str | None], known: Mapping[str, Toggle]
 ) -> tuple[Applied, ...]:
-    """Toggles and axes as the flags of :data:`cell` give them.
+    """Returns the toggles and axes that the flags of :data:`cell` give.
 
     Raises:
-      ToggleError: an unknown one, or a value it cannot take.
+      ToggleError: a toggle is unknown, or cannot take its value.
     """
     from harness.config.toggles import parse
 
@@ -324,11 +324,11 @@ def question(
     seeds: int,
     known: Mapping[str, Toggle],
 ) -> Question:
-    """What the flags of :data:`designs` ask of a study.
+    """Returns the question that the flags of :data:`designs` ask of a study.
 
     Raises:
       ToggleError: a toggle of a list is unknown or cannot take its value.
-      SettingsError: an odd number of orders, or one that no design asks for.
+      SettingsError: the number of orderings is odd, or no design uses it.
     """
     from harness.config.designs import Question
     from harness.config.toggles import parse
@@ -342,18 +342,22 @@ def question(
         default if text is None else tuple(parse(part.strip(), known) for part in text.split(","))
         for text, default in ((factors, study.factors), (base, study.base))
     )
-    # An axis at its default is what every run has anyway.
-    common = tuple(one for one in common if not (one.toggle.axis and one.value == one.toggle.default))
+    # Leave out axes at their defaults, which every run has anyway.
+    common = tuple(
+        applied_toggle
+        for applied_toggle in common
+        if not (applied_toggle.toggle.axis and applied_toggle.value == applied_toggle.toggle.default)
+    )
     return Question(study, chosen, common, tuple(range(seeds)), orderings)
 
 
 def designs_of(
     names: tuple[str, ...], asked: Question, rows: str | None, factors: str | None, base: str | None
 ) -> tuple[Design, ...]:
-    """The designs that the flags name; none for the study's own rows.
+    """Returns the designs that the flags name; none if the study's own rows are wanted.
 
     Raises:
-      SettingsError: flags that make sense only with, or only without --design.
+      SettingsError: a flag was given that makes sense only with, or only without, --design.
     """
     from harness.config import designs as designs_
 
@@ -367,7 +371,7 @@ def designs_of(
 
 
 def _named(data: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The data sets that --data names."""
+    """Returns the data sets that --data names."""
     return data if isinstance(data, tuple) else () if data is None else (data,)
 
 
@@ -396,11 +400,12 @@ def workspace(
     runs: Folder | None = None,
     pretrain_data: str | None = None,
 ) -> Workspace:
-    """The workspace that the shared flags describe.
+    """Returns the workspace that the shared flags describe.
 
-    `purpose`: to plan, the paper's data need not be at hand; to draw, nothing but records need be, and flags that are
-    given narrow the choice among them (`data` is then a name or the beginning of a fingerprint). `parent` is the id of
-    the run to start from, or the beginning of it.
+    Most arguments are the values of the flags with their names. `purpose` is "train"; "plan", for which the paper's
+    data need not be at hand; or "draw", for which only records have to be: flags that are given then narrow the choice
+    of records, and `data` is a name or the beginning of a fingerprint. `parent` is the id of the run to start from, or
+    the beginning of one.
 
     Raises:
       SettingsError, ManifestError: flags or data that cannot be used.
@@ -422,7 +427,7 @@ def workspace(
     if purpose == "train" and devices.strategy == "one_device" and (replicas or 1) > 1:
         raise SettingsError(f"--replicas {replicas}: one_device gives one; choose another --strategy")
     first, *further = workspace_.data_sets(_named(data), profile, results, planning_only=purpose == "plan")
-    # Where not even the data are at hand, what is asked for is what the paper's own training would be.
+    # A plan without data and devices describes the paper's own training, so it takes the profile's replicas.
     only_planned = purpose == "plan" and not data and not profile.embedded and strategy is None
     return workspace_.Workspace(
         profile=profile,

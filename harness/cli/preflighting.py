@@ -1,4 +1,4 @@
-"""Compiles what a plan's runs would execute on a slice, shows how far that is, and draws up what it showed."""
+"""The body of the preflight command: compiles the programs of a plan's runs for a slice, and prints the results."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ from harness.system.text import print_line
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What the command was asked.
+    """The request to the preflight command.
 
     Attributes:
       studies: the studies.
       topology: name of the slice, or its accelerator type.
-      batch: global batch in clips, None for the profile's.
+      batch: global batch in clips; None for the profile's.
       profile: name of the profile.
-      data: as --data names them.
-      rows: of one study, which rows; None for all.
-      seeds: with how many seeds each row is trained.
-      price: of a chip and hour.
-      jobs: how many programs are compiled at a time, None for as many as the machine has room for.
-      cached: whether nothing is compiled.
+      data: the data sets, as in --data.
+      rows: the rows of a single study; None for all.
+      seeds: number of seeds with which each row is trained.
+      price: price of a chip per hour.
+      jobs: number of programs to compile at a time; None for as many as the machine has room for.
+      cached: whether to use only earlier results and compile nothing.
       results: the results folder.
-      runs: folder or bucket of the runs, None for the results folder's own.
-      pretrain_data: as --pretrain-data names it.
+      runs: folder or bucket of the runs; None for the results folder's own.
+      pretrain_data: the data set to pre-train on, as in --pretrain-data.
     """
 
     studies: tuple[Study, ...]
@@ -69,33 +69,33 @@ class Asked:
 
 
 def show(asked: Asked, as_json: bool) -> bool:
-    """Compiles what is asked and prints it; whether every program compiles and fits.
+    """Compiles the requested programs, prints the results, and returns whether every program compiles and fits.
 
     Raises:
-      SettingsError: no such slice, or a batch that its cores cannot share evenly.
+      SettingsError: there is no such slice, or its cores cannot share the batch evenly.
     """
     slice_ = slices.named(asked.topology)
-    place = _workspace(asked, slice_)
-    plan = place.plan(asked.studies, range(asked.seeds))
+    workspace = _workspace(asked, slice_)
+    plan = workspace.plan(asked.studies, range(asked.seeds))
     if asked.rows:
         if len(asked.studies) > 1:
             raise SettingsError("--rows: names rows of one study")
         plan = plan.only(parse_rows(asked.rows))
-    found = programs.distinct((one.run for one in plan.runs), slice_.cores)
-    speed = input_speed.read(asked.results)  # before anything is compiled, should it be damaged
-    # With --json, progress goes where it is in no way of the object.
+    chosen = programs.distinct((planned.run for planned in plan.runs), slice_.cores)
+    speed = input_speed.read(asked.results)  # read first, so that a damaged file is reported before compiling
+    # With --json, progress goes to stderr, so that stdout holds the object only.
     console = Console(stderr=as_json)
-    failures = {} if asked.cached else gate.compile_missing(found.values(), slice_, asked.results, asked.jobs, console)
-    drawn = _Drawn.of(plan, place, slice_, speed, failures)
+    failures = {} if asked.cached else gate.compile_missing(chosen.values(), slice_, asked.results, asked.jobs, console)
+    drawn = _Drawn.of(plan, workspace, slice_, speed, failures)
     if as_json:
         click.echo(json.dumps(_as_data(drawn, asked.price), indent=1, default=str))
     else:
         _print(drawn, asked.price, console)
-    return not failures and all(one.fits for one in drawn.found)
+    return not failures and all(forecast.fits for forecast in drawn.found)
 
 
 def _workspace(asked: Asked, slice_: Slice) -> Workspace:
-    """Where the runs would be trained: on as many replicas as the slice has cores."""
+    """Returns the workspace in which the runs would be trained, with as many replicas as the slice has cores."""
     profile = workspace.profile(asked.profile)
     first, *further = workspace.data_sets(asked.data, profile, asked.results, planning_only=True)
     return Workspace(
@@ -113,7 +113,7 @@ def _workspace(asked: Asked, slice_: Slice) -> Workspace:
 
 @dataclasses.dataclass(frozen=True)
 class _Drawn:
-    """What there is to show: the forecasts of a plan's runs, and what is drawn of them."""
+    """The results to show: the forecasts of a plan's runs, and the tables and totals made from them."""
 
     plan: Plan
     slice_: Slice
@@ -124,20 +124,20 @@ class _Drawn:
 
     @classmethod
     def of(
-        cls, plan: Plan, place: Workspace, slice_: Slice, speed: InputSpeed | None, failures: Mapping[str, str]
+        cls, plan: Plan, workspace: Workspace, slice_: Slice, speed: InputSpeed | None, failures: Mapping[str, str]
     ) -> _Drawn:
-        results = place.store.root
-        found = forecasting.forecast(plan, place, slice_)
+        results = workspace.store.root
+        found = forecasting.forecast(plan, workspace, slice_)
         fitting = {
             program.key: proving.fitting(Task(program, slice_, results))
-            for one in found
-            for program, result in one.programs
+            for forecast in found
+            for program, result in forecast.programs
             if result is not None and not result.fits and proving.searched(Task(program, slice_, results))
         }
         return cls(plan, slice_, found, fitting, failures, speed)
 
     def tables(self, price: float | None) -> tuple[Table, Table]:
-        """Of the programs and of the rows."""
+        """Returns the table of the programs and the table of the rows."""
         return (
             preflight_tables.programs(self.found, self.slice_, self.fitting, self.failures),
             preflight_tables.rows(self.found, self.plan.studies, price, self.speed),
@@ -145,14 +145,14 @@ class _Drawn:
 
     @property
     def total(self) -> forecasts.Total:
-        """Of all runs, each once."""
+        """Total of all runs, counting each once."""
         return forecasts.total(self.found)
 
     @property
     def naive(self) -> forecasts.Total:
-        """Of all runs, each as often as a row wants it."""
+        """Total of all runs, counting each as often as a row wants it."""
         counts = self.plan.times
-        return forecasts.total(self.found, lambda one: counts[one.planned.run.id])
+        return forecasts.total(self.found, lambda forecast: counts[forecast.planned.run.id])
 
 
 def _print(drawn: _Drawn, price: float | None, console: Console) -> None:
@@ -166,18 +166,18 @@ def _print(drawn: _Drawn, price: float | None, console: Console) -> None:
 
 
 def _reasons(drawn: _Drawn) -> list[str]:
-    """One line for each program that cannot run, with the compiler's words."""
+    """Returns a line for each program that cannot run, with the compiler's reason."""
     names = preflight_tables.letters(drawn.found)
     lines = {key: f"{names[key]}: {why}" for key, why in drawn.failures.items()}
-    for one in drawn.found:
-        for program, result in one.programs:
+    for forecast in drawn.found:
+        for program, result in forecast.programs:
             if result is not None and result.reason:
                 lines[program.key] = f"{names[program.key]}: {result.reason}"
     return list(lines.values())
 
 
 def _as_data(drawn: _Drawn, price: float | None) -> dict[str, Any]:
-    """The same as plain data: bytes, seconds, operations; a missing number is null."""
+    """Returns the results as plain data, in bytes, seconds and operations; a missing number is null."""
     slice_ = drawn.slice_
     shown, lines = (table.data.reset_index().to_dict("records") for table in drawn.tables(price))
     return {

@@ -1,4 +1,4 @@
-"""How long the report of a great many runs takes, and the plan of all studies; the runs are made up and thrown away."""
+"""Measures how long the report of a great many synthetic runs takes, and the plan of all studies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.planning.workspace import Workspace
 from harness.system.errors import HarnessError
 
 _PARTS = "import json, sys; from harness.cli import report_speed; print(json.dumps(report_speed.parts(sys.argv[1])))"
-# Runs a command; its last line says whether that loaded TensorFlow.
+# Runs a command; its last line of output says whether the command loaded TensorFlow.
 _COMMAND = """
 import importlib, sys
 importlib.import_module(f"harness.{sys.argv[1]}").main(sys.argv[2:], standalone_mode=False)
@@ -26,32 +26,32 @@ print("tensorflow" in sys.modules)
 
 
 def measure(folder: Path, runs: int) -> dict[str, Any]:
-    """Makes runs of all studies, and measures in processes of their own.
+    """Writes synthetic runs of all studies, and times the commands on them in separate processes.
 
     Args:
-      folder: where the runs are written; it is not there yet.
-      runs: how many.
+      folder: folder that the runs are written to; it must not exist yet.
+      runs: number of runs.
 
     Returns:
-      "runs"; seconds of the commands, from their start to their end: "whole" (the report), "plan" (of all studies);
-      seconds in one process alone: "reading", "tables" (with their statistics), "figures"; "tensorflow": whether any of
-      the commands loaded it.
+      "runs": the number of runs. Seconds of whole commands: "whole" (the report), "plan" (of all studies). Seconds of
+      parts of the report, measured within one process: "reading", "tables" (with their statistics), "figures".
+      "tensorflow": whether any of the commands loaded TensorFlow.
     """
     profile = workspace.profile("quick")
     data = workspace.data_set(None, profile, folder)
     studies = catalog.studies()
-    made = Workspace(profile, data, Cut(), 1, synthetic.results(folder), Devices())
-    synthetic.write(made, list(studies.values()), runs)
-    drawn = ["--results", str(folder), "--plots", str(folder / "plots")]
-    whole, loaded = _timed(["report", *drawn])
-    planned = [*studies, "--plan", "--profile", "paper", *drawn]
-    plan, also_loaded = _timed(["study", *planned])
-    one = json.loads(_output([_PARTS, str(folder)]))
-    return {"runs": runs, **one, "whole": whole, "plan": plan, "tensorflow": loaded or also_loaded}
+    synthetic_workspace = Workspace(profile, data, Cut(), 1, synthetic.results(folder), Devices())
+    synthetic.write(synthetic_workspace, list(studies.values()), runs)
+    flags = ["--results", str(folder), "--plots", str(folder / "plots")]
+    whole, loaded = _timed(["report", *flags])
+    plan_arguments = [*studies, "--plan", "--profile", "paper", *flags]
+    plan, also_loaded = _timed(["study", *plan_arguments])
+    seconds = json.loads(_output([_PARTS, str(folder)]))
+    return {"runs": runs, **seconds, "whole": whole, "plan": plan, "tensorflow": loaded or also_loaded}
 
 
 def parts(folder: str) -> dict[str, float]:
-    """Seconds of reading, tables and figures of a report on a results folder, without what is loaded for it."""
+    """Returns the seconds of a report's reading, tables and figures, without the time to import modules."""
     from harness.analysis import trainings as trainings_
     from harness.reporting import pages, sections
     from harness.store.run_store import Snapshot
@@ -74,10 +74,10 @@ def parts(folder: str) -> dict[str, float]:
 
 
 def _timed(words: list[str]) -> tuple[float, bool]:
-    """Seconds of a command in a process of its own, and whether it loaded TensorFlow."""
+    """Runs a command in a separate process; returns its seconds and whether it loaded TensorFlow."""
     began = time.perf_counter()
-    said = _output([_COMMAND, *words])
-    return time.perf_counter() - began, said.split()[-1] == "True"
+    output = _output([_COMMAND, *words])
+    return time.perf_counter() - began, output.split()[-1] == "True"
 
 
 def _output(words: list[str]) -> str:

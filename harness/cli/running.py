@@ -1,4 +1,4 @@
-"""From a plan to its drawn tables: what the commands that train studies have in common."""
+"""The steps that all commands which train studies share: carry out a plan, draw its tables, show and mirror them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class How:
     """How a plan is carried out.
 
     Attributes:
-      wandb: mode of the mirror.
-      train: whether what is missing is trained; else only drawn.
-      fail_fast: stop at the first run that fails.
+      wandb: mode of the W&B mirror.
+      train: whether to train the missing runs, rather than only draw the results.
+      fail_fast: whether to stop at the first run that fails.
     """
 
     wandb: Literal["online", "offline", "off"]
@@ -38,19 +38,19 @@ class How:
 def run(
     workspace: Workspace, plan: Plan, name: str, console: Console, how: How, draw: Callable[[], Drawn], plots: Path
 ) -> None:
-    """Trains what a plan is missing, draws it, shows it, and mirrors it.
+    """Trains the missing runs of a plan, then draws, shows and mirrors the results.
 
     Args:
-      workspace: where and how.
-      plan: what to train.
-      name: of the study, for the mirror.
-      console: where it is shown.
-      how: see there.
-      draw: draws what there is once nothing is left to train.
-      plots: folder that it draws figures into.
+      workspace: the folders, settings and devices to use.
+      plan: the runs that are wanted.
+      name: name of the study, for the mirror.
+      console: where to show progress and results.
+      how: how to carry out the plan, see :class:`How`.
+      draw: draws the results once nothing is left to train.
+      plots: folder that `draw` writes figures to.
 
     Raises:
-      SystemExit: code 1, a run failed or a record cannot be used; the others are done.
+      SystemExit: with code 1 if a run failed or a record cannot be used; the other runs are done.
     """
     failures = orchestrator.faults(plan)
     mode = how.wandb if workspace.devices.chief and how.train else "off"
@@ -62,17 +62,17 @@ def run(
             return
         drawn = draw()
         terminal.show(drawn.tables, failures, console)
-        for own, (numbers, paths) in drawn.studies.items():
-            mirror.drawn(_mirrored(numbers), paths, own)
-        where = ", ".join(f"{workspace.store.root / 'tables' / own}*, {plots / own}*" for own in drawn.studies)
+        for study, (numbers, paths) in drawn.studies.items():
+            mirror.drawn(_mirrored(numbers), paths, study)
+        where = ", ".join(f"{workspace.store.root / 'tables' / study}*, {plots / study}*" for study in drawn.studies)
         click.echo(f"Written: {len(drawn.files)} files, {where}")
     if failures:
         raise SystemExit(1)
 
 
 def _mirrored(numbers: Summary) -> MirroredTable:
-    """A study's table as its mirror shows it."""
-    from harness.reporting import layouts, render  # matplotlib has no part in training
+    """Returns a study's table in the form that the mirror shows."""
+    from harness.reporting import layouts, render  # imported here because they load matplotlib, which training must not
 
     cells = render.cells(layouts.of(numbers.study).table(numbers))
     return MirroredTable(
@@ -83,5 +83,5 @@ def _mirrored(numbers: Summary) -> MirroredTable:
 
 
 def _joined(workspace: Workspace, plan: Plan) -> str:
-    """Name under which workers join to carry out a plan, whatever rows and seeds: its studies' and profile's."""
+    """Returns the name under which workers join a plan: those of its studies and profile, whatever rows and seeds."""
     return " ".join([*(study.name for study in plan.studies), workspace.profile.name])

@@ -1,4 +1,4 @@
-"""Records of runs that nobody trained: for timing what reads records, and never beside real ones."""
+"""Writes records of runs that were never trained, for timing the code that reads records; never beside real ones."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _GUESSES = 5
 
 
 def write(workspace: Workspace, studies: Sequence[Study], count: int) -> list[str]:
-    """Writes records and predictions of runs of some studies, with as many seeds as it takes; the ids.
+    """Writes records and predictions of synthetic runs of studies, with as many seeds as needed; returns the ids.
 
-    A video is right with a chance that the run has from its seed and its place, so that rows differ.
+    Each run's videos are classified correctly with a probability drawn for that run, so that rows differ.
 
     Args:
-      workspace: whose runs; its store is written to.
-      studies: whose rows.
-      count: how many runs.
+      workspace: the workspace of the runs; its store is written to.
+      studies: the studies whose rows are used.
+      count: number of runs.
     """
-    distinct = [one.run for one in workspace.plan(studies, [0]).runs]
+    distinct = [planned.run for planned in workspace.plan(studies, [0]).runs]
     costs = [network.count(run.settings) for run in distinct]
     written = []
-    for place in range(count):
-        seed, which = divmod(place, len(distinct))
-        run = excerpts.seeded(distinct[which], seed)
-        written.append(_write(workspace.store, run, costs[which], np.random.default_rng(place)))
+    for number in range(count):
+        seed, index = divmod(number, len(distinct))
+        run = excerpts.seeded(distinct[index], seed)
+        written.append(_write(workspace.store, run, costs[index], np.random.default_rng(number)))
     return written
 
 
@@ -69,8 +69,8 @@ def _write(store: Store, run: Run, cost: Cost, generator: np.random.Generator) -
     )
     costs = {"params": cost.params, "multiply_adds": cost.multiply_adds, "train_steps": 1, "train_seconds": 1.0}
     curve = tuple({"split": "train", "step": step, "seconds": 1.0, "loss": 1.0, "top1": 0.5} for step in range(1, 25))
-    found = evaluation if run.evaluated else None
-    record = records.of_run(run, costs, curve, found, {"commit": "synthetic"})
+    reported = evaluation if run.evaluated else None
+    record = records.of_run(run, costs, curve, reported, {"commit": "synthetic"})
     (store.folder(run.id) / RECORD).write_text(json.dumps(records.to_json(record)))
     return run.id
 
@@ -82,7 +82,7 @@ def _predictions(generator: np.random.Generator) -> pd.DataFrame:
     guesses[right, 0] = labels[right]
     return pd.DataFrame(
         {
-            "media_id": [f"video-{place:05}" for place in range(_VIDEOS)],
+            "media_id": [f"video-{number:05}" for number in range(_VIDEOS)],
             "label": labels,
             "top_class": list(guesses),
             "top_probability": list(np.full((_VIDEOS, _GUESSES), 0.2, np.float32)),
@@ -92,10 +92,10 @@ def _predictions(generator: np.random.Generator) -> pd.DataFrame:
 
 
 def results(folder: Path) -> Store:
-    """An empty results folder to write into.
+    """Creates an empty results folder to write to.
 
     Raises:
-      FileExistsError: there is something in it.
+      FileExistsError: the folder exists.
     """
     folder.mkdir(parents=True)
     return Store(folder)
