@@ -1,4 +1,4 @@
-"""On which devices a run is trained: the distribution strategy and, over several machines, who is who."""
+"""Devices that a run is trained on: the distribution strategy and, with several machines, the role of each."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import Any
 from harness.config.experiment import SettingsError
 
 MULTI_WORKER = "multi_worker_mirrored"
-# Seconds that workers which train one run together have to meet, and that the first of them may be silent: a machine
-# that was taken away is back by then.
+# Seconds that the workers of one run wait for each other at the start, and that the chief may be silent. A preempted
+# machine is back by then.
 WAIT = 600.0
 STRATEGIES = ("one_device", "mirrored", MULTI_WORKER, "tpu")
 _HOST = re.compile(r"[^\s,:]+:\d{1,5}")
 
 
 class DevicesError(SettingsError):
-    """Devices that this machine does not have; every run of a study would meet it."""
+    """The machine lacks the requested devices, so every run of a study would fail."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """Where a run is trained; nothing here but the number of replicas can change a result.
+    """Where a run is trained. Only the number of replicas can change a result.
 
     Attributes:
       strategy: name of the distribution strategy, as the Garden's distribution utility knows it.
       tpu: name or address of the TPU, "local" on a TPU VM, None without one.
       worker_hosts: "host:port" of every worker of `multi_worker_mirrored`, the same list on each; empty otherwise.
-      task_index: which of them this process is.
+      task_index: index of this process among them, from 0.
       topology: name of the TPU's slice, "v3:8x8"; None where it is not known.
     """
 
@@ -60,19 +60,19 @@ def of(
     environment: Mapping[str, str],
     topology: str | None = None,
 ) -> Devices:
-    """The devices that the flags of a command mean together.
+    """Returns the devices that the flags of a command describe.
 
     Args:
       strategy: --strategy, None where it was not given.
-      tpu: --tpu, likewise.
+      tpu: --tpu, None where it was not given.
       worker_hosts: --worker-hosts, "host:port,host:port".
       task_index: --task-index.
-      environment: TF_CONFIG is read from it where the two flags before are missing, TPU_ACCELERATOR_TYPE where the next
-        is.
-      topology: --topology, likewise.
+      environment: environment variables. TF_CONFIG is read where --worker-hosts is missing, TPU_ACCELERATOR_TYPE where
+        --topology is.
+      topology: --topology, None where it was not given.
 
     Raises:
-      SettingsError: flags that contradict each other, or lack one another.
+      SettingsError: flags contradict each other, or one needs another that is missing.
     """
     if tpu and strategy not in (None, "tpu"):
         raise SettingsError(f"--tpu and --strategy {strategy}: choose one of them")
@@ -93,7 +93,7 @@ def of(
 
 
 def _topology(named: str | None, environment: Mapping[str, str]) -> str | None:
-    """The slice that a flag names; else the one whose type the environment of a TPU VM names, where it is known."""
+    """Returns the slice that --topology names, or else the one of the TPU VM's accelerator type where that is known."""
     from harness.config import slices
 
     if named is not None:
@@ -115,7 +115,7 @@ def _workers(hosts: tuple[str, ...], index: int, where: str) -> Devices:
 
 
 def _from_environment(environment: Mapping[str, str]) -> Devices:
-    """The workers of TF_CONFIG; a chief, where it names one, is the first of them."""
+    """Returns the workers that TF_CONFIG lists; its chief, if it names one, comes first."""
     text = environment.get("TF_CONFIG")
     if not text:
         raise SettingsError(
@@ -126,8 +126,8 @@ def _from_environment(environment: Mapping[str, str]) -> Devices:
         content: Any = json.loads(text)
         chiefs, workers = (list(content["cluster"].get(kind, [])) for kind in ("chief", "worker"))
         kind, index = content["task"]["type"], int(content["task"]["index"])
-        place = {"chief": index, "worker": len(chiefs) + index}[kind]
+        position = {"chief": index, "worker": len(chiefs) + index}[kind]
     except (ValueError, KeyError, TypeError, AttributeError):
         expected = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
         raise SettingsError(f"TF_CONFIG: expected {expected}") from None
-    return _workers((*chiefs, *workers), place, "TF_CONFIG")
+    return _workers((*chiefs, *workers), position, "TF_CONFIG")

@@ -1,9 +1,9 @@
-"""Cell + profile + data set -> the complete settings of a run, as plain data, and their identity.
+"""Computes a run's complete settings and its identity from a cell, a profile and a data set, as plain data.
 
-Settings are a flat mapping: the Model Garden's dotted names (a list's elements as `name[i]`) and, for what the Garden's
-configuration cannot say, names of ours under `network.`. Every leaf of the Garden's configuration is stated here or in
-the profile, none is left to a default. What cannot change a result (paths, intervals of logging, addresses) stands
-apart, in the bookkeeping, and is no part of the identity.
+Settings are a flat mapping of the Model Garden's dotted names (elements of a list as `name[i]`). Settings that the
+Garden's configuration lacks have names under `network.`. The data set or the profile states every leaf of the Garden's
+configuration; none is left to a default. Values that cannot change a result (paths, logging intervals, addresses) are
+kept apart, in the bookkeeping, and are not part of the identity.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.config.studies import Cell
 from harness.config.toggles import Applied, In, Toggle, ToggleError, compose, suggest
 from harness.system.errors import HarnessError
 
-# Raised whenever a change of our code changes results, so that records made before are not mistaken for the new ones.
+# Increased whenever a change of our code changes results, so that older records do not count as results of new code.
 RESULTS_VERSION = 2
 
 TRAIN_STEPS = "trainer.train_steps"
@@ -36,24 +36,24 @@ class SettingsError(HarnessError):
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """A way to train: the recipe of the baseline and how the paper's units translate.
+    """A way to train: the recipe of the baseline, and the conversion of the paper's units.
 
     Attributes:
       name: "paper", "quick".
       caption: sentence for the caption of every table and figure made with it.
       settings: field -> value of the baseline, :class:`harness.config.toggles.In` where the paper's unit is meant.
-      bookkeeping: likewise, for what cannot change a result.
+      bookkeeping: the same, for fields that cannot change a result.
       units: unit -> factor, or a table from the paper's amounts to the profile's.
       axes: the scaling axes, at their defaults in the baseline.
       clips, crops: the protocol of the reported evaluation (views = clips x crops).
       evaluation_batch: videos per evaluation batch and replica.
       validation_batch: videos per batch and replica of the validation while training.
-      replicas: over how many replicas the batch is split on a TPU, unless the user says otherwise.
+      replicas: number of replicas that the batch is split over on a TPU, unless the user chooses another.
       embedded: whether the embedded data set is trained on when no other is given.
-      stages: key of a stage -> what the profile makes of it, a sentence for the captions of rows that had it.
-      longest: field of the bookkeeping -> steps that its interval is no longer than, however large the data set is.
-      measured_rate: multiply-adds per second of trainings on two CPU cores, to plan with before anything was measured
-        here; None where nobody trains it on those.
+      stages: key of a stage -> a sentence, for captions of rows with that stage, about how the profile changes it.
+      longest: field of the bookkeeping -> longest interval in steps, however large the data set is.
+      measured_rate: multiply-adds per second of trainings on two CPU cores, used in plans until this machine has
+        measurements of its own; None for a profile that is not meant for CPUs.
     """
 
     name: str
@@ -75,13 +75,13 @@ class Profile:
 
 @dataclasses.dataclass(frozen=True)
 class DataFacts:
-    """What the settings need to know of a data set.
+    """The facts about a data set that settings depend on.
 
     Attributes:
       name: its name.
       classes: number of classes.
       train_videos, validation_videos: number of videos of the two splits.
-      fingerprint: SHA-256 of its content, 64 hexadecimal digits; empty for a data set that is only planned with.
+      fingerprint: SHA-256 of its content, 64 hexadecimal digits; empty for a data set that is only used in plans.
     """
 
     name: str
@@ -93,12 +93,12 @@ class DataFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """Deliberate departures from a profile, for trying things out; a record and a table name each of them.
+    """Deliberate departures from a profile, for try-outs; records and tables name each of them.
 
     Attributes:
       steps: optimizer steps instead of the schedule's.
-      batch: global training batch, in clips; steps still follow from the epochs.
-      validation_videos: only the first so many videos of the validation split are evaluated.
+      batch: global training batch, in clips; the number of steps still follows from the epochs.
+      validation_videos: number of videos, from the first of the validation split, that are evaluated.
     """
 
     steps: int | None = None
@@ -117,13 +117,13 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a checkpoint is evaluated; numbers under different protocols never stand in one column.
+    """How a checkpoint is evaluated; numbers under different protocols never share a column.
 
     Attributes:
       clips: clips evenly spaced in time.
       crops: spatial crops of each clip, 1 (centre) or 3 (along the longer side).
       size: side of a crop, pixels.
-      videos: evaluate only the first so many videos of the validation split; None for all of them.
+      videos: number of videos, from the first of the validation split, that are evaluated; None for all.
     """
 
     clips: int
@@ -143,23 +143,23 @@ class Protocol:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything that decides one run's result, and what is needed to carry it out.
+    """Everything that determines the result of one run, and the values needed to carry it out.
 
     Attributes:
-      cell: the toggles, scale and seed it came from.
+      cell: the toggles, scale and seed that the settings were computed from.
       profile: name of the profile.
       data: the data set.
-      settings: every value that decides the result.
-      bookkeeping: values that do not.
+      settings: every value that can change the result.
+      bookkeeping: values that cannot.
       protocol: how the result is evaluated.
       evaluation_batch: videos per evaluation batch and replica.
-      replicas: over how many replicas the global batch is split.
+      replicas: number of replicas that the global batch is split over.
       cut: departures from the profile.
       scale: key -> value of every scaling axis.
       parent: identity of the run whose checkpoint it starts from.
-      recorded: the identity in its record, where it comes from one.
-      start: the run whose checkpoint it starts from, where it is the next stage of a chain; None otherwise.
-      evaluated: whether its result is a number; a run that is not is over once it is trained.
+      recorded: the identity that its record holds; None for a run that was not read from a record.
+      start: the previous stage of a chain, whose checkpoint it starts from; None for a first stage.
+      evaluated: whether it is evaluated after training.
     """
 
     cell: Cell
@@ -179,25 +179,26 @@ class Run:
 
     @property
     def chain(self) -> tuple[Run, ...]:
-        """The runs that lead to it, each starting from the one before, and itself."""
+        """The earlier runs of its chain, first one first, and the run itself; each starts from the one before it."""
         return (*(self.start.chain if self.start else ()), self)
 
     @property
     def clips_per_group(self) -> int:
-        """Clips, or pairs of them, of a replica: over these batch normalization takes its statistics.
+        """Clips of a replica's batch (CVRL: pairs of clips), over which batch normalization computes its statistics.
 
-        Unless it is synchronised between replicas, as for CVRL; what a replica draws depends on their number there too.
+        CVRL synchronises batch normalization between replicas. Its result depends on this number all the same, since
+        what a replica draws depends on the number of replicas.
         """
         return int(self.settings[TRAIN_BATCH]) // self.replicas
 
     @property
     def seed(self) -> int:
-        """The one seed: initialisation, data order, augmentation and dropout follow from it."""
+        """The seed that initialisation, data order, augmentation and dropout all follow from."""
         return int(self.settings[SEED])
 
     @functools.cached_property
     def identity(self) -> str:
-        """SHA-256, 64 hexadecimal digits, of all that decides the result: same identity, same run."""
+        """SHA-256, 64 hexadecimal digits, of everything that determines the result: same identity, same run."""
         return self.recorded or content_hash(identity_content(self))
 
     @property
@@ -207,7 +208,7 @@ class Run:
 
 
 def identity_content(run: Run) -> dict[str, Any]:
-    """What the identity is the hash of."""
+    """Returns the content that the identity is the hash of."""
     return {
         "settings": dict(run.settings),
         "data": run.data.fingerprint,
@@ -221,15 +222,17 @@ def identity_content(run: Run) -> dict[str, Any]:
 
 
 def content_hash(content: Any) -> str:
-    """SHA-256 of plain data: canonical JSON with sorted keys, so equal content has equal hashes everywhere."""
+    """Returns the SHA-256 of plain data as canonical JSON with sorted keys, so that equal content has equal hashes."""
     text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _canonical(value: Any) -> Any:
-    """Whole floats as integers: 0 and 0.0 are one setting and must have one hash."""
+    """Turns whole floats into integers, since 0 and 0.0 are the same setting and must have the same hash."""
     kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:  # most values: a report hashes thousands of records
+    if (
+        kind is str or kind is int or kind is bool or value is None
+    ):  # a short cut for most values: a report hashes thousands of records
         return value
     if isinstance(value, Mapping):
         return {key: _canonical(item) for key, item in value.items()}
@@ -240,7 +243,7 @@ def _canonical(value: Any) -> Any:
 
 @functools.cache
 def garden_version() -> str:
-    """Version of the installed tf-models-official, read without importing it."""
+    """Returns the version of the installed tf-models-official without importing it."""
     return metadata.version("tf-models-official")
 
 
@@ -252,19 +255,19 @@ def complete(
     replicas: int | None = None,
     parent: str | Run | None = None,
 ) -> Run:
-    """The complete settings of a cell under a profile, on a data set.
+    """Computes the complete settings of a cell under a profile, on a data set.
 
     Args:
       cell: the cell.
       profile: the profile.
-      data: the data set of its stage.
+      data: the data set that its stage is trained on.
       cut: departures from the profile.
-      replicas: over how many replicas the batch is split; None for the profile's own.
-      parent: the run that it starts from, or the identity of one; None where it starts from its seed.
+      replicas: number of replicas that the batch is split over; None for the profile's.
+      parent: the run to start from, or its identity; None to start from the seed.
 
     Raises:
-      ToggleError: toggles that conflict or name no field of the settings.
-      SettingsError: settings that do not fit together, such as a batch that the replicas cannot share evenly.
+      ToggleError: toggles conflict, or change a field that the settings lack.
+      SettingsError: settings do not fit together, such as a batch that the replicas cannot share evenly.
     """
     replicas = replicas or profile.replicas
     changes = compose((*cell.scale(profile.axes), *cell.applied))
@@ -301,7 +304,7 @@ def complete(
 
 
 def _data_settings(data: DataFacts, seed: int) -> dict[str, Any]:
-    """The settings that the data set and the seed fill in."""
+    """Returns the settings that follow from the data set and the seed."""
     return {
         "task.train_data.num_classes": data.classes,
         "task.train_data.num_examples": data.train_videos,
@@ -312,34 +315,34 @@ def _data_settings(data: DataFacts, seed: int) -> dict[str, Any]:
 
 
 def _refuse_unknown_fields(cell: Cell, profile: Profile) -> None:
-    for one in cell.applied:
-        for field in one.changes:
+    for applied in cell.applied:
+        for field in applied.changes:
             if field not in profile.settings:
                 raise ToggleError(
-                    f"toggle {one.toggle.key} changes {field!r}, which is no setting: "
+                    f"toggle {applied.toggle.key} changes {field!r}, which is no setting: "
                     f"{suggest(field, profile.settings)}"
                 )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Steps:
-    """Optimizer steps of so many epochs: ceil(epochs x clips / batch), the rule of the Garden's published YAML."""
+    """Converts epochs to optimizer steps: ceil(epochs x clips / batch), the rule of the Garden's published YAML."""
 
     examples: int
     batch: int
 
     def of(self, epochs: float) -> int:
-        # Rounding first keeps 0.04 x 200 epochs of 512 clips from becoming one step too many.
+        # Without rounding, float error would add a step to 0.04 x 200 epochs of 512 clips.
         return max(1, math.ceil(round(epochs * self.examples / self.batch, 6)))
 
 
-# Units of so many epochs, which become steps: of a training from scratch, and of a stage of a chain, whose epochs a
-# profile may shorten otherwise.
+# Units that are converted to steps: epochs of a training from scratch, and of a stage of a chain. They are two because
+# a profile may shorten stages by another factor.
 _EPOCHS = ("epochs", "stage_epochs")
 
 
 def _convert(value: Any, units: Mapping[str, Any], steps: _Steps | None = None) -> Any:
-    """The paper's amounts as the profile's: recursively, through nested mappings."""
+    """Converts the paper's amounts to the profile's, in nested mappings too."""
     if isinstance(value, Mapping):
         return {key: _convert(item, units, steps) for key, item in value.items()}
     if not isinstance(value, In):
@@ -361,14 +364,14 @@ def _amount(value: In, units: Mapping[str, Any]) -> Any:
             raise SettingsError(f"{value.amount} {value.unit}: the profile knows {', '.join(map(str, scale))}")
         return scale[value.amount]
     amount = value.amount * scale
-    # A length in whole pixels or layers stays a whole number; a rate, given as a float, a float.
+    # An integer amount (pixels, layers) stays an integer where it can; a float (a rate) stays a float.
     return int(amount) if isinstance(value.amount, int) and float(amount).is_integer() else amount
 
 
 def _bookkeeping(
     profile: Profile, convert: Any, train_steps: int, data: DataFacts, videos: int, replicas: int
 ) -> dict[str, Any]:
-    """The bookkeeping with its intervals in steps, none longer than the run, and what the data set fills in."""
+    """Returns the bookkeeping, with intervals in steps (none longer than the run) and the values of the data set."""
     filled = {
         field: min(convert(value), profile.longest.get(field, train_steps), train_steps)
         if isinstance(value, In)
@@ -385,10 +388,10 @@ def _bookkeeping(
 
 
 def check(run: Run) -> None:
-    """Refuses settings that the Garden would accept and get silently wrong.
+    """Refuses settings that the Garden would accept but silently handle wrongly.
 
     Raises:
-      SettingsError: naming the fields and what was expected.
+      SettingsError: the settings are refused; the message names the fields and what was expected.
     """
     settings = run.settings
     batch = settings[TRAIN_BATCH]
@@ -423,7 +426,7 @@ def check(run: Run) -> None:
         )
 
 
-# What the Garden's own reader would do on these settings, ours does not.
+# The only values that our reader supports; the Garden's supports others.
 _ONLY = {
     f"task.{split}_data.{field}": only
     for split in ("train", "validation")
@@ -440,7 +443,7 @@ _ONLY = {
     }.items()
 }
 
-# What is not done to two clips of a video, by the Garden's reader or ours.
+# The only values that reading two clips of a video supports, with the Garden's reader as with ours.
 _ONLY_CONTRASTED = {
     "task.train_data.aug_type": None,
     "task.train_data.aug_random_rotation": False,
@@ -450,18 +453,18 @@ _ONLY_CONTRASTED = {
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Field -> (value before, value after) where two settings differ."""
+    """Returns field -> (value before, value after) of the fields in which two settings differ."""
     fields = sorted({*before, *after})
     return {field: (before.get(field), after.get(field)) for field in fields if before.get(field) != after.get(field)}
 
 
 def applied_as_data(applied: tuple[Applied, ...]) -> dict[str, Any]:
-    """Key -> value of toggles or axes, for a record."""
-    return {one.toggle.key: one.value for one in applied}
+    """Returns key -> value of toggles or axes, as a record holds them."""
+    return {item.toggle.key: item.value for item in applied}
 
 
 def for_protocol(run: Run, protocol: Protocol) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and bookkeeping with which the Garden's task evaluates a run under a protocol."""
+    """Returns the settings and the bookkeeping for evaluating a run under a protocol with the Garden's task."""
     views = {
         "task.validation_data.num_test_clips": protocol.clips,
         "task.validation_data.num_test_crops": protocol.crops,

@@ -1,4 +1,4 @@
-"""Flat dotted names <-> nested mappings and lists: `task.model.dropout_rate`, `task.train_data.feature_shape[0]`."""
+"""Converts flat dotted names to nested mappings and lists, and back: `task.model.dropout_rate`, `task.train_data.feature_shape[0]`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _INDEXED = re.compile(r"(.+)\[(\d+)\]$")
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat dotted names -> nested mappings and lists, as the Garden's configuration holds them.
+    """Converts flat dotted names to nested mappings and lists, as the Garden's configuration holds them.
 
     Raises:
-      SettingsError: an element of a list is stated without those before it.
+      SettingsError: an element of a list is given without the elements before it.
     """
     root: dict[str, Any] = {}
     for field in sorted(settings, key=_natural):
-        place: Any = root
+        container: Any = root
         steps = _steps(field)
         for name, following in pairwise(steps):
-            place = _child(place, name, [] if isinstance(following, int) else {})
-        _put(place, steps[-1], settings[field])
+            container = _child(container, name, [] if isinstance(following, int) else {})
+        _put(container, steps[-1], settings[field])
     return root
 
 
@@ -33,7 +33,7 @@ def _natural(field: str) -> tuple[tuple[bool, Any], ...]:
 
 
 def _steps(field: str) -> list[str | int]:
-    """Names and indices on the way to a leaf: ["a", "b", 2, "c"] for "a.b[2].c"."""
+    """Splits a dotted name into the names and indices on the way to its leaf: ["a", "b", 2, "c"] for "a.b[2].c"."""
     steps: list[str | int] = []
     for part in field.split("."):
         indexed = _INDEXED.match(part)
@@ -41,40 +41,40 @@ def _steps(field: str) -> list[str | int]:
     return steps
 
 
-def _child(place: Any, name: str | int, empty: Any) -> Any:
-    if isinstance(place, list):
-        if name == len(place):
-            place.append(empty)
-        return place[int(name)]
-    return place.setdefault(name, empty)
+def _child(container: Any, name: str | int, empty: Any) -> Any:
+    if isinstance(container, list):
+        if name == len(container):
+            container.append(empty)
+        return container[int(name)]
+    return container.setdefault(name, empty)
 
 
-def _put(place: Any, name: str | int, value: Any) -> None:
-    if isinstance(place, list):
-        if name != len(place):
-            raise SettingsError(f"element {name} of a list stated without the {len(place)} before it")
-        place.append(value)
+def _put(container: Any, name: str | int, value: Any) -> None:
+    if isinstance(container, list):
+        if name != len(container):
+            raise SettingsError(f"element {name} of a list stated without the {len(container)} before it")
+        container.append(value)
     else:
-        place[name] = value
+        container[name] = value
 
 
 def flat(config: Mapping[str, Any], leaves: Collection[str]) -> dict[str, Any]:
-    """Nested mappings and lists -> flat dotted names, the inverse of :func:`nested`.
+    """Converts nested mappings and lists to flat dotted names, the inverse of :func:`nested`.
 
     Args:
       config: the nested configuration.
-      leaves: names that are a leaf whatever they hold. Other mappings are taken apart, and so are lists one of whose
-        elements is a leaf; other lists are leaves.
+      leaves: names that are leaves whatever they hold. Other mappings are flattened, and so are lists whose first
+        element is in `leaves`; other lists are leaves.
     """
     return dict(_leaves(config, "", frozenset(leaves)))
 
 
-def _leaves(value: Any, place: str, leaves: frozenset[str]) -> Iterator[tuple[str, Any]]:
-    if place not in leaves and isinstance(value, Mapping) and value:
+def _leaves(value: Any, field: str, leaves: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    if field not in leaves and isinstance(value, Mapping) and value:
         for name in value:
-            yield from _leaves(value[name], f"{place}.{name}" if place else name, leaves)
-    elif place not in leaves and isinstance(value, list) and f"{place}[0]" in leaves:
+            yield from _leaves(value[name], f"{field}.{name}" if field else name, leaves)
+    elif field not in leaves and isinstance(value, list) and f"{field}[0]" in leaves:
         for index, item in enumerate(value):
-            yield f"{place}[{index}]", item
+            yield f"{field}[{index}]", item
     else:
-        yield place, value
+        yield field, value

@@ -1,9 +1,10 @@
-"""Parameters and multiply-adds of an R3D network, counted from the settings alone.
+"""Counts the parameters and multiply-adds of an R3D network from the settings alone.
 
-Counted are convolutions and dense layers, squeeze-and-excitation and self-gating included, for one view; parameters are
-all weights, the moving statistics of batch normalization included (only so do they match the paper's). The structure is
-that of the Garden's `official/vision/modeling/backbones/resnet_3d.py`, and for contrastive pre-training that of
-`official/projects/video_ssl/modeling/video_ssl_model.py`; tests hold the count against the built model.
+Multiply-adds are those of the convolutions and dense layers for one view, squeeze-and-excitation and self-gating
+included. Parameters are all weights, with the moving statistics of batch normalization, since the paper's numbers
+include them. The structure is that of the Garden's `official/vision/modeling/backbones/resnet_3d.py`, and for
+contrastive pre-training that of `official/projects/video_ssl/modeling/video_ssl_model.py`. Tests compare the counts
+with the built model.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ _STEMS = {"v0": ((64, 7),), "v1": ((32, 3), (32, 3), (64, 3))}
 
 
 class Cost(NamedTuple):
-    """What a network costs.
+    """Size and cost of a network.
 
     Attributes:
       params: number of weights.
-      multiply_adds: of one view in inference.
+      multiply_adds: multiply-adds of one view in inference.
     """
 
     params: int
@@ -41,7 +42,7 @@ class _Counter:
     def convolution(
         self, filters: int, kernel: tuple[int, int, int], strides: tuple[int, int, int] = (1, 1, 1)
     ) -> None:
-        """A convolution without bias, padding "same", and the batch normalization that always follows it."""
+        """Adds a convolution without bias, padding "same", and the batch normalization that follows it."""
         self.shape = _strided(self.shape, strides)
         weights = _volume(kernel) * self.channels * filters
         self.params += weights + 4 * filters
@@ -49,7 +50,7 @@ class _Counter:
         self.channels = filters
 
     def pooled_dense(self, inputs: int, outputs: int) -> None:
-        """A layer with bias on globally pooled features."""
+        """Adds a dense layer with bias on globally pooled features."""
         self.params += (inputs + 1) * outputs
         self.multiply_adds += inputs * outputs
 
@@ -63,11 +64,11 @@ def _strided(shape: tuple[int, int, int], strides: tuple[int, int, int]) -> tupl
 
 
 def count(settings: Mapping[str, Any], frames: int | None = None, size: int | None = None) -> Cost:
-    """Cost of the network that the settings describe.
+    """Counts the cost of the network that the settings describe.
 
     Args:
       settings: complete settings, under the Garden's dotted names.
-      frames: frames that the network sees; the settings' own when None.
+      frames: frames of a view; those of the evaluation when None.
       size: side of the view in pixels; the evaluation crop when None.
     """
     frames = frames or settings["task.validation_data.feature_shape[0]"]
@@ -81,17 +82,20 @@ def count(settings: Mapping[str, Any], frames: int | None = None, size: int | No
 
 
 def views(settings: Mapping[str, Any]) -> int:
-    """Clips of a video in a training batch: two where they are contrasted with each other."""
+    """Returns the clips of each video in a training batch: two for contrastive learning, otherwise one."""
     return 2 if settings.get("task.train_data.is_ssl") else 1
 
 
 def passes(settings: Mapping[str, Any]) -> int:
-    """Forward passes' worth of multiply-adds of a clip in a train step: two products more backward, unless frozen."""
+    """Returns the multiply-adds of a clip in a train step, as a multiple of a forward pass.
+
+    The backward pass takes two products for each of the forward pass; a frozen backbone has no backward pass.
+    """
     return 1 if settings["task.freeze_backbone"] else 3
 
 
 def training(settings: Mapping[str, Any]) -> int:
-    """Multiply-adds of a whole training."""
+    """Returns the multiply-adds of a whole training."""
     frames, size = settings["task.train_data.feature_shape[0]"], settings["task.train_data.feature_shape[1]"]
     videos = settings["trainer.train_steps"] * settings["task.train_data.global_batch_size"]
     return int(passes(settings) * videos * views(settings) * count(settings, frames, size).multiply_adds)
@@ -102,7 +106,10 @@ def _classifier(net: _Counter, settings: Mapping[str, Any]) -> None:
 
 
 def _projection(net: _Counter, settings: Mapping[str, Any]) -> None:
-    """Hidden layers, each with batch normalization, and the embedding; without any it is a classifier."""
+    """Adds the hidden layers, each with batch normalization, and the embedding.
+
+    Without hidden layers the head is one dense layer, as of a classifier.
+    """
     width, hidden = net.channels, settings["task.model.hidden_dim"]
     for _ in range(settings["task.model.hidden_layer_num"]):
         net.pooled_dense(width, hidden)
@@ -139,7 +146,7 @@ def _stage(net: _Counter, settings: Mapping[str, Any], stage: int) -> None:
 def _block(
     net: _Counter, filters: int, temporal: int, strides: tuple[int, int, int], gated: bool, se_ratio: float
 ) -> None:
-    """A bottleneck block: three convolutions, the shortcut's, self-gating and squeeze-and-excitation."""
+    """Adds a bottleneck block: three convolutions, that of the shortcut, self-gating and squeeze-and-excitation."""
     entering = dataclasses.replace(net, params=0, multiply_adds=0)
     net.convolution(filters, (temporal, 1, 1), (strides[0], 1, 1))
     net.convolution(filters, (1, 3, 3), (1, strides[1], strides[2]))

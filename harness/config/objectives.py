@@ -1,17 +1,17 @@
-"""What a run learns: the field of ours among its settings that says it, and its values. No TensorFlow."""
+"""The learning objective of a run: the setting that names it, and its values. Does not load TensorFlow."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# Absent where classes are learned, as the baseline does.
+# The settings lack it where the run learns classes, as in the baseline.
 FIELD = "network.objective"
 CVRL = "cvrl"
 LINEAR = "linear"
 
 
 def of(settings: Mapping[str, Any]) -> str | None:
-    """What a run with these settings learns: :data:`CVRL`, :data:`LINEAR`, or None for classes."""
-    found: str | None = settings.get(FIELD)
-    return found
+    """Returns the objective of a run with these settings: :data:`CVRL`, :data:`LINEAR`, or None for classes."""
+    objective: str | None = settings.get(FIELD)
+    return objective

@@ -1,4 +1,4 @@
-"""How a command's runs are shared with other workers, as its flags say."""
+"""Settings for sharing the runs of a command with other workers, as its flags give them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Sharing:
 
     Attributes:
       storage: URL of Optuna's storage; None for an SQLite file in the results folder.
-      retries: how often a run that failed is tried again.
-      lease: seconds after which a silent worker has lost its run; None for the storage's own.
-      grace: seconds that a run has, once it was asked to stop, to save a checkpoint.
+      retries: number of times that a failed run is tried again.
+      lease: seconds without a sign of life after which a worker loses its run; None for the storage's default.
+      grace: seconds that a run has to save a checkpoint after it was asked to stop.
     """
 
     storage: str | None = None

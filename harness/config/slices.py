@@ -1,8 +1,8 @@
-"""A slice of a TPU pod from its name: chips, cores, hosts, and how fast one core can at most compute and read memory.
+"""Slices of a TPU pod by name: their chips, cores and hosts, and the peak compute and bandwidth of one core.
 
-The names are those of Google's compiler: a generation and the sides of the slice in chips, such as "v3:8x8". What
-Google publishes of each generation stands in `ablations/published/tpus.json`, one object a generation, with its source:
-this module adds nothing to it and needs neither a TPU nor the compiler.
+The names are those of Google's compiler: a generation and the sides of the slice in chips, such as "v3:8x8". The numbers
+that Google publishes are in `ablations/published/tpus.json`, one object per generation, with its source. This module
+adds nothing to them and needs neither a TPU nor the compiler.
 
 A core is what the compiler and a distribution strategy count as one device. For TPU v5p that is a whole chip.
 """
@@ -22,21 +22,22 @@ from harness.config.toggles import suggest
 
 PACKAGE = "ablations.published"
 FILENAME = "tpus.json"
-# Sides of a host, in chips, along the first two dimensions; along a third it has one. The compiler's default.
+# Side of a host, in chips, along each of the first two dimensions; along a third it is one chip. The compiler's default.
 HOST_SIDE = 2
 REQUIRED = ("memory_bytes", "compiler_gib_a_core", "peak_bf16", "bandwidth")
 
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """What one core of a generation can do, as published.
+    """Published performance of one core of a TPU generation.
 
     Attributes:
       name: "v3".
       cores_per_chip: devices that the compiler and a distribution strategy see on a chip, 1 or 2.
       chips_per_host: chips of a full host.
       memory: high-bandwidth memory of one core, in bytes.
-      usable: what libtpu 0.0.52 gives a program of it, in bytes, found by compiling ones that are too large.
+      usable: the part of it that libtpu 0.0.52 gives to a program, in bytes, found by compiling programs that are too
+        large.
       peak: operations of one core per second in bfloat16; one multiply-add is two operations.
       bandwidth: bytes that one core reads from or writes to its memory per second.
       source: address of the page that publishes the numbers.
@@ -58,8 +59,8 @@ class Slice:
 
     Attributes:
       topology: the compiler's name, "v3:8x8".
-      generation: of its chips.
-      chips: how many it has, 1 or more.
+      generation: the generation of its chips.
+      chips: number of its chips, 1 or more.
     """
 
     topology: str
@@ -68,19 +69,19 @@ class Slice:
 
     @property
     def cores(self) -> int:
-        """Devices that take part in a step: the replicas of a data-parallel run."""
+        """Number of devices that take part in a step: the replicas of a data-parallel run."""
         return self.chips * self.generation.cores_per_chip
 
     @property
     def hosts(self) -> int:
-        """Machines, each a process of its own; a slice smaller than a host has one."""
+        """Number of machines, each with its own process; a slice smaller than a host has one."""
         sides = _sides(self.topology.partition(":")[2])
-        # A host never reaches around a corner: in 1x4 it holds two chips, not four.
+        # A host has at most two chips along each side: two chips in 1x4, not four.
         return self.chips // math.prod(min(side, HOST_SIDE) for side in sides[:2])
 
     @property
     def cores_per_host(self) -> int:
-        """Devices of each machine; all have the same number."""
+        """Number of devices of each machine, the same for all."""
         return self.cores // self.hosts
 
 
@@ -89,8 +90,8 @@ class Bound:
     """The least time that one core needs for some work, in seconds.
 
     Attributes:
-      compute: for the operations, at the published peak.
-      memory: for the traffic with its memory, at the published bandwidth.
+      compute: seconds for the operations at the published peak.
+      memory: seconds for the traffic between the core and its memory at the published bandwidth.
     """
 
     compute: float
@@ -98,7 +99,7 @@ class Bound:
 
     @property
     def seconds(self) -> float:
-        """The larger of the two: operations and traffic overlap at best completely."""
+        """The larger of the two, since operations and traffic can at best overlap completely."""
         return max(self.compute, self.memory)
 
     @property
@@ -113,7 +114,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Generation:
-    """Returns what is published of one generation.
+    """Returns the published numbers of one generation.
 
     Args:
       name: one of :func:`names`.
@@ -163,10 +164,10 @@ def slice_of(text: str) -> Slice:
 
 
 def named(text: str) -> Slice:
-    """The slice that a topology, "v3:8x8", or an accelerator type, "v3-128", names.
+    """Returns the slice with the name of a topology, "v3:8x8", or of an accelerator type, "v3-128".
 
     Raises:
-      SettingsError: there is none of that name.
+      SettingsError: there is no slice of that name.
     """
     return slice_of(text if ":" in text else of_accelerator(text))
 
@@ -182,7 +183,7 @@ def of_accelerator(text: str) -> str:
       The topology of that size's standard shape, such as "v3:8x8".
 
     Raises:
-      SettingsError: the type is unknown; the known ones of the generation, or the prefixes, are named.
+      SettingsError: the type is unknown; the message names the known sizes of the generation, or the known prefixes.
     """
     prefix, dash, size = text.strip().lower().rpartition("-")
     prefixes = {entry["accelerator_prefix"]: name for name, entry in _published().items()}
@@ -200,9 +201,9 @@ def bound(multiply_adds: float, bytes_moved: float, generation: Generation) -> B
     """Returns the least time that one core needs for some work.
 
     Args:
-      multiply_adds: of this core, 0 or more.
-      bytes_moved: between this core and its memory, read and written together, 0 or more.
-      generation: of the core.
+      multiply_adds: multiply-adds of this core, 0 or more.
+      bytes_moved: bytes that this core reads from and writes to its memory, 0 or more.
+      generation: generation of the core.
 
     Raises:
       SettingsError: an amount is negative or not a number.
@@ -214,9 +215,9 @@ def bound(multiply_adds: float, bytes_moved: float, generation: Generation) -> B
 
 
 def _problem(entry: dict[str, Any], name: str, sides: tuple[int, ...]) -> str | None:
-    """Says why there is no slice of these sides; None where there is one.
+    """Returns the reason why there is no slice of these sides; None where there is one.
 
-    The compiler must never see a side of 0: libtpu divides by it and takes the process down.
+    The compiler must never see a side of 0: libtpu divides by it and crashes the process.
     """
     dimensions, chips = entry["dimensions"], math.prod(sides)
     if len(sides) != dimensions:

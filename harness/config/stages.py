@@ -1,8 +1,7 @@
-"""A stage is one link of a chain: a training that goes before another, or starts from it, as a diff on the settings.
+"""Stages of a chain of trainings, such as pre-training and fine-tuning, each as a diff on the settings.
 
-A row's stages are trained one after the other, each from the weights that the one before it left (pre-training, then
-fine-tuning). Like a toggle a stage is data; unlike a toggle it has the last word: what the recipe says of label
-smoothing or of the schedule, a stage may say otherwise.
+The stages of a row are trained one after the other, each from the weights of the stage before it. Like a toggle, a stage
+is data. Unlike a toggle, it overrides the recipe: its values for label smoothing or the schedule win.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ PRE_TRAINING = "pre-training"
 class Stage:
     """One stage of a chain.
 
-    What of the weights before it a stage starts from is a setting of the Garden's, `task.init_checkpoint_modules`:
-    "backbone" for everything but the head, which is then drawn from the stage's own seed; "all" for the whole network.
+    The Garden's setting `task.init_checkpoint_modules` selects the weights that a stage takes from the stage before:
+    "backbone" for everything but the head, which is then initialised from the stage's own seed; "all" for the whole
+    network.
 
     Attributes:
       key: short name, lower case: "finetune".
@@ -29,9 +29,9 @@ class Stage:
       source: where it comes from: "Section 4.5".
       meaning: one line.
       changes: field of the settings -> literal or :class:`harness.config.toggles.In`; they win over the toggles'.
-      removes: beginnings of the fields that the Garden's configuration of this stage does not have.
-      dataset: :data:`PRE_TRAINING` for the set to pre-train on; None for the row's own.
-      evaluated: whether its result is a number; of a stage that is not, the record holds curve and weights alone.
+      removes: prefixes of the fields that the Garden's configuration of this stage lacks.
+      dataset: :data:`PRE_TRAINING` for the data set to pre-train on; None for the data set of the row.
+      evaluated: whether the stage is evaluated. The record of one that is not holds its curve and weights only.
     """
 
     key: str
@@ -48,31 +48,31 @@ class Stage:
             raise ToggleError(f"stage {self.key}: dataset {self.dataset!r}: expected None or {PRE_TRAINING!r}")
 
     def decides(self, field: str) -> bool:
-        """Whether a field is the stage's to set, whatever a toggle says of it."""
+        """Returns whether the stage sets or removes a field, so that toggles have no effect on it."""
         return field in self.changes or field.startswith(self.removes)
 
     def on(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings as the stage has them."""
+        """Returns the settings with the changes of the stage made and its removed fields left out."""
         kept = {field: value for field, value in settings.items() if not field.startswith(self.removes)}
         return {**kept, **self.changes}
 
     def act(self, applied: Sequence[Applied]) -> tuple[Applied, ...]:
-        """Those of some toggles that the stage leaves something of."""
-        return tuple(one for one in applied if not all(map(self.decides, one.changes)))
+        """Returns the toggles that still change something in this stage."""
+        return tuple(toggle for toggle in applied if not all(map(self.decides, toggle.changes)))
 
 
 def refuse_idle(applied: Sequence[Applied], stages: Sequence[Stage]) -> None:
     """Refuses a toggle that would change nothing in any stage of a chain.
 
     Raises:
-      ToggleError: naming it.
+      ToggleError: a toggle changes nothing; the message names it.
     """
-    for one in applied:
-        if stages and not any(stage.act([one]) for stage in stages):
-            named = " and ".join(stage.label for stage in stages)
-            raise ToggleError(f"toggle {one.toggle.key} changes nothing: {named} set all that it does")
+    for idle in applied:
+        if stages and not any(stage.act([idle]) for stage in stages):
+            labels = " and ".join(stage.label for stage in stages)
+            raise ToggleError(f"toggle {idle.toggle.key} changes nothing: {labels} set all that it does")
 
 
 def named(stages: Sequence[Stage]) -> str:
-    """A chain in words: "pre-training, fine-tuning"."""
+    """Returns a chain in words: "pre-training, fine-tuning"."""
     return ", ".join(stage.label for stage in stages)

@@ -1,4 +1,4 @@
-"""A study is an ordered set of rows; a row at one seed is a cell, the thing that is trained."""
+"""Studies: ordered sets of rows. A row at one seed is a cell, which one run trains."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from harness.config.toggles import Applied, Toggle, ToggleError, compose
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What one run trains: toggles and scaling axes at their values, and a seed; of a chain, its last stage.
+    """What one run trains: toggles and scaling axes at their values, a seed and, in a chain, the last of its stages.
 
     Attributes:
       applied: the toggles and axes.
-      seed: the seed, of every stage.
-      stages: the stages of the chain that ends with it; empty where it is trained from its seed, as the profile says.
-      dataset: name of the data set that the paper asks it on; None for that of its study.
+      seed: the seed of every stage.
+      stages: the stages of the chain up to this one; empty for a single training from its seed, with the profile's recipe.
+      dataset: name of the paper's data set for it; None for that of its study.
     """
 
     applied: tuple[Applied, ...]
@@ -29,27 +29,27 @@ class Cell:
 
     @property
     def stage(self) -> Stage | None:
-        """The stage that it trains."""
+        """The stage that this cell trains; None without stages."""
         return self.stages[-1] if self.stages else None
 
     @property
     def before(self) -> Cell | None:
-        """The cell that it starts from; None where it starts from its seed."""
+        """The cell whose weights this one starts from; None where it starts from its seed."""
         return dataclasses.replace(self, stages=self.stages[:-1]) if len(self.stages) > 1 else None
 
     @property
     def toggles(self) -> tuple[Applied, ...]:
-        """The toggles that are no scaling axes, in the order given."""
-        return tuple(one for one in self.applied if not one.toggle.axis)
+        """The toggles without the scaling axes, in the order given."""
+        return tuple(applied for applied in self.applied if not applied.toggle.axis)
 
     def scale(self, axes: Iterable[Toggle]) -> tuple[Applied, ...]:
-        """A value for each of the axes: the cell's own, the axis's default otherwise."""
-        own = {one.toggle.key: one for one in self.applied}
-        return tuple(own.get(axis.key, axis.at()) for axis in axes)
+        """Returns each axis at the cell's value, or at the axis's default where the cell has none."""
+        values = {applied.toggle.key: applied for applied in self.applied}
+        return tuple(values.get(axis.key, axis.at()) for axis in axes)
 
     def __str__(self) -> str:
         stage = [f"({self.stage.label})"] if self.stage else []
-        return " ".join([*(one.short for one in self.applied), *stage, f"seed={self.seed}"])
+        return " ".join([*(applied.short for applied in self.applied), *stage, f"seed={self.seed}"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Row:
       number: position in the table, from 1.
       model: the model's name in the paper; empty where the paper leaves it blank.
       applied: toggles and axes of the row.
-      published: number of the paper's row that this one answers to, None where there is none.
-      follows: number of the row that the step is counted from, None where no step is shown.
-      seeds: the seeds it is trained with, None for those of its study.
-      stages: the stages that it is trained in, one from the other; empty for one training from its seed.
+      published: number of the paper's row that this row reproduces, None where there is none.
+      follows: number of the row that the step is measured from, None where no step is shown.
+      seeds: the seeds it is trained with, None for those of the study.
+      stages: the stages it is trained in, each from the one before; empty for a single training from its seed.
       dataset: name of the data set that the paper asks it on, None for that of its study.
     """
 
@@ -80,9 +80,11 @@ class Row:
         if isinstance(self.number, bool) or not isinstance(self.number, int) or self.number < 1:
             raise ToggleError(f"row {self.number!r}: expected a number from 1")
         object.__setattr__(self, "applied", tuple(self.applied))
-        for one in self.applied:
-            if not isinstance(one, Applied):
-                raise ToggleError(f"row {self.number}: {one!r} is no toggle at a value: expected such as LS.at(0.1)")
+        for applied in self.applied:
+            if not isinstance(applied, Applied):
+                raise ToggleError(
+                    f"row {self.number}: {applied!r} is no toggle at a value: expected such as LS.at(0.1)"
+                )
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             raise ToggleError(f"row {self.number}: seeds {self.seeds}: expected each once, and one at least")
         compose(self.applied)
@@ -90,25 +92,25 @@ class Row:
         stages_.refuse_idle(self.applied, self.stages)
 
     def _checked_stages(self) -> tuple[Stage, ...]:
-        """The stages, which end with one that gives the row its number."""
+        """Returns the stages as a tuple; refuses a chain whose last stage is not evaluated."""
         if isinstance(self.stages, Stage):
             raise ToggleError(
                 f"row {self.number}: stages is {self.stages.key} alone: expected a sequence of them, such as "
                 "(PRETRAIN, FINETUNE)"
             )
-        found = tuple(self.stages)
-        for stage in found:
+        stages = tuple(self.stages)
+        for stage in stages:
             if not isinstance(stage, Stage):
                 raise ToggleError(f"row {self.number}: {stage!r} is no stage: expected such as FINETUNE")
-        if found and not found[-1].evaluated:
+        if stages and not stages[-1].evaluated:
             raise ToggleError(
-                f"row {self.number}: ends with {found[-1].label} ({stages_.named(found)}), which is not evaluated: "
+                f"row {self.number}: ends with {stages[-1].label} ({stages_.named(stages)}), which is not evaluated: "
                 "expected a last stage that is, such as FINETUNE"
             )
-        return found
+        return stages
 
     def cell(self, seed: int) -> Cell:
-        """The row trained with one seed."""
+        """Returns the row at one seed."""
         return Cell(self.applied, seed, self.stages, self.dataset)
 
 
@@ -118,14 +120,14 @@ class Study:
 
     Attributes:
       name: short name, used for files: "table2".
-      title: one line: what is asked.
+      title: the question, in one line.
       toggles: the toggles that are the table's columns, in order.
       rows: the rows, numbered from 1.
-      published: name of the published numbers it answers to, None where there are none.
-      dataset: name of the data set that the paper asks it on, one of `ablations/datasets.py`.
-      layout: how it is drawn, one of :data:`harness.reporting.layouts.LAYOUTS`.
-      crops_differ: whether its rows may be evaluated at crops of different sizes, as a study of the resolution asks.
-      stand_in: name of the generated set that stands in for its data sets where none is at hand, one of `GENERATED` in
+      published: name of the published numbers that it reproduces, None where there are none.
+      dataset: name of the paper's data set for it, one of `ablations/datasets.py`.
+      layout: how its figure is drawn, one of :data:`harness.reporting.layouts.LAYOUTS`.
+      crops_differ: whether its rows may be evaluated at crops of different sizes, as in a study of the resolution.
+      stand_in: name of the generated data set that replaces its data sets where none is available, one of `GENERATED` in
         `ablations/datasets.py`.
     """
 
@@ -148,10 +150,11 @@ class Study:
             )
 
     def check(self) -> None:
-        """Refuses rows that make no study; a part of a study, as :meth:`only` gives it, need not pass.
+        """Refuses rows that do not form a study. A part of a study, as :meth:`only` returns it, need not pass.
 
         Raises:
-          ToggleError: no row, a number twice, a row that follows none of the others or itself, or one on other data.
+          ToggleError: there is no row, a row number appears twice, or a row follows itself, a row that is not in the
+            study, or a row on other data.
         """
         numbers = [row.number for row in self.rows]
         if not numbers:
@@ -172,29 +175,29 @@ class Study:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Names of the data sets that the paper asks it on, each once."""
+        """Names of the paper's data sets for its rows, each once."""
         return tuple(dict.fromkeys(map(self.dataset_of, self.rows))) or (self.dataset,)
 
     def dataset_of(self, row: Row) -> str:
-        """Name of the data set that the paper asks a row on."""
+        """Returns the name of the paper's data set for a row."""
         return row.dataset or self.dataset
 
     @property
     def base(self) -> tuple[Applied, ...]:
-        """What its first row has, and every other adds to."""
+        """The toggles and axes of the first row, which the other rows build on."""
         return self.rows[0].applied
 
     @property
     def factors(self) -> tuple[Applied, ...]:
-        """The toggles that the study asks about, in its order, each at the value at which a row has it."""
-        values = {one.toggle.key: one for row in reversed(self.rows) for one in row.applied}
+        """The toggles under study, in the order of its columns, each at the value of the first row that has it."""
+        values = {applied.toggle.key: applied for row in reversed(self.rows) for applied in row.applied}
         return tuple(values[toggle.key] for toggle in self.toggles if toggle.key in values and not toggle.axis)
 
     def only(self, numbers: Sequence[int]) -> Study:
-        """The study with some of its rows; they keep their numbers.
+        """Returns the study with only some of its rows; they keep their numbers.
 
         Raises:
-          ToggleError: a number that is no row of the study.
+          ToggleError: a number is no row of the study.
         """
         known = [row.number for row in self.rows]
         for number in numbers:
@@ -203,23 +206,23 @@ class Study:
         return dataclasses.replace(self, rows=tuple(row for row in self.rows if row.number in set(numbers)))
 
     def plus(self, added: Sequence[Applied]) -> Study:
-        """The study with further toggles, each added to the last row in turn: one row more for each."""
+        """Returns the study with one more row for each added toggle; each row adds its toggle to the last row before it."""
         study = self
-        for one in added:
+        for applied in added:
             last = study.rows[-1]
-            row = Row(last.number + 1, last.model, (*last.applied, one), follows=last.number)
-            toggles = study.toggles if one.toggle in study.toggles else (*study.toggles, one.toggle)
+            row = Row(last.number + 1, last.model, (*last.applied, applied), follows=last.number)
+            toggles = study.toggles if applied.toggle in study.toggles else (*study.toggles, applied.toggle)
             study = dataclasses.replace(study, toggles=toggles, rows=(*study.rows, row))
         return study
 
 
 def additive(steps: Iterable[Applied], models: Mapping[int, str], base: tuple[Applied, ...] = ()) -> tuple[Row, ...]:
-    """Rows that start from the baseline and add one toggle each.
+    """Returns rows that start from the baseline and add one toggle each.
 
     Args:
       steps: the toggles in the order in which they are added.
-      models: row number -> name of the model, where the table gives one.
-      base: what the first row has already.
+      models: row number -> name of the model; row numbers may be missing.
+      base: toggles and axes of the first row.
     """
     rows = [Row(1, models.get(1, ""), base, published=1)]
     for number, step in enumerate(steps, start=2):
@@ -229,10 +232,10 @@ def additive(steps: Iterable[Applied], models: Mapping[int, str], base: tuple[Ap
 
 
 def parse_rows(text: str) -> list[int]:
-    """Row numbers of "1,3,5-8".
+    """Parses row numbers such as "1,3,5-8".
 
     Raises:
-      ToggleError: anything else.
+      ToggleError: the text is not of that form.
     """
     numbers: list[int] = []
     for part in text.split(","):

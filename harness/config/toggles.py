@@ -1,8 +1,8 @@
-"""A toggle is a named, printable diff on the settings of an experiment; composing toggles refuses conflicts.
+"""Toggles: named, printable diffs on the settings of an experiment; composing toggles refuses conflicts.
 
 Values in a diff are literals, :data:`VALUE` (the toggle's own parameter) or :class:`In` (an amount in the paper's unit,
-which a profile converts: epochs to optimizer steps, pixels to its own pixels, a depth to its own network). That keeps
-one toggle meaningful in the paper's training and in a small stand-in for it.
+which a profile converts: epochs to optimizer steps, pixels to its own pixels, a depth to its own network). The same
+toggle therefore works in the paper's training and in a small stand-in for it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from harness.system.errors import HarnessError
 
 
 class ToggleError(HarnessError):
-    """A toggle, its value or a combination of toggles that cannot be used; the message is one line for the user."""
+    """A toggle, its value or a combination of toggles cannot be used; the message is one line for the user."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """Stands, inside a diff, for the parameter of the toggle."""
+    """Placeholder for the toggle's parameter in its diff."""
 
     def __repr__(self) -> str:
         return "VALUE"
@@ -60,7 +60,7 @@ class Toggle:
       default: the parameter when none is given on the command line.
       choices: the allowed parameters; empty where any number within `bounds` is allowed.
       bounds: inclusive range of a numeric parameter.
-      axis: True for a scaling axis (depth, frames, resolution), which every run has a value of.
+      axis: True for a scaling axis (depth, frames, resolution); every run has a value of each axis.
     """
 
     key: str
@@ -74,10 +74,10 @@ class Toggle:
     axis: bool = False
 
     def at(self, value: float | int | str | None = None) -> Applied:
-        """This toggle with a value, its default if none is given.
+        """Returns this toggle at a value, or at its default if none is given.
 
         Raises:
-          ToggleError: the value is not among `choices`, no number, or outside `bounds`.
+          ToggleError: the value is not among `choices`, not a finite number, or outside `bounds`.
         """
         chosen = self.default if value is None else value
         if self.choices:
@@ -116,16 +116,16 @@ class Applied:
 
     @property
     def label(self) -> str:
-        """For tables and figures: the toggle's label, with the value where it is not the default; an axis's always."""
+        """The label for tables and figures, with the value where it is not the default; an axis always shows its value."""
         if self.toggle.axis:
-            # A label in the plural counts something: "48 frames", but "resolution 256".
+            # The value comes before a plural label ("48 frames") and after any other ("resolution 256").
             plural = self.toggle.label.endswith("s")
             return f"{self.value} {self.toggle.label}" if plural else f"{self.toggle.label} {self.value}"
         return self.toggle.label if self.value == self.toggle.default else f"{self.toggle.label} {self.value}"
 
     @property
     def changes(self) -> dict[str, Any]:
-        """Field -> value of the settings, VALUE filled in; amounts stay in the paper's units."""
+        """Field -> value of the settings, with VALUE filled in; amounts stay in the paper's units."""
         return {field: _fill(term, self.value) for field, term in self.toggle.changes.items()}
 
 
@@ -140,20 +140,20 @@ def _fill(term: Any, value: Any) -> Any:
 
 
 def compose(applied: Sequence[Applied]) -> dict[str, Any]:
-    """The union of the toggles' changes: field -> value, in the paper's units; the order does not matter.
+    """Returns the union of the toggles' changes: field -> value, in the paper's units; their order does not matter.
 
     Raises:
-      ToggleError: two of the toggles set one field to different values; both are named.
+      ToggleError: two toggles set a field to different values; the message names both.
     """
     changes: dict[str, Any] = {}
-    owner: dict[str, Applied] = {}
-    for one in applied:
-        for field, value in one.changes.items():
+    setter: dict[str, Applied] = {}
+    for toggle in applied:
+        for field, value in toggle.changes.items():
             if field in changes and changes[field] != value:
                 raise ToggleError(
-                    f"{owner[field]} and {one} both set {field}, to {changes[field]} and {value}: choose one of them"
+                    f"{setter[field]} and {toggle} both set {field}, to {changes[field]} and {value}: choose one of them"
                 )
-            changes[field], owner[field] = value, one
+            changes[field], setter[field] = value, toggle
     return changes
 
 
@@ -161,7 +161,7 @@ def parse(text: str, known: Mapping[str, Toggle]) -> Applied:
     """Reads "key" or "key=value", as written on a command line.
 
     Raises:
-      ToggleError: an unknown key (the nearest known ones are named) or a value the toggle does not take.
+      ToggleError: the key is unknown (the message names the nearest known keys), or the toggle does not take the value.
     """
     key, separator, value = text.partition("=")
     toggle = known.get(key.strip().lower())
@@ -182,7 +182,7 @@ def _number(text: str) -> float | int | str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Half a sentence for an error message: what `name` may have been meant to be, or what there is."""
+    """Returns half a sentence for an error message: the known names that `name` resembles, or all known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(names)}"
