@@ -1,1 +1,1 @@
-"""Whether a run would compile for an accelerator and fit it, and what it would cost; found out without one."""
+"""Predicts, without an accelerator, whether a run would compile for one and fit it, and what it would cost."""

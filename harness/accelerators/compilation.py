@@ -1,4 +1,4 @@
-"""Compiles the programs of a study in processes of their own, several at a time, and says how far they are."""
+"""Compiles the programs of a study in separate processes, several at a time, and reports their progress."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from harness.accelerators.proving import Task
 from harness.accelerators.results import Results
 from harness.training import worker
 
-# Memory that tracing and compiling one of the paper's largest networks takes on the machine that does it, bytes.
+# Bytes of memory that tracing and compiling one of the paper's largest networks takes on the compiling machine.
 _MEMORY = 8e9
 _CONTAINERS_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What became of a task.
+    """The progress of a task.
 
     Attributes:
-      task: its place among the tasks.
-      doing: what is done now, a few words.
-      ended: whether it is over; where nothing failed, its results are in the results folder then.
-      failure: what went wrong in another way than a program that does not fit, one line; empty where nothing did.
+      task: index of the task.
+      doing: the present activity, in a few words.
+      ended: whether the task is over; unless it failed, its results are then in the results folder.
+      failure: why it failed, in one line; empty if it did not. That a program does not fit is not a failure.
     """
 
     task: int
@@ -42,20 +42,22 @@ class Progress:
 
 
 def jobs_at_most() -> int:
-    """How many programs are compiled at a time unless the user says: two cores and 8 GB for each."""
+    """Returns the default number of programs to compile at a time: one for every two cores and 8 GB of memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError):  # a container may have been given less
+    with contextlib.suppress(OSError, ValueError):  # a container may have less memory than the machine
         memory = min(memory, int(_CONTAINERS_MEMORY.read_text()))
     return max(1, min(cores // 2, int(memory // _MEMORY)))
 
 
 def compile_all(tasks: Sequence[Task], jobs: int) -> Iterator[Progress]:
-    """Carries out tasks, each in a process of its own; results go into the results folder as they are found.
+    """Carries out tasks, each in its own process, and yields their progress.
+
+    Each result is written to the results folder as soon as it is known.
 
     Args:
-      tasks: what to prove, in the order in which they are begun.
-      jobs: how many at a time.
+      tasks: the tasks, in the order in which they are begun.
+      jobs: number of tasks to carry out at a time.
     """
     waiting = list(range(len(tasks)))
     running: dict[Connection, _Process] = {}
@@ -91,7 +93,7 @@ class _Process:
         other.close()
 
     def receive(self) -> Progress:
-        """The next thing that it says, or that it has died."""
+        """Returns the next progress that the process reports, or that it has died."""
         try:
             kind, text = self.pipe.recv()
         except EOFError:
@@ -106,11 +108,11 @@ class _Process:
         return f"the process that compiled it {how}{hint}"
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills the process at once."""
         self._process.kill()
 
     def end(self) -> None:
-        """Ends it; its log is kept where it died by itself."""
+        """Ends the process, and removes its log unless the process died by itself."""
         self.pipe.close()
         self._process.join(timeout=2 if self._process.exitcode is None else 0)
         self._process.kill()
@@ -120,8 +122,8 @@ class _Process:
 
 
 def _serve(task: Task, pipe: Connection, log: Path) -> None:
-    """The process: carries out one task, and says what it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent ends this one
+    """Carries out one task in a separate process, and sends its progress through the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent ends this one
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.update(tpu_compiler.ENVIRONMENT)
     began = time.monotonic()
@@ -133,5 +135,5 @@ def _serve(task: Task, pipe: Connection, log: Path) -> None:
             pipe.send(("done", f"{time.monotonic() - began:.0f} s"))
         except Exception as error:
             pipe.send(("failed", worker.one_line(error)))
-            with contextlib.suppress(OSError):  # a full disk, perhaps the failure itself
+            with contextlib.suppress(OSError):  # a full disk, which may be why it failed
                 traceback.print_exc()

@@ -1,4 +1,4 @@
-"""Reads what forecasts of runs on a slice rest on: what was compiled for it, and what records say that it took."""
+"""Forecasts runs on a slice from the files in a results folder: results of compiling, and measured times in records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.store.records import RecordError
 
 
 def forecast(plan: Plan, place: Workspace, slice_: Slice) -> tuple[Forecast, ...]:
-    """What each run of a plan would take on a slice, as far as it was compiled, or measured, before."""
+    """Returns a forecast of each run of a plan on a slice, as far as it was compiled or measured before."""
     results = Results(place.store.root)
     lookup = functools.partial(_looked_up, results, slice_.topology)
     return tuple(forecasts.forecasts(plan.runs, slice_, lookup, measured(place, slice_)))
@@ -29,24 +29,24 @@ def _looked_up(results: Results, topology: str, program: Program) -> Result | No
 
 
 def topologies(place: Workspace) -> list[str]:
-    """Slices of which something is known: what was compiled for them, or recorded on them; sorted."""
-    recorded = {one.provenance.get("topology") for one in place.store.excerpts()}
-    return sorted({*Results(place.store.root).topologies(), *(str(one) for one in recorded if one)})
+    """Returns the slices that programs were compiled for or runs were recorded on, sorted."""
+    recorded = {excerpt.provenance.get("topology") for excerpt in place.store.excerpts()}
+    return sorted({*Results(place.store.root).topologies(), *(str(topology) for topology in recorded if topology)})
 
 
 def measured(place: Workspace, slice_: Slice) -> Measured:
-    """What recorded runs of the profile took on a slice of that name."""
-    found = []
-    for short in place.store.excerpts():
-        here = short.provenance.get("topology") == slice_.topology and short.replicas == slice_.cores
-        # What was cut short is compiling for the most part, and of several attempts others may have been elsewhere.
-        whole = not short.cut.get("steps") and short.provenance.get("attempts", 1) == 1 and short.evaluations
-        if short.profile != place.profile.name or not (here and whole):
+    """Returns the times that recorded runs of the profile took on a slice of that name."""
+    pairs = []
+    for excerpt in place.store.excerpts():
+        on_slice = excerpt.provenance.get("topology") == slice_.topology and excerpt.replicas == slice_.cores
+        # The time of a run that was cut short is mostly compiling, and other attempts may have been on other machines.
+        complete = not excerpt.cut.get("steps") and excerpt.provenance.get("attempts", 1) == 1 and excerpt.evaluations
+        if excerpt.profile != place.profile.name or not (on_slice and complete):
             continue
-        record = place.store.read(short.id)
+        record = place.store.read(excerpt.id)
         first = record.first_evaluation
         protocol = Protocol(first.clips, first.crops, first.size)
-        with contextlib.suppress(RecordError):  # of another version of the Garden, whose steps may be others
+        with contextlib.suppress(RecordError):  # from another version of the Garden, whose steps may differ
             run = records.run_of(record, protocol, place.profile.evaluation_batch)
-            found.append((record, programs.of_run(run, slice_.cores)))
-    return forecasts.measured(found, slice_.topology)
+            pairs.append((record, programs.of_run(run, slice_.cores)))
+    return forecasts.measured(pairs, slice_.topology)

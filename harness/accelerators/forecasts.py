@@ -1,7 +1,8 @@
-"""What each run of a study would take on a slice: from compiled programs and published peaks, or as it was measured.
+"""Forecasts the time of each run of a study on a slice: a lower bound from compiled programs, or a measured time.
 
-A bound is the least that is possible: every core at its published peak in each step, nothing waiting for input or for
-another core, no validation or checkpoint in between. What was measured on a slice of the same name takes its place.
+The bound is the least time that is possible: every core works at its published peak in each step, nothing waits for
+input or for another core, and there are no validations or checkpoints. A time measured on a slice of the same name
+takes the place of the bound.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ Lookup = Callable[[Program], Result | None]
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What runs that were recorded on a slice took.
+    """The times that recorded runs took on a slice.
 
     Attributes:
-      steps: a train step and how its clips are made (:attr:`harness.accelerators.programs.Program.fed`) -> seconds a
-        step, over all of their steps, compiling, validations and checkpoints included.
-      evaluations: an evaluation step, likewise -> seconds a video of a whole evaluation.
+      steps: a train step and how its clips are made (:attr:`harness.accelerators.programs.Program.fed`) -> seconds per
+        step, averaged over all steps, including compiling, validations and checkpoints.
+      evaluations: an evaluation step, by the same key -> seconds per video of a whole evaluation.
     """
 
     steps: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -38,14 +39,14 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """What one run would take on a slice.
+    """The forecast of one run on a slice.
 
     Attributes:
       planned: the run.
       slice_: the slice.
       train, evaluation: its two programs.
-      train_result, evaluation_result: what compiling them showed; None where that was not done.
-      measured: what runs of the same programs took.
+      train_result, evaluation_result: the results of compiling them; None if that was not done.
+      measured: the times of recorded runs.
     """
 
     planned: Planned
@@ -58,21 +59,21 @@ class Forecast:
 
     @property
     def programs(self) -> tuple[tuple[Program, Result | None], ...]:
-        """The programs that the run comes to, with their results: of one that is not evaluated the train step alone."""
+        """The programs that the run executes, with their results; only the train step if it is not evaluated."""
         both = (self.train, self.train_result), (self.evaluation, self.evaluation_result)
         return both if self.planned.run.evaluated else both[:1]
 
     @property
     def fits(self) -> bool | None:
-        """Whether its programs fit; None where that is not known of one, and the other fits."""
-        found = [result for _, result in self.programs]
-        if any(one is not None and not one.fits for one in found):
+        """Whether its programs fit; None if that is not known for one of them and the other fits."""
+        results = [result for _, result in self.programs]
+        if any(result is not None and not result.fits for result in results):
             return False
-        return None if None in found else True
+        return None if None in results else True
 
     @property
     def is_measured(self) -> bool:
-        """Whether its hours are those that recorded runs of both programs took; else they are a bound."""
+        """Whether its hours were measured by recorded runs of its programs; otherwise they are a bound."""
         known = not self.planned.run.evaluated or self.evaluation.fed in self.measured.evaluations
         return self._trained_before and known
 
@@ -82,12 +83,12 @@ class Forecast:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps."""
+        """Number of optimizer steps."""
         return int(self.planned.run.settings["trainer.train_steps"])
 
     @property
     def evaluation_steps(self) -> int:
-        """Steps of the reported evaluation."""
+        """Number of steps of the reported evaluation; 0 if there is none."""
         return -(-self._videos // (self.slice_.cores * self.evaluation.clips)) if self.planned.run.evaluated else 0
 
     @property
@@ -97,25 +98,25 @@ class Forecast:
 
     @property
     def step_seconds(self) -> float | None:
-        """Of a train step, at least or as measured; None where it is not known."""
+        """Seconds of a train step, as a lower bound or as measured; None if not known."""
         if self._trained_before:
             return self.measured.steps[self.train.fed]
-        found = step_bound(self.train_result, self.slice_)
-        return None if found is None else found.seconds
+        bound = step_bound(self.train_result, self.slice_)
+        return None if bound is None else bound.seconds
 
     @property
     def evaluation_seconds(self) -> float | None:
-        """Of the reported evaluation, likewise; 0 where there is none."""
+        """Seconds of the reported evaluation, as a bound or as measured; None if not known, 0 if there is none."""
         if not self.planned.run.evaluated:
             return 0.0
         if self.evaluation.fed in self.measured.evaluations:
             return self._videos * self.measured.evaluations[self.evaluation.fed]
-        found = step_bound(self.evaluation_result, self.slice_)
-        return None if found is None else self.evaluation_steps * found.seconds
+        bound = step_bound(self.evaluation_result, self.slice_)
+        return None if bound is None else self.evaluation_steps * bound.seconds
 
     @property
     def hours(self) -> float | None:
-        """Of training and evaluation on the slice; None where one of them is not known, or does not fit."""
+        """Hours of training and evaluation on the slice; None if one of them is not known or does not fit."""
         step, evaluation = self.step_seconds, self.evaluation_seconds
         if step is None or evaluation is None:
             return None
@@ -123,18 +124,18 @@ class Forecast:
 
     @property
     def core_hours(self) -> float | None:
-        """The same, times the cores of the slice."""
+        """Hours times the cores of the slice; None like `hours`."""
         return None if self.hours is None else self.hours * self.slice_.cores
 
     @property
     def clips_per_second(self) -> float | None:
-        """Training clips that each host must read in a second so that no core waits."""
+        """Training clips that each host must read per second so that no core waits; None if the step is not known."""
         step = self.step_seconds
         return None if step is None else self.train.clips * self.train.views * self.slice_.cores_per_host / step
 
 
 def step_bound(result: Result | None, slice_: Slice) -> Bound | None:
-    """The least time of a step; None where the program is not known to fit."""
+    """Returns the least time of a step; None if the program is not known to fit."""
     if result is None or not result.fits or result.executable is None:
         return None
     return slices.bound(result.executable.operations / 2, result.executable.bytes_moved, slice_.generation)
@@ -143,34 +144,34 @@ def step_bound(result: Result | None, slice_: Slice) -> Bound | None:
 def forecasts(
     planned: Iterable[Planned], slice_: Slice, lookup: Lookup, measured: Measured = Measured()
 ) -> list[Forecast]:
-    """The forecast of each run.
+    """Returns the forecast of each run.
 
     Args:
       planned: the runs.
       slice_: the slice.
-      lookup: program -> what compiling it showed.
-      measured: what runs took that were recorded.
+      lookup: returns the result of compiling a program, or None if it was not compiled.
+      measured: the times of recorded runs.
 
     Raises:
-      SettingsError: a batch that the slice's cores cannot share evenly.
+      SettingsError: the slice's cores cannot share a run's batch evenly.
     """
-    found = []
-    for one in planned:
-        train, evaluation = programs.of_run(one.run, slice_.cores)
-        found.append(Forecast(one, slice_, train, evaluation, lookup(train), lookup(evaluation), measured))
-    return found
+    result = []
+    for planned_run in planned:
+        train, evaluation = programs.of_run(planned_run.run, slice_.cores)
+        result.append(Forecast(planned_run, slice_, train, evaluation, lookup(train), lookup(evaluation), measured))
+    return result
 
 
 @dataclasses.dataclass(frozen=True)
 class Total:
-    """What runs take together.
+    """The total time of runs.
 
     Attributes:
-      hours: on the slice, one after the other; of the runs that are known.
-      core_hours: the same times its cores.
-      known: how many runs these are.
-      unknown: how many runs are not among them, since their time is not known or they do not fit.
-      measured: whether all of them are measured; else it is a bound.
+      hours: hours on the slice, one run after the other, of the runs whose time is known.
+      core_hours: `hours` times the cores of the slice.
+      known: number of runs whose time is known.
+      unknown: number of runs that are left out since their time is not known or they do not fit.
+      measured: whether all known times are measured; otherwise the total is a lower bound.
     """
 
     hours: float
@@ -181,22 +182,22 @@ class Total:
 
 
 def total(found: Sequence[Forecast], times: Callable[[Forecast], int] = lambda _: 1) -> Total:
-    """What some runs take together, each so many times."""
+    """Returns the total of forecasts, each counted `times` times."""
     counts = {True: 0, False: 0}
-    for one in found:
-        counts[one.hours is not None] += times(one)
-    hours = sum(one.hours * times(one) for one in found if one.hours is not None)
+    for forecast in found:
+        counts[forecast.hours is not None] += times(forecast)
+    hours = sum(forecast.hours * times(forecast) for forecast in found if forecast.hours is not None)
     core_hours = hours * found[0].slice_.cores if found else 0.0
-    every = all(one.is_measured for one in found if one.hours is not None)
-    return Total(hours, core_hours, counts[True], counts[False], every)
+    all_measured = all(forecast.is_measured for forecast in found if forecast.hours is not None)
+    return Total(hours, core_hours, counts[True], counts[False], all_measured)
 
 
 def measured(records: Iterable[tuple[RunRecord, Sequence[Program]]], topology: str) -> Measured:
-    """What the runs took that were trained on a slice of a name.
+    """Returns the times that recorded runs took on a slice of a name.
 
     Args:
-      records: records, each with its train step and its evaluation step.
-      topology: "v3:8x8".
+      records: records of runs, each with its train step and its evaluation step.
+      topology: name of the slice, such as "v3:8x8".
     """
     steps: dict[str, list[tuple[float, float]]] = {}
     evaluations: dict[str, list[tuple[float, float]]] = {}
@@ -204,16 +205,16 @@ def measured(records: Iterable[tuple[RunRecord, Sequence[Program]]], topology: s
         if record.provenance.get("topology") != topology:
             continue
         steps.setdefault(train.fed, []).append((record.cost["train_seconds"], record.cost["train_steps"]))
-        found = record.evaluations.get(evaluation.run.protocol.name)
-        if found is not None and found.provenance.get("topology") == topology:
-            evaluations.setdefault(evaluation.fed, []).append((found.seconds, found.videos))
+        reported = record.evaluations.get(evaluation.run.protocol.name)
+        if reported is not None and reported.provenance.get("topology") == topology:
+            evaluations.setdefault(evaluation.fed, []).append((reported.seconds, reported.videos))
     return Measured(_rates(steps), _rates(evaluations))
 
 
-def _rates(found: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, float]:
-    """Seconds for each of what was done, over all runs."""
+def _rates(times: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, float]:
+    """Returns seconds per unit over all runs: program -> its total seconds divided by its total of steps or videos."""
     return {
         program: sum(seconds for seconds, _ in pairs) / sum(done for _, done in pairs)
-        for program, pairs in found.items()
+        for program, pairs in times.items()
         if sum(done for _, done in pairs)
     }

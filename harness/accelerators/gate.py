@@ -1,4 +1,4 @@
-"""Compiles programs that were not compiled before, shows how far that is, and refuses to train what cannot fit."""
+"""Compiles programs that were not compiled before, shows the progress, and refuses to train runs that cannot fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.system.text import print_line
 
 
 class UnfitError(SettingsError):
-    """A run that a TPU cannot carry out: it does not fit there, or does not compile; one line."""
+    """A run that a TPU cannot carry out, because it does not fit or does not compile; the message is one line."""
 
 
 _NEVERTHELESS = "--no-preflight trains nevertheless"
@@ -32,18 +32,18 @@ _NEVERTHELESS = "--no-preflight trains nevertheless"
 def compile_missing(
     chosen: Iterable[Program], slice_: Slice, results: Path, jobs: int | None, console: Console, live: bool = True
 ) -> dict[str, str]:
-    """Compiles the programs that are not in the results folder, and shows how far that is.
+    """Compiles the programs that have no result in the results folder yet, and shows the progress.
 
     Args:
       chosen: the programs.
-      slice_: for which slice.
+      slice_: the slice to compile for.
       results: the results folder.
-      jobs: how many at a time, None for as many as the machine has room for.
-      console: where to show it.
-      live: whether a terminal shows it as it goes; not within another live display.
+      jobs: number of programs to compile at a time; None for as many as the machine has room for.
+      console: where to show the progress.
+      live: whether a terminal shows a live display; must be False within another live display.
 
     Returns:
-      Key of a program that could not be compiled -> why, one line.
+      Key of each program that could not be compiled -> the reason, in one line.
     """
     every = [Task(program, slice_, results) for program in chosen]
     for task in every:
@@ -52,7 +52,7 @@ def compile_missing(
     if not tasks:
         return {}
     _refuse_closed_folder(Results(results).folder)
-    # The largest first: it takes the longest, and is the one that may not fit.
+    # The largest first, since it takes the longest and is the most likely not to fit.
     tasks.sort(key=lambda task: task.program.multiply_adds * (task.program.kind == "train"), reverse=True)
     by = tpu_compiler.installed() or f"{proving.ON_THE_CPU} (pip install -e '.[preflight]' brings the TPU's compiler)"
     jobs = min(jobs or compilation.jobs_at_most(), len(tasks))
@@ -65,14 +65,14 @@ def compile_missing(
         for event in compilation.compile_all(tasks, jobs):
             bar.show(event, tasks[event.task])
             if event.failure.startswith("--topology"):
-                raise SettingsError(event.failure)  # no other program would be told anything else
+                raise SettingsError(event.failure)  # every other program would fail in the same way
             if event.failure:
                 failures[tasks[event.task].program.key] = event.failure
     return failures
 
 
 def _refuse_closed_folder(folder: Path) -> None:
-    """Better now than after the first program was compiled."""
+    """Refuses a folder that cannot be written to, before the first program is compiled."""
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise SettingsError(f"{folder}: cannot be written to, which keeps what was compiled")
@@ -86,15 +86,15 @@ def _say_if_damaged(task: Task, console: Console) -> None:
 
 
 def _known(task: Task) -> bool:
-    """Whether nothing is left to find out: the program fits, or the largest batch that does is known."""
-    found = proving.current(Results(task.results), task.slice_.topology, task.program.key)
-    if found is None:
+    """Returns whether nothing is left to compile: the program fits or is refused, or its largest batch is known."""
+    result = proving.current(Results(task.results), task.slice_.topology, task.program.key)
+    if result is None:
         return False
-    return found.fits or not proving.is_too_large(found) or proving.searched(task, proving.current)
+    return result.fits or not proving.is_too_large(result) or proving.searched(task, proving.current)
 
 
 class _Bar:
-    """Shows how far compiling is: a bar and what each process does in a terminal, a line for each program elsewhere."""
+    """Shows the progress: in a terminal a bar and each process's activity, elsewhere a line for each program."""
 
     def __init__(self, console: Console, total: int, live: bool) -> None:
         self._console, self._total, self._done = console, total, 0
@@ -117,7 +117,7 @@ class _Bar:
         self._bar.stop()
 
     def show(self, event: compilation.Progress, task: Task) -> None:
-        """Shows what became of a task."""
+        """Shows the progress of a task."""
         about = f"{_named(task.program)}: {event.doing}"
         if event.task not in self._own:
             self._own[event.task] = self._bar.add_task(about, total=None)
@@ -131,66 +131,68 @@ class _Bar:
 
 
 def _named(program: Program) -> str:
-    """A program's run in a few words: "ls sd se=0.25, train"."""
+    """Returns a program in a few words: the run's toggles and the kind, such as "ls sd se=0.25, train"."""
     return f"{changes(program.run)}, {program.kind}"
 
 
 def refuse_too_large(place: Workspace, to_train: Iterable[Planned], console: Console, live: bool = True) -> None:
-    """Refuses to train on a TPU what cannot fit there, before anything is trained; elsewhere does nothing.
+    """Refuses to train runs that cannot fit their TPU, before anything is trained; does nothing without a TPU.
 
-    Of train steps and of evaluations the largest is compiled first, where it is not known yet.
+    The largest train step and the largest evaluation step are compiled first if their results are not known yet.
 
     Args:
-      place: where it would be trained.
+      place: the workspace in which the runs would be trained.
       to_train: the runs.
-      console: where to show it.
-      live: as of :func:`compile_missing`.
+      console: where to show the progress.
+      live: see :func:`compile_missing`.
 
     Raises:
       UnfitError: a run does not fit, or does not compile.
-      SettingsError: the slice is not known, or has not as many cores as the runs have replicas; or a program could not
-        be compiled.
+      SettingsError: the slice is not known, or its number of cores is not the runs' number of replicas, or a program
+        could not be compiled.
     """
     runs = list(to_train)
     if not runs or not wanted(place):
         return
     slice_ = slice_of(place)
-    executed = [programs.executed(one.run, slice_.cores) for one in runs]
+    executed = [programs.executed(planned.run, slice_.cores) for planned in runs]
     largest = [
         max(of_kind, key=lambda program: program.multiply_adds)
         for kind in ("train", "evaluation")
-        if (of_kind := [program for some in executed for program in some if program.kind == kind])
+        if (of_kind := [program for steps in executed for program in steps if program.kind == kind])
     ]
     failures = compile_missing(largest, slice_, place.store.root, None, console, live)
     for program in largest:
         if program.key in failures:
             raise SettingsError(f"{_named(program)}: {failures[program.key]}; {_NEVERTHELESS}")
-    for one, own in zip(runs, executed, strict=True):
-        for program in own:
-            _refuse(one, program, slice_, place.store.root, console)
+    for planned, steps in zip(runs, executed, strict=True):
+        for program in steps:
+            _refuse(planned, program, slice_, place.store.root, console)
 
 
-def _refuse(one: Planned, program: Program, slice_: Slice, results: Path, console: Console) -> None:
-    """Refuses a run one of whose programs is known not to fit; of an estimate it only warns."""
+def _refuse(planned: Planned, program: Program, slice_: Slice, results: Path, console: Console) -> None:
+    """Refuses a run if its program is known not to fit; only warns if that is an estimate."""
     result = proving.current(Results(results), slice_.topology, program.key)
     if result is None or result.fits:
         return
-    line = f"{label(one)}, {program.kind}: {core_hours.obstacle([result])} on TPU {slice_.topology}: {result.reason}"
+    line = (
+        f"{label(planned)}, {program.kind}: {core_hours.obstacle([result])} on TPU {slice_.topology}: {result.reason}"
+    )
     if not result.estimated:
         raise UnfitError(f"{line}; {_advice(program, slice_, results)}{_NEVERTHELESS}")
     print_line(console, f"{line}. That is an estimate: pip install -e '.[preflight]' to know it.", style="yellow")
 
 
 def wanted(place: Workspace) -> bool:
-    """Whether what is trained there is compiled first: on a TPU, unless told otherwise or on the quick profile."""
+    """Returns whether runs are compiled before training: on a TPU, except with --no-preflight or the quick profile."""
     return place.devices.strategy == "tpu" and place.preflight and not place.profile.embedded and place.garden is None
 
 
 def slice_of(place: Workspace) -> Slice:
-    """The slice that is trained on.
+    """Returns the slice that a workspace trains on.
 
     Raises:
-      SettingsError: it is not known, or has not as many cores as the runs have replicas.
+      SettingsError: the slice is not known, or its number of cores is not the runs' number of replicas.
     """
     if place.devices.topology is None:
         raise SettingsError(
@@ -207,7 +209,7 @@ def slice_of(place: Workspace) -> Slice:
 
 
 def _advice(program: Program, slice_: Slice, results: Path) -> str:
-    """What would fit in its place."""
+    """Returns advice on the largest batch that would fit; empty if none is known."""
     best = proving.fitting(Task(program, slice_, results))
     if best is None or program.kind != "train":
         return ""

@@ -1,10 +1,10 @@
-"""The step of a program, traced by TensorFlow as it is trained, and lowered to XLA's language, HLO.
+"""Traces the step of a program with TensorFlow, as in training, and lowers it to HLO, XLA's language.
 
-The step is the Garden's task's own: loss, weight decay, gradients, their sum over the cores, optimizer, batch
-statistics, metrics, and where clips are contrasted with those of all cores, the exchange of their embeddings. Left out
-is what a trainer adds to it, which weighs nothing: the step's number, the mean of the loss, and what else is exchanged
-between cores (batch statistics, an average over them, predictions). Nothing is trained; the weights are there for their
-shapes.
+The step is that of the Garden's task: loss, weight decay, gradients, their sum over the cores, optimizer, batch
+statistics and metrics; and the exchange of embeddings, if clips are contrasted with those of all cores. The additions
+of a trainer are left out, since they cost next to nothing: the step counter, the mean of the loss, and the other
+exchanges between cores (batch statistics, an average over them, predictions). Nothing is trained; the weights only give
+their shapes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from harness.training.task import Replicas
 
 
 def lower(program: Program, compiled: bool = False) -> bytes:
-    """The serialized, unoptimised HLO module of the step, of one of `program.cores` equal cores.
+    """Returns the serialized, unoptimised HLO module of the step for one of `program.cores` equal cores.
+
+    The module's parameters are the batch of one core and the variables. Its results are the step's results and the
+    variables that it changed, which share their memory with the parameters.
 
     Args:
       program: the program.
       compiled: whether XLA must be able to compile it for the CPU.
-
-    Its parameters are the batch of one core and the variables; its results are what the step returns and the variables
-    it changed, which share their memory with the parameters.
 
     Raises:
       SettingsError: settings that the Garden cannot build.
@@ -43,7 +43,7 @@ def lower(program: Program, compiled: bool = False) -> bytes:
     settings, bookkeeping = dict(run.settings), dict(run.bookkeeping)
     if program.kind == "evaluation":
         settings, bookkeeping = for_protocol(run, run.protocol)
-        settings["trainer.optimizer_config.ema"] = None  # what is evaluated was averaged when training ended
+        settings["trainer.optimizer_config.ema"] = None  # training has already averaged the weights to evaluate
     with determinism.of_run(run):
         config = garden_config.build(settings, bookkeeping)
         make = _train_step if program.kind == "train" else _evaluation_step
@@ -64,7 +64,7 @@ Step = Callable[[Any], Any]
 
 
 def _train_step(config: config_definitions.ExperimentConfig, program: Program) -> tuple[Step, Any]:
-    """The train step, and what one core is fed."""
+    """Returns the train step, and the specification of one core's input."""
     config.task.train_data.global_batch_size = program.clips
     source = _source(program)
     replicas = functools.partial(_replicas, program.cores)
@@ -84,7 +84,7 @@ def _train_step(config: config_definitions.ExperimentConfig, program: Program) -
 
 
 def _evaluation_step(config: config_definitions.ExperimentConfig, program: Program) -> tuple[Step, Any]:
-    """The evaluation step, and what one core is fed."""
+    """Returns the evaluation step, and the specification of one core's input."""
     config.task.validation_data.global_batch_size = program.clips
     task = tasks.of(program.run.settings)(config.task, None, _source(program))
     model = task.build_model()
@@ -96,18 +96,18 @@ def _evaluation_step(config: config_definitions.ExperimentConfig, program: Progr
 
 
 def _source(program: Program) -> reader.Source:
-    """A split that is never read, of videos of any size: the largest that an evaluation may be fed."""
+    """Returns a split that is never read; its videos may have any size, up to the largest that can be evaluated."""
     return reader.Source(("none",), (program.run.data.train_videos,), program.run.data.classes)
 
 
 def _make_slots(optimizer: Any, model: tf_keras.Model) -> None:
-    """The optimizer's variables, which a compiled function must find made."""
+    """Creates the optimizer's variables, since a compiled function cannot create them."""
     _ = optimizer.iterations
     optimizer._create_all_weights(model.trainable_variables)
 
 
 def _sum_over_cores(optimizer: Any, cores: int) -> None:
-    """Lets an optimizer sum gradients over so many cores, as it does under a strategy that has as many replicas."""
+    """Makes an optimizer sum gradients over a number of cores, as under a strategy with as many replicas."""
     if cores == 1:
         return
 
@@ -115,13 +115,13 @@ def _sum_over_cores(optimizer: Any, cores: int) -> None:
         return [(_summed(gradient, cores), variable) for gradient, variable in pairs]
 
     base = optimizer
-    while hasattr(base, "_optimizer"):  # inside one that averages weights, or scales the loss
+    while hasattr(base, "_optimizer"):  # wrapped in one that averages weights or scales the loss
         base = base._optimizer
     base.gradient_aggregator = summed
 
 
 def _replicas(cores: int) -> Replicas:
-    """The cores, as a strategy that has as many replicas gives them."""
+    """Returns the cores as the replicas of a strategy."""
     number = tf.cast(gen_xla_ops.xla_replica_id(), tf.int32)
     return Replicas(cores, number, lambda value: _summed(value, cores))
 

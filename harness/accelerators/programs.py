@@ -1,7 +1,7 @@
-"""The programs of a study: what a core of an accelerator executes, step after step, in training and in evaluation.
+"""The programs of a study: the train step and the evaluation step that each core of an accelerator executes.
 
-Runs share a program where they differ in nothing that shapes it: the data they draw, how these are augmented, and the
-schedule are none of its shape. Without TensorFlow.
+Runs share a program if they differ only in settings that do not shape it: the data that they draw, its augmentation,
+and the schedule. This module does not load TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from harness.config.experiment import Run, SettingsError, content_hash, for_prot
 
 Kind = Literal["train", "evaluation"]
 
-# What changes constants of a train step, or only what comes into it: data, their augmentation, the schedule.
+# Settings that change only constants or inputs of a train step: the data, its augmentation, the schedule.
 _FREE = (
     "task.train_data.aug_",
-    "task.init_checkpoint_modules",  # what it starts from
+    "task.init_checkpoint_modules",  # the checkpoint that it starts from
     "task.train_data.global_batch_size",
     "task.train_data.min_image_size",
     "task.train_data.num_examples",
@@ -37,12 +37,13 @@ _FREE = (
     "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate",
     "trainer.optimizer_config.warmup.linear.warmup_steps",
 )
-# What an evaluation has nothing of beyond that: the loss, the optimizer, and what the network does in training only.
+# Settings that an evaluation does not depend on either: the loss, the optimizer, and parts of the network that work in
+# training only.
 _FREE_IN_EVALUATION = (
     *(field for field in _FREE if field != "task.validation_data."),
     "task.train_data.",
     "task.validation_data.aug_",
-    "task.validation_data.num_test_",  # the protocol's
+    "task.validation_data.num_test_",  # set by the protocol
     "task.validation_data.seed",
     "task.validation_data.shuffle_buffer_size",
     "task.validation_data.split",
@@ -53,10 +54,9 @@ _FREE_IN_EVALUATION = (
     "task.model.norm_activation.norm_momentum",
     "trainer.",
 )
-# How training clips are made, which takes time of its own.
+# Settings of how training clips are made, which takes time besides the step.
 _MADE = ("task.train_data.aug_", "task.train_data.temporal_stride", "task.train_data.random_stride_range")
-# The modules that decide what the step is, and how it is counted: after a change of theirs, nothing compiled before is
-# believed.
+# The modules that define the step and how it is counted; a change in one of them makes all earlier results out of date.
 _SOURCES = (
     "training/task.py", "training/tasks.py", "training/cvrl_task.py", "training/garden_config.py",
     "training/determinism.py", "data/reader.py", "data/decoding.py", "data/cvrl_clips.py", "data/cvrl_distortions.py",
@@ -68,13 +68,14 @@ _PACKAGES = ("tf-models-official", "tensorflow", "tf-keras")
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What one core executes in one step.
+    """The program that one core executes in one step.
 
     Attributes:
-      kind: "train", a train step; "evaluation", the step that evaluates one batch of videos with all of their views.
+      kind: "train", a train step; or "evaluation", the step that evaluates one batch of videos with all their views.
       run: a run that executes it, the first of those that share it.
-      clips: clips of one core in a train step, videos in an evaluation or where each gives two clips to contrast.
-      cores: of how many cores gradients are summed; part of it, since the compiler plans for their exchange.
+      clips: clips per core in a train step; videos per core in an evaluation, or if each video gives two clips to
+        contrast.
+      cores: number of cores over which gradients are summed; it matters because the compiler plans for the exchange.
     """
 
     kind: Kind
@@ -84,7 +85,7 @@ class Program:
 
     @functools.cached_property
     def shape(self) -> str:
-        """SHA-256, 64 hexadecimal digits, of what shapes it, whichever version of the harness makes it."""
+        """SHA-256, 64 hexadecimal digits, of the settings that shape it, whatever the version of the harness."""
         free = _FREE if self.kind == "train" else _FREE_IN_EVALUATION
         settings = self.run.settings if self.kind == "train" else for_protocol(self.run, self.run.protocol)[0]
         protocol = self.run.protocol
@@ -101,24 +102,24 @@ class Program:
 
     @functools.cached_property
     def fed(self) -> str:
-        """SHA-256 of its shape and of how what it is fed is made: of which runs the speed can be compared."""
+        """SHA-256 of its shape and of how its input is made; the speeds of runs with equal hashes can be compared."""
         made = {field: value for field, value in self.run.settings.items() if field.startswith(_MADE)}
         return content_hash({"shape": self.shape, "fed": made if self.kind == "train" else None})
 
     @functools.cached_property
     def key(self) -> str:
-        """SHA-256, 64 hexadecimal digits: equal keys, equal programs."""
+        """SHA-256, 64 hexadecimal digits, that identifies the program: its shape, versions and source files."""
         return content_hash({"shape": self.shape, "versions": versions(), "sources": sources()})
 
     @property
     def views(self) -> int:
-        """Clips and crops that the network sees of each video in a step."""
+        """Number of views, clips times crops, that the network sees of each video in a step."""
         protocol = self.run.protocol
         return network.views(self.run.settings) if self.kind == "train" else protocol.clips * protocol.crops
 
     @property
     def multiply_adds(self) -> int:
-        """Of one core in a step: of convolutions and dense layers."""
+        """Multiply-adds of one core in a step, in convolutions and dense layers."""
         settings, seen = self.run.settings, self.clips * self.views
         if self.kind == "evaluation":
             return seen * network.count(settings, size=self.run.protocol.size).multiply_adds
@@ -126,22 +127,22 @@ class Program:
         return network.passes(settings) * seen * network.count(settings, frames, size).multiply_adds
 
     def of(self, clips: int) -> Program:
-        """The same with so many clips, or videos, of a core."""
+        """Returns the same program with another number of clips, or videos, per core."""
         return dataclasses.replace(self, clips=clips)
 
     @property
     def batch(self) -> str:
-        """The batch of one core in words: "8 clips", "1 video"."""
+        """Batch of one core in words: "8 clips", "1 video"."""
         return f"{self.clips} {self.unit}{'' if self.clips == 1 else 's'}"
 
     @property
     def unit(self) -> str:
-        """What the batch is made of: "clip", "video"."""
+        """Unit of the batch: "clip" or "video"."""
         return "clip" if self.kind == "train" and self.views == 1 else "video"
 
 
 def of_run(run: Run, cores: int) -> tuple[Program, Program]:
-    """The train step and the evaluation step of a run on so many cores.
+    """Returns the train step and the evaluation step of a run on a number of cores.
 
     Raises:
       SettingsError: the cores cannot share the run's batch evenly.
@@ -153,23 +154,23 @@ def of_run(run: Run, cores: int) -> tuple[Program, Program]:
 
 
 def distinct(runs: Iterable[Run], cores: int) -> dict[str, Program]:
-    """Key -> program, each once, in the order of the runs: a run's train step before its evaluation, if it has one.
+    """Returns key -> program, each once, in the order of the runs, a run's train step before its evaluation step.
 
     Raises:
-      SettingsError: as of :func:`of_run`.
+      SettingsError: see :func:`of_run`.
     """
-    found: dict[str, Program] = {}
+    programs: dict[str, Program] = {}
     for run in runs:
         for program in executed(run, cores):
-            found.setdefault(program.key, program)
-    return found
+            programs.setdefault(program.key, program)
+    return programs
 
 
 def executed(run: Run, cores: int) -> tuple[Program, ...]:
-    """Those of a run's programs that it comes to: a run that is not evaluated has its train step alone.
+    """Returns the programs that a run executes: both, or only the train step if it is not evaluated.
 
     Raises:
-      SettingsError: as of :func:`of_run`.
+      SettingsError: see :func:`of_run`.
     """
     train, evaluation = of_run(run, cores)
     return (train, evaluation) if run.evaluated else (train,)
@@ -177,13 +178,13 @@ def executed(run: Run, cores: int) -> tuple[Program, ...]:
 
 @functools.cache
 def versions() -> Mapping[str, str]:
-    """Versions of what makes a step, read without importing it."""
+    """Returns the versions of the packages that make a step, without importing them."""
     return {name: metadata.version(name) for name in _PACKAGES}
 
 
 @functools.cache
 def sources() -> str:
-    """SHA-256 of the source of the modules that make a step."""
+    """Returns the SHA-256 of the source files of the modules that make a step."""
     digest = hashlib.sha256()
     for name in _SOURCES:
         digest.update((importlib.resources.files("harness") / name).read_bytes())
@@ -191,7 +192,7 @@ def sources() -> str:
 
 
 def described(program: Program) -> dict[str, Any]:
-    """What a compiled program says of itself in a file: "kind", "clips", "cores" and the network it is of."""
+    """Returns the description of a program in its result's file: "kind", "clips", "cores" and its network."""
     settings = program.run.settings
     part = "train" if program.kind == "train" else "validation"
     return {
@@ -199,7 +200,7 @@ def described(program: Program) -> dict[str, Any]:
         "clips": program.clips,
         "cores": program.cores,
         "views": program.views,
-        "toggles": {one.toggle.key: one.value for one in program.run.cell.applied},
+        "toggles": {applied.toggle.key: applied.value for applied in program.run.cell.applied},
         "shape": [settings[f"task.{part}_data.feature_shape[{side}]"] for side in range(4)],
         "multiply_adds": program.multiply_adds,
     }

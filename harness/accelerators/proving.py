@@ -1,4 +1,7 @@
-"""Compiles one program for a slice, and where it does not fit, finds the largest batch that does. Runs in a process."""
+"""Compiles one program for a slice and, if it does not fit, finds the largest batch that does.
+
+It runs in its own process.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One program to prove.
+    """One program to compile for a slice.
 
     Attributes:
       program: the program.
-      slice_: for which slice.
-      results: the results folder, whose results are used and which gets new ones.
+      slice_: the slice.
+      results: the results folder, from which earlier results are read and to which new ones are written.
     """
 
     program: Program
@@ -37,25 +40,28 @@ class Task:
 
 
 def known(results: Results, topology: str, key: str) -> Result | None:
-    """What was found out of a program, by whichever compiler; a damaged file is as good as none."""
+    """Returns the result of a program from whichever compiler, or None; a damaged file counts as none."""
     with contextlib.suppress(ResultError):
         return results.read(topology, key)
     return None
 
 
 def current(results: Results, topology: str, key: str) -> Result | None:
-    """A result that need not be found out again: of the installed compiler, or of any where none is installed."""
-    found = known(results, topology, key)
-    here = tpu_compiler.installed()
-    return found if found is not None and (here is None or found.compiler == here) else None
+    """Returns the result of a program if it is up to date, or None.
+
+    A result is up to date if it is from the installed compiler, or from any if none is installed.
+    """
+    result = known(results, topology, key)
+    compiler = tpu_compiler.installed()
+    return result if result is not None and (compiler is None or result.compiler == compiler) else None
 
 
 def prove(task: Task, say: Say) -> None:
-    """Compiles a program, and where it does not fit, smaller batches until one does; each result is written.
+    """Compiles a program and, if it does not fit, ever smaller batches until one does; writes each result.
 
     Args:
-      task: what to prove.
-      say: is told what is done now, a few words.
+      task: the task.
+      say: is called with the present activity, in a few words.
 
     Raises:
       SettingsError: the Garden cannot build it, or the compiler does not know the slice.
@@ -73,54 +79,54 @@ Found = Callable[[Results, str, str], Result | None]
 
 
 def searched(task: Task, found: Found = known) -> bool:
-    """Whether smaller batches were tried until one fitted, or none was left; never where size is not the reason.
+    """Returns whether smaller batches were tried until one fitted or none was left; False if size is not the problem.
 
     Args:
       task: the task.
-      found: which results count, :func:`known` or :func:`current`.
+      found: the results that count, :func:`known` or :func:`current`.
     """
     results, topology = Results(task.results), task.slice_.topology
-    own = found(results, topology, task.program.key)
-    if own is None or own.fits or not is_too_large(own):
+    result = found(results, topology, task.program.key)
+    if result is None or result.fits or not is_too_large(result):
         return False
     for clips in smaller(task.program.clips):
-        one = found(results, topology, task.program.of(clips).key)
-        if one is None or one.fits:
-            return one is not None
+        smaller_result = found(results, topology, task.program.of(clips).key)
+        if smaller_result is None or smaller_result.fits:
+            return smaller_result is not None
     return True
 
 
 def _refuse_unknown(slice_: Slice) -> None:
-    """Refuses a slice that the compiler does not know, or counts otherwise than its published description."""
-    if tpu_compiler.installed() and (found := tpu_compiler.devices(slice_)) != (slice_.cores, slice_.hosts):
+    """Refuses a slice that the compiler does not know, or whose cores and hosts it counts differently."""
+    if tpu_compiler.installed() and (counted := tpu_compiler.devices(slice_)) != (slice_.cores, slice_.hosts):
         raise CompilerError(
-            f"--topology {slice_.topology}: the TPU compiler counts {found[0]} cores of {found[1]} hosts, expected "
+            f"--topology {slice_.topology}: the TPU compiler counts {counted[0]} cores of {counted[1]} hosts, expected "
             f"{slice_.cores} of {slice_.hosts}"
         )
 
 
 def smaller(clips: int) -> list[int]:
-    """The powers of two below a number of clips, largest first."""
+    """Returns the powers of two below a number of clips, largest first."""
     return [2**power for power in range((clips - 1).bit_length() - 1, -1, -1)] if clips > 1 else []
 
 
 def fitting(task: Task) -> Result | None:
-    """Of what :func:`prove` wrote, the result with the largest batch that fits; None where none does."""
+    """Returns the result with the largest batch that fits, of those that :func:`prove` wrote; None if none fits."""
     results = Results(task.results)
     for clips in (task.program.clips, *smaller(task.program.clips)):
-        found = known(results, task.slice_.topology, task.program.of(clips).key)
-        if found is not None and found.fits:
-            return found
+        result = known(results, task.slice_.topology, task.program.of(clips).key)
+        if result is not None and result.fits:
+            return result
     return None
 
 
 def is_too_large(result: Result) -> bool:
-    """Whether it would fit with fewer clips, and was not refused for another reason."""
+    """Returns whether a program that does not fit is too large, rather than refused for another reason."""
     return result.executable is not None or not result.reason.startswith(tpu_compiler.REFUSED)
 
 
 def _proved(program: Program, task: Task, say: Say) -> Result:
-    """The result of a program, found out where it is not known."""
+    """Returns the result of a program, compiling it if there is no result that is up to date."""
     results = Results(task.results)
     known = current(results, task.slice_.topology, program.key)
     if known is not None:
@@ -148,7 +154,7 @@ def _proved(program: Program, task: Task, say: Say) -> Result:
 
 
 def _on_tpu(program: Program, slice_: Slice, traced: Callable[[], None]) -> tuple[bytes, Executable | None, str]:
-    """What was compiled, what the TPU compiler says of it, and why it cannot run, empty where it can."""
+    """Compiles a program with the TPU compiler; returns the HLO, the executable, and why it cannot run, or ""."""
     from harness.accelerators import lower
 
     hlo = lower.lower(program)
@@ -161,12 +167,12 @@ def _on_tpu(program: Program, slice_: Slice, traced: Callable[[], None]) -> tupl
 
 
 def _on_cpu(program: Program, slice_: Slice, traced: Callable[[], None]) -> tuple[bytes, Executable | None, str]:
-    """The same without the TPU compiler: XLA compiles it for the CPU, and what a core needs is estimated."""
+    """Compiles a program with XLA for the CPU and estimates what a core needs; returns the same as `_on_tpu`."""
     from harness.accelerators import estimating, lower
 
     hlo = lower.lower(dataclasses.replace(program, cores=1), compiled=True)
-    found = estimating.estimate(hlo)
-    memory = Memory(found.arguments, found.outputs, found.aliased, found.temporaries, code=0)
+    estimate = estimating.estimate(hlo)
+    memory = Memory(estimate.arguments, estimate.outputs, estimate.aliased, estimate.temporaries, code=0)
     needed, room = memory.needed, slice_.generation.usable
     reason = f"needs about {needed / 1e9:.1f} GB of memory, a core gives {room / 1e9:.1f} GB" if needed > room else ""
-    return hlo, Executable(memory, found.flops, found.bytes_moved), reason
+    return hlo, Executable(memory, estimate.flops, estimate.bytes_moved), reason

@@ -1,4 +1,4 @@
-"""What compiling a program for a slice showed, kept in a JSON file: `results/preflight/v3-8x8/<key>.json`."""
+"""Stores the results of compiling programs for slices, in JSON files: `results/preflight/v3-8x8/<key>.json`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ FOLDER = "preflight"
 
 
 class ResultError(SettingsError):
-    """A file that holds no result that can be used; one line that names it."""
+    """A file without a usable result; the message is one line that names the file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Memory of one core, bytes.
+    """The memory that a program needs on one core, in bytes.
 
     Attributes:
       arguments: the batch and the variables.
-      outputs: results.
-      aliased: of these, what takes the place of arguments.
+      outputs: the results.
+      aliased: the part of the results that takes the place of arguments.
       temporaries: everything in between, at its peak.
-      code: the program.
+      code: the program itself.
     """
 
     arguments: int
@@ -39,19 +39,19 @@ class Memory:
 
     @property
     def needed(self) -> int:
-        """All of it together."""
+        """Bytes needed altogether."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
 
 
 @dataclasses.dataclass(frozen=True)
 class Executable:
-    """What a compiler says of a program.
+    """A compiler's figures for a program.
 
     Attributes:
-      memory: of one core.
-      operations: of one core and step, a multiply-add being two; what is multiplied with padding is not counted.
-      bytes_moved: between a core and its memory in a step: operands and results of all fused operations that are not in
-        on-chip memory.
+      memory: memory of one core.
+      operations: operations of one core per step; a multiply-add counts as two, products with padding are not counted.
+      bytes_moved: bytes moved between a core and its memory per step: operands and results of all fused operations,
+        except those in on-chip memory.
     """
 
     memory: Memory
@@ -61,21 +61,21 @@ class Executable:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What compiling one program for one slice showed.
+    """The result of compiling one program for one slice.
 
     Attributes:
-      key: of the program, as :class:`harness.accelerators.programs.Program` has it.
-      topology: the slice: "v3:8x8".
-      compiler: which compiler, and its version: "libtpu 0.0.52 through jax 0.10.2".
-      estimated: whether memory and bytes are an estimate, since no compiler for TPUs was there.
-      fits: whether it fits into a core's memory.
-      reason: the compiler's words where it does not fit, or does not compile; empty otherwise.
-      executable: what it needs and does; None where there is none.
-      program: what the program is, as :func:`harness.accelerators.programs.described` says it.
-      versions: of TensorFlow and the Garden.
-      hlo: SHA-256 of what was compiled.
-      seconds: that tracing and compiling took.
-      made: when, ISO 8601 in UTC.
+      key: key of the program, see :class:`harness.accelerators.programs.Program`.
+      topology: the slice, such as "v3:8x8".
+      compiler: name and version of the compiler, such as "libtpu 0.0.52 through jax 0.10.2".
+      estimated: whether memory and bytes are estimates, since no compiler for TPUs was installed.
+      fits: whether the program fits into a core's memory.
+      reason: the compiler's reason if it does not fit or does not compile; empty otherwise.
+      executable: memory, operations and bytes moved; None if there is no executable.
+      program: description of the program, see :func:`harness.accelerators.programs.described`.
+      versions: versions of TensorFlow and the Garden.
+      hlo: SHA-256 of the HLO module that was compiled.
+      seconds: time of tracing and compiling.
+      made: time of the result, ISO 8601 in UTC.
     """
 
     key: str
@@ -93,7 +93,7 @@ class Result:
 
     @property
     def clips(self) -> int:
-        """Clips, or videos, of one core."""
+        """Number of clips, or videos, per core."""
         return int(self.program["clips"])
 
 
@@ -108,14 +108,14 @@ class Results:
         self.folder = root / FOLDER
 
     def path(self, topology: str, key: str) -> Path:
-        """Where the result of a program for a slice is, or would be."""
+        """Returns the path of a program's result for a slice, whether or not it exists."""
         return self.folder / topology.replace(":", "-") / f"{key[:16]}.json"
 
     def read(self, topology: str, key: str) -> Result | None:
-        """The result of a program for a slice; None where there is none.
+        """Returns the result of a program for a slice; None if there is none.
 
         Raises:
-          ResultError: the file is damaged, or of another version of the harness.
+          ResultError: the file is damaged, or from another version of the harness.
         """
         path = self.path(topology, key)
         try:
@@ -130,20 +130,20 @@ class Results:
         return result
 
     def write(self, result: Result) -> Path:
-        """Writes a result, whole or not at all, in place of one that is there; the path."""
+        """Writes a result, whole or not at all, replacing any earlier one, and returns the path."""
         content = {"schema": SCHEMA, **dataclasses.asdict(result)}
         text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
         return files.replace(self.path(result.topology, result.key), text.encode() + b"\n")
 
     def topologies(self) -> list[str]:
-        """Slices of which there is a result, sorted: "v3:8x8"."""
+        """Returns the names of the slices with results, sorted, such as "v3:8x8"."""
         if not self.folder.is_dir():
             return []
         return sorted(path.name.replace("-", ":", 1) for path in self.folder.iterdir() if path.is_dir())
 
 
 def _parsed(content: Any) -> Result | None:
-    """A result of what a file holds; None where it holds none."""
+    """Converts the content of a file to a result; returns None if it is not one."""
     if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
         return None
     try:

@@ -1,6 +1,7 @@
-"""Google's TPU compiler, which ships in libtpu and compiles for a slice that isn't there.
+"""Calls Google's TPU compiler, which is part of libtpu and can compile for a slice that is not present.
 
-Everything private of jax, jaxlib and libtpu stands here; `tests/test_tpu_compiler.py` fails by name when it moves.
+All uses of private parts of jax, jaxlib and libtpu are in this module; `tests/test_tpu_compiler.py` names the part that
+is missing if one of them moves.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from harness.accelerators.results import Executable, Memory
 from harness.config.experiment import SettingsError
 from harness.config.slices import Slice
 
-# What must be so before jax is loaded, which TensorFlow does by itself: it must neither look for a TPU of this machine
-# nor ask Google's servers about one.
+# Has to be set before jax is loaded, which TensorFlow does by itself, so that jax neither looks for a TPU of this
+# machine nor asks Google's servers about one.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a training on this machine may hold its TPUs: these are left alone
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a training on this machine may hold its TPUs, which are not used here
 }
-# What TensorFlow's modules hold that the TPU compiler does not take, an identity, said in words that it does.
+# TensorFlow's modules contain mhlo.copy, an identity that the TPU compiler does not accept; it is replaced by a reshape
+# to the same shape.
 _COPY = re.compile(r"mhlo\.copy (%\S+) : (tensor<[^>]*>)")
 _RESHAPE = r"stablehlo.reshape \1 : (\2) -> \2"
 REFUSED = "the compiler refuses it"
@@ -32,19 +34,19 @@ _FULL = ("RESOURCE_EXHAUSTED", "Ran out of memory")
 
 
 class TooLargeError(Exception):
-    """A program that needs more memory than a core has; the message is the compiler's reason, one line."""
+    """A program that needs more memory than a core has; the message is the compiler's reason in one line."""
 
 
 class RefusedError(Exception):
-    """A program that the compiler does not take, whatever its size; the message is its reason, one line."""
+    """A program that the compiler rejects, whatever its size; the message is the compiler's reason in one line."""
 
 
 class CompilerError(SettingsError):
-    """A slice that the compiler does not know; one line."""
+    """A slice that the compiler does not know; the message is one line."""
 
 
 def installed() -> str | None:
-    """The compiler's name and version, "libtpu 0.0.52 through jax 0.10.2"; None where it is not installed."""
+    """Returns the compiler's name and version, "libtpu 0.0.52 through jax 0.10.2"; None if it is not installed."""
     try:
         versions = [metadata.version(name) for name in ("jax", "jaxlib", "libtpu")]
     except metadata.PackageNotFoundError:
@@ -53,17 +55,17 @@ def installed() -> str | None:
 
 
 def compile_for(hlo: bytes, slice_: Slice, cores: int) -> Executable:
-    """Compiles a module for so many cores of a slice that execute it together.
+    """Compiles a module for a number of cores of a slice that execute it together.
 
     Args:
       hlo: the serialized, unoptimised HLO module of one core.
       slice_: the slice.
-      cores: all of the slice's, or one where they do not exchange anything.
+      cores: number of cores: all of the slice's, or 1 if they do not exchange anything.
 
     Raises:
-      TooLargeError: it does not fit into a core's memory.
-      RefusedError: the compiler does not take the module.
-      CompilerError: it does not know the slice.
+      TooLargeError: the module does not fit into a core's memory.
+      RefusedError: the compiler rejects the module.
+      CompilerError: the compiler does not know the slice.
     """
     _prepare(slice_)
     import jax.errors
@@ -80,14 +82,14 @@ def compile_for(hlo: bytes, slice_: Slice, cores: int) -> Executable:
 
 
 def devices(slice_: Slice) -> tuple[int, int]:
-    """Numbers of devices and of hosts of a slice, as the compiler counts them.
+    """Returns the numbers of devices and hosts of a slice, as the compiler counts them.
 
     Raises:
-      CompilerError: it does not know the slice.
+      CompilerError: the compiler does not know the slice.
     """
     _prepare(slice_)
-    found = _devices(slice_)
-    return len(found), len({device.process_index for device in found})
+    slice_devices = _devices(slice_)
+    return len(slice_devices), len({device.process_index for device in slice_devices})
 
 
 def _prepare(slice_: Slice) -> None:
@@ -95,7 +97,7 @@ def _prepare(slice_: Slice) -> None:
 
 
 def _devices(slice_: Slice) -> list[Any]:
-    """The devices of a slice that is described and need not be there."""
+    """Returns the devices of a slice, which need not be present."""
     import jax.errors
     from jax.experimental import topologies
 
@@ -107,25 +109,25 @@ def _devices(slice_: Slice) -> list[Any]:
 
 
 def _readable(hlo: bytes) -> str:
-    """The module as text in StableHLO, in which the compiler reads everything that it is given."""
+    """Returns the module as StableHLO text, which the compiler takes as input."""
     from jaxlib import _jax, xla_client
 
     text = _jax.mlir.xla_computation_to_mlir_module(xla_client.XlaComputation(hlo))
     return _COPY.sub(_RESHAPE, text if isinstance(text, str) else text.decode())
 
 
-def _compile(text: str, found: list[Any]) -> Any:
-    """The executable of a module for some devices that execute it together, each as a replica."""
+def _compile(text: str, devices: list[Any]) -> Any:
+    """Compiles a module for devices that execute it together, each as a replica; returns the executable."""
     import numpy as np
     from jax._src.interpreters import mlir
     from jax._src.lib.mlir import ir
     from jaxlib import xla_client
 
     options = xla_client.CompileOptions()
-    options.num_replicas, options.num_partitions = len(found), 1
-    options.device_assignment = xla_client.DeviceAssignment.create(np.array([[device.id] for device in found]))
+    options.num_replicas, options.num_partitions = len(devices), 1
+    options.device_assignment = xla_client.DeviceAssignment.create(np.array([[device.id] for device in devices]))
     with mlir.make_ir_context():
-        return found[0].client.compile(ir.Module.parse(text), xla_client.DeviceList(tuple(found)), options)
+        return devices[0].client.compile(ir.Module.parse(text), xla_client.DeviceList(tuple(devices)), options)
 
 
 def _described(memory: Any, costs: Any, text: str) -> Executable:
@@ -145,10 +147,10 @@ def _described(memory: Any, costs: Any, text: str) -> Executable:
 
 
 def _shortage(text: str) -> str:
-    """What the compiler says of the memory that is missing, in one line."""
+    """Returns the compiler's message about the missing memory, in one line."""
     line = _first_line(text)
-    found = re.search(r"Ran out of memory.*?(?=\. HLO module|$)", line)
-    return found[0] if found else line
+    match = re.search(r"Ran out of memory.*?(?=\. HLO module|$)", line)
+    return match[0] if match else line
 
 
 def _first_line(text: str) -> str:
