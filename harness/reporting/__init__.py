@@ -1,1 +1,1 @@
-"""Numbers to tables, figures and pages. Computes no statistic."""
+"""Turns numbers into tables, figures and pages. Computes no statistic."""

@@ -1,4 +1,7 @@
-"""A summary -> a figure: first the points, then the drawing of them."""
+"""Draws the figure of an additive study from its summary.
+
+:func:`additive_points` computes what is drawn, :func:`additive` draws it, so that tests can check the numbers.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,22 @@ from harness.config.studies import Study
 from harness.reporting import study_tables
 from harness.reporting.figure_style import MUTED, beside, framed, say_absent, settle, style
 
-# Colours of Okabe and Ito; marker, filling and line tell the two apart in grey as well.
+# Colours of the Okabe-Ito palette; marker, filling and line style tell the two apart in greyscale as well.
 _OURS: dict[str, Any] = {"color": "#0072B2", "marker": "o", "linestyle": "-"}
 _PAPER: dict[str, Any] = {"color": "#000000", "marker": "s", "linestyle": "--", "markerfacecolor": "white"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One line of points, a value for each row of the study; NaN where there is none.
+    """One line of points with a value for each row of the study, NaN for a row without one.
 
     Attributes:
-      name: whose numbers they are, for the legend.
+      name: whose numbers these are, for the legend.
       top1: percent, higher is better.
       low, high: ends of the 95 % interval, in percent.
       step: percentage points above the row that it follows.
-      mark: what is known of the step: see :func:`harness.reporting.study_tables.mark`.
-      absent: what is written where there is no value; empty elsewhere.
+      mark: the mark of the step's finding, see :func:`harness.reporting.study_tables.mark`.
+      absent: the text written where there is no value; empty elsewhere.
     """
 
     name: str
@@ -47,17 +50,17 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class AdditivePoints:
-    """What the figure of an additive study shows.
+    """The content of the figure of an additive study, ready to be drawn.
 
     Attributes:
       title: study and profile, one line.
-      caption: what the numbers are.
+      caption: sentences that explain the numbers.
       labels: a name for each row: the model, or the toggle that the row adds.
-      x: position of each row, in rows, from 0; rows that are no step from their neighbour stand further apart.
-      stretches: first and last index + 1 of the rows that follow one another.
+      x: position of each row, in rows, from 0. A gap separates a row from the one before it if it does not follow it.
+      stretches: first index, and last index + 1, of each run of rows that follow one another.
       ours: our numbers.
-      paper: the paper's, None where it has none for any row.
-      comparable: True where both come from the paper's recipe, and so may share an axis.
+      paper: the paper's numbers; None where it has too few to draw.
+      comparable: whether our numbers come from the paper's recipe, so that both may share an axis.
     """
 
     title: str
@@ -71,14 +74,14 @@ class AdditivePoints:
 
     @property
     def panels(self) -> tuple[tuple[Series, ...], ...]:
-        """The series of each panel: numbers that cannot be compared never share one."""
+        """Returns the series of each panel. Numbers that cannot be compared get a panel each."""
         if self.paper is None:
             return ((self.ours,),)
         return ((self.ours, self.paper),) if self.comparable else ((self.ours,), (self.paper,))
 
 
 def additive_points(summary: Summary) -> AdditivePoints:
-    """The points of an additive study: top-1 against its rows, in order."""
+    """Returns the points of an additive study: top-1 for each of its rows, in order."""
     starts = _starts(summary.study)
     firsts = [index for index, start in enumerate(starts) if start]
     return AdditivePoints(
@@ -88,14 +91,14 @@ def additive_points(summary: Summary) -> AdditivePoints:
         x=tuple(index + 0.6 * (sum(starts[: index + 1]) - 1) for index in range(len(starts))),
         stretches=tuple(zip(firsts, [*firsts[1:], len(starts)], strict=True)),
         ours=_ours(summary),
-        # A panel with one point would compare nothing.
+        # The paper's numbers need at least two points: with one there is nothing to compare.
         paper=_paper(summary) if summary.rows["paper_top1"].count() > 1 else None,
         comparable=summary.comparable,
     )
 
 
 def _starts(study: Study) -> list[bool]:
-    """For each row, whether it is no step from the row before it."""
+    """Returns for each row whether it starts a new stretch, because it does not follow the row before it."""
     before = [None, *(row.number for row in study.rows)]
     return [row.follows is None or row.follows != last for row, last in zip(study.rows, before, strict=False)]
 
@@ -134,27 +137,27 @@ def _floats(column: pd.Series[Any]) -> tuple[float, ...]:
 
 
 def additive(summary: Summary) -> Figure:
-    """The figure of an additive study: the paper's numbers in a panel of their own unless they can be compared."""
+    """Draws an additive study. The paper's numbers get a panel of their own unless they can be compared with ours."""
     points = additive_points(summary)
     with style():
         figure = framed(points.title, points.caption)
         panels = points.panels
         heights = [3, 2][: len(panels)]
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-        for one, series in zip(axes, panels, strict=True):
-            _draw_panel(one, points, series)
+        for panel_axes, series in zip(axes, panels, strict=True):
+            _draw_panel(panel_axes, points, series)
         _draw_labels(axes[-1], points)
         settle(figure, axes[-1])
     return figure
 
 
 def _draw_panel(axes: Axes, points: AdditivePoints, panel: Sequence[Series]) -> None:
-    """One axis: the series side by side, their steps above and below, and lines where the scale changes."""
-    shifts = (0.0,) if len(panel) == 1 else (-0.12, 0.12)  # neither hides the other's interval
+    """Draws one panel: the series side by side, their steps above and below, and a line between stretches."""
+    shifts = (0.0,) if len(panel) == 1 else (-0.12, 0.12)  # moved apart so that neither hides the other's interval
     for series, shift in zip(panel, shifts, strict=True):
         _draw_series(axes, points, series, shift, _PAPER if series is points.paper else _OURS)
-    for place, series in enumerate(panel):
-        _draw_steps(axes, points, panel, series, _PAPER if series is points.paper else _OURS, below=place > 0)
+    for index, series in enumerate(panel):
+        _draw_steps(axes, points, panel, series, _PAPER if series is points.paper else _OURS, below=index > 0)
     for first, _ in points.stretches[1:]:
         axes.axvline((points.x[first - 1] + points.x[first]) / 2, color=MUTED, linewidth=0.6, linestyle=":")
     axes.grid(axis="y", linewidth=0.4, alpha=0.4)
@@ -164,7 +167,7 @@ def _draw_panel(axes: Axes, points: AdditivePoints, panel: Sequence[Series]) -> 
 
 
 def _scale(axes: Axes, empty: bool) -> None:
-    """The y axis: room for the steps beyond the intervals, but no percentage that cannot be; no number, no scale."""
+    """Sets the y axis: room for the steps beyond the intervals, ticks within 0 to 100 %, no ticks in an empty panel."""
     axes.set_ylabel("top-1 (%)")
     axes.margins(y=0.2)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -175,8 +178,8 @@ def _scale(axes: Axes, empty: bool) -> None:
 def _draw_series(axes: Axes, points: AdditivePoints, series: Series, shift: float, look: dict[str, Any]) -> None:
     x = np.array(points.x) + shift
     axes.vlines(x, series.low, series.high, color=look["color"], linewidth=1)
-    for place, (first, end) in enumerate(points.stretches):
-        name = None if place else series.name  # one entry of the legend for all stretches
+    for index, (first, end) in enumerate(points.stretches):
+        name = None if index else series.name  # a series has one legend entry, however many stretches
         axes.plot(x[first:end], series.top1[first:end], label=name, linewidth=0.8, markersize=4.5, **look)
     say_absent(axes, x, series.absent)
 
@@ -184,8 +187,8 @@ def _draw_series(axes: Axes, points: AdditivePoints, series: Series, shift: floa
 def _draw_steps(
     axes: Axes, points: AdditivePoints, panel: Sequence[Series], series: Series, look: dict[str, Any], below: bool
 ) -> None:
-    """Each step's signed size, clear of every point and interval of its row."""
-    drawn = [values for one in panel for values in (one.top1, one.low, one.high)]
+    """Writes each step's signed size above or below all points and intervals of its row."""
+    drawn = [values for other in panel for values in (other.top1, other.low, other.high)]
     ends = np.fmin.reduce(drawn) if below else np.fmax.reduce(drawn)
     for x, end, step, mark in zip(points.x, ends, series.step, series.mark, strict=True):
         if not math.isnan(step):

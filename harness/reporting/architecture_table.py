@@ -1,7 +1,7 @@
-"""Settings of a run -> the paper's Table 1, its architecture: what each stage does, and the size of what it gives out.
+"""The paper's Table 1, a network's architecture, from the settings of a run: operations and output size of each stage.
 
-Everything is read from the settings; the structure is that of the Garden's
-`official/vision/modeling/backbones/resnet_3d.py`, and tests hold the table against the built network.
+Everything is read from the settings. The structure follows the Garden's
+`official/vision/modeling/backbones/resnet_3d.py`, and tests compare the table with the built network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.config.experiment import Run
 from harness.reporting.render import Column, Line, Table
 
 _BACKBONE = "task.model.backbone.resnet_3d_rs"
-# The stem's convolutions: filters and side of the kernel; the temporal size of the first comes from the settings.
+# Filters and kernel side of the stem's convolutions; the temporal size of the first kernel comes from the settings.
 _STEMS = {"v0": ((64, 7),), "v1": ((32, 3), (32, 3), (64, 3))}
 _NO_KERNEL = {"kernel_time": math.nan, "kernel_space": math.nan, "stride_time": math.nan, "stride_space": math.nan}
 
@@ -37,7 +37,7 @@ _MEANINGS = {
 
 @dataclasses.dataclass
 class _Walk:
-    """Where a walk through the network is: size of the features, frames and pixels of a side."""
+    """The size of the features at the current place in the network: frames, and pixels of a side."""
 
     frames: int
     size: int
@@ -47,9 +47,9 @@ class _Walk:
 
 
 def architecture(run: Run) -> Table:
-    """The layout of the paper's Table 1, for the network of a run.
+    """Returns the paper's Table 1 for the network of a run.
 
-    Its data have a line for each operation, in order. Columns: "stage"; "frames", "size" (of the stage's output, pixels
+    The data have a line for each operation, in order. Columns: "stage"; "frames", "size" (of the stage's output, pixels
     of a side; the same in each of its lines); "operation" ("clip", "downsample", "convolution", "max pool", "modules",
     "average pool", "dropout", "dense"); "kernel_time", "kernel_space", "stride_time", "stride_space" (of the stage's
     first block), "filters" (classes of the dense layer), "amount" (the factor by which frames are left out, the drop
@@ -75,7 +75,7 @@ def architecture(run: Run) -> Table:
 
 
 def _in_latex(text: str) -> str:
-    """The table with a kernel of stride 2 underlined, like the paper's, for the stroke; stages stand apart."""
+    """Underlines kernels of stride 2, as the paper does, in place of the stride after a stroke; spaces the stages."""
     text = re.sub(_STRIDED, _underlined, text).replace(_STROKES, _UNDERLINES)
     # The text font's own ² is a bitmap in pdflatex.
     return re.sub(_STAGE, r"\\addlinespace\n\g<0>", text).replace("²", "$^2$")
@@ -84,7 +84,7 @@ def _in_latex(text: str) -> str:
 _STRIDED = re.compile(r"(\d+)\$\\times\$(\d+)²((?:, \d+)?) / ([12])\$\\times\$([12])²")
 
 
-# The first line of a stage, but that of the clip, which follows the head.
+# The first line of each stage except the clip, which stands directly below the table's head.
 _STAGE = re.compile(r"^(?!Video)\w+ & \d", re.MULTILINE)
 
 
@@ -97,12 +97,12 @@ def _underlined(match: re.Match[str]) -> str:
 
 
 def _caption(data: pd.DataFrame) -> str:
-    there = {module for modules in data["modules"] for module in modules.split("-")}
-    return " ".join([_SIZES, _STROKES, *(text for module, text in _MEANINGS.items() if module in there)])
+    present = {module for modules in data["modules"] for module in modules.split("-")}
+    return " ".join([_SIZES, _STROKES, *(text for module, text in _MEANINGS.items() if module in present)])
 
 
 def _title(run: Run) -> str:
-    """Name of the network, "R3D-RS-50", or what it stands in for: "the 14 layers that stand in for R3D-RS-50"."""
+    """Returns the network's name, "R3D-RS-50"; for a small stand-in "the 14 layers that stand in for R3D-RS-50"."""
     layers = run.settings[f"{_BACKBONE}.model_id"]
     depth = run.scale.get("depth", layers)
     changed = {
@@ -111,12 +111,12 @@ def _title(run: Run) -> str:
     }
     name = f"R3D-RS-{depth}" if all(changed.values()) else f"R3D-{depth}"
     if any(changed.values()) and not all(changed.values()):
-        name += "".join(f" with {label}" for label, there in changed.items() if there)
+        name += "".join(f" with {label}" for label, present in changed.items() if present)
     return name if depth == layers else f"the {layers} layers that stand in for {name}"
 
 
 def _lines(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A line for each operation of the network, from the clip to the classes."""
+    """Yields a line for each operation of the network, from the clip to the classes."""
     walk = _Walk(settings["task.train_data.feature_shape[0]"], settings["task.train_data.feature_shape[1]"])
     every = settings["task.train_data.temporal_stride"]
     yield _line("Video clip", _Walk(every * walk.frames, walk.size), "clip")
@@ -138,10 +138,10 @@ def _kernel(time: int, space: int, stride_time: int = 1, stride_space: int = 1) 
 
 
 def _stem(walk: _Walk, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    time, stride = (settings[f"{_BACKBONE}.stem_conv_temporal_{what}"] for what in ("kernel_size", "stride"))
+    time, stride = (settings[f"{_BACKBONE}.stem_conv_temporal_{setting}"] for setting in ("kernel_size", "stride"))
     walk.stride(stride, 2)
-    for place, (filters, side) in enumerate(_STEMS[settings[f"{_BACKBONE}.stem_type"]]):
-        kernel = _kernel(1, side) if place else _kernel(time, side, stride, 2)
+    for index, (filters, side) in enumerate(_STEMS[settings[f"{_BACKBONE}.stem_type"]]):
+        kernel = _kernel(1, side) if index else _kernel(time, side, stride, 2)
         yield _line("Stem", walk, "convolution", filters=filters, **kernel)
 
 
@@ -152,7 +152,7 @@ def _pool(walk: _Walk, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stage(walk: _Walk, settings: Mapping[str, Any], stage: int) -> Iterator[dict[str, Any]]:
-    """The convolutions of a stage's bottleneck block, and what follows them in the block."""
+    """Yields the convolutions of a stage's bottleneck block, and a line for its further modules, if any."""
     spec, filters = settings[f"{_BACKBONE}.block_specs[{stage}]"], settings[f"network.filters[{stage}]"]
     name, blocks = f"C{stage + 2}", settings[f"network.blocks[{stage}]"]
     time, space = spec["temporal_strides"], 2 if stage else 1
@@ -162,9 +162,9 @@ def _stage(walk: _Walk, settings: Mapping[str, Any], stage: int) -> Iterator[dic
     for kernel, width in zip(kernels, (filters, filters, 4 * filters), strict=True):
         yield _line(name, walk, "convolution", blocks, filters=width, **kernel)
     drop = settings[f"{_BACKBONE}.stochastic_depth_drop_rate"] * (stage + 2) / 5
-    there = {"SE": settings[f"{_BACKBONE}.se_ratio"], "SG": spec["use_self_gating"], "SD": drop}
-    if any(there.values()):
-        modules = "-".join(module for module, on in there.items() if on)
+    modules_on = {"SE": settings[f"{_BACKBONE}.se_ratio"], "SG": spec["use_self_gating"], "SD": drop}
+    if any(modules_on.values()):
+        modules = "-".join(module for module, on in modules_on.items() if on)
         yield _line(name, walk, "modules", blocks, modules=modules, amount=drop)
 
 

@@ -1,4 +1,7 @@
-"""Published points and our summary -> the paper's Figures 1 and 2: first the points, then the drawing of them."""
+"""Draws the paper's Figures 1 and 2, accuracy against computation, from its published points and our summary.
+
+First the points are computed, then drawn, so that tests can check the numbers.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ from harness.reporting.figure_style import MUTED, framed, style
 
 AXES = ("depth", "frames", "resolution")
 
-# Of Okabe and Ito. A kind has its marker and colour; ours are filled on a whole line, the published hollow on a dashed.
+# Okabe-Ito colours. Each kind has a marker and a colour; ours are filled on a solid line, published ones hollow on a
+# dashed line.
 _LOOKS: dict[str, dict[str, Any]] = {
     "R3D-RS": {"marker": "s", "color": "#0072B2"},
     "R3D": {"marker": "^", "color": "#000000"},
@@ -40,31 +44,33 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "resolution": {"marker": "^", "color": "#009E73"},
 }
 _OTHER: dict[str, Any] = {"marker": "P", "color": "#CC79A7"}
-_SIZE = 4.5  # points that a marker is wide
-_UNMEASURED: dict[str, Any] = {"low": math.nan, "high": math.nan, "step": ""}  # of a published point
-# Where a name may stand about its point, the best place first: direction and alignment.
+_SIZE = 4.5  # width of a marker, in typographic points
+# Published points have no interval, and their steps are not written.
+_UNMEASURED: dict[str, Any] = {"low": math.nan, "high": math.nan, "step": ""}
+# Positions of a name around its point, best first: direction right and up, horizontal and vertical alignment.
 _PLACES = [
     (0, 1, "center", "bottom"), (0, -1, "center", "top"), (1, 0, "left", "center"), (-1, 0, "right", "center"),
     (0.7, -0.7, "left", "top"), (-0.7, 0.7, "right", "bottom"), (0.7, 0.7, "left", "bottom"),
     (-0.7, -0.7, "right", "top"),
 ]  # fmt: skip
 _TRIED = [(distance, *place) for distance in (5, 9, 14, 20) for place in _PLACES]  # distances in points
-_OUTSIDE, _ON_NAME, _ON_BAR, _ON_LINE = 1000.0, 20.0, 6.0, 2.0  # how much worse a place is for what is there already
+# Penalties of a position: outside the panel, on a name or a marker, on an interval, on a line.
+_OUTSIDE, _ON_NAME, _ON_BAR, _ON_LINE = 1000.0, 20.0, 6.0, 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Points of one kind, of one origin, in their order; at least one is known.
+    """Points of one kind, all ours or all published, in order; at least one is known.
 
     Attributes:
-      kind: what they have in common: a family of models ("R3D-RS"), or the axis that is scaled ("depth").
-      ours: whether they are ours; else they stand as published.
+      kind: what the points share: a family of models ("R3D-RS"), or the axis that is scaled ("depth").
+      ours: True for our points, False for published ones.
       labels: a name for each point.
       gflops: 1e9 multiply-adds of one view; NaN where they are not known.
-      top1: percent, higher is better; NaN of a row of ours that is not finished: there the line breaks.
+      top1: percent, higher is better; NaN for an unfinished row of ours, where the line breaks.
       low, high: ends of the 95 % interval, in percent; NaN where there is none.
-      step: what is written of each point's step, with its mark: "-4.2*"; empty where there is none.
-      start: GFLOPs and top-1 of the point of another series from which the line starts; None where it starts itself.
+      step: the text of each point's step with its mark, "-4.2*"; empty where there is none.
+      start: GFLOPs and top-1 of the point of another series at which the line starts; None to start at its own first.
     """
 
     kind: str
@@ -80,14 +86,14 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class CostPoints:
-    """What a figure of accuracy against computation shows.
+    """The content of a figure of accuracy against computation, ready to be drawn.
 
     Attributes:
       title: one line.
-      caption: what the numbers are, and which are unknown.
+      caption: sentences that explain the numbers and name those that are unknown.
       series: all points.
-      profile: of ours; empty where there are none.
-      comparable: True where ours come from the paper's recipe and data, and so may share an axis with the paper's.
+      profile: the profile of our points; empty where there are none.
+      comparable: whether ours come from the paper's recipe and data, so that they may share an axis with the paper's.
     """
 
     title: str
@@ -98,14 +104,14 @@ class CostPoints:
 
     @property
     def panels(self) -> tuple[tuple[Series, ...], ...]:
-        """The series of each panel: numbers that cannot be compared never share one."""
-        ours = tuple(one for one in self.series if one.ours)
-        published = tuple(one for one in self.series if not one.ours)
+        """Returns the series of each panel. Numbers that cannot be compared get a panel each."""
+        ours = tuple(series for series in self.series if series.ours)
+        published = tuple(series for series in self.series if not series.ours)
         return (self.series,) if self.comparable or not ours else (ours, published)
 
 
 def accuracy_points(summary: Summary | None, published: pd.DataFrame, source: Mapping[str, Any]) -> CostPoints:
-    """The points of Figure 1: top-1 against the GFLOPs of one view, by family of models.
+    """Returns the points of Figure 1: top-1 against the GFLOPs of one view, by family of models.
 
     Args:
       summary: ours, such as the summary of Table 3's models; None where nothing was run.
@@ -130,7 +136,7 @@ def scaling_points(
     source: Mapping[str, Any],
     counted: Mapping[int, float] | None = None,
 ) -> CostPoints:
-    """The points of Figure 2: top-1 against the GFLOPs of one view, a line for each axis that is scaled.
+    """Returns the points of Figure 2: top-1 against the GFLOPs of one view, a line for each axis that is scaled.
 
     Args:
       summary: ours; rows answer to the points that :attr:`harness.config.studies.Row.published` numbers. None where
@@ -138,11 +144,11 @@ def scaling_points(
       published: the published points, as :func:`harness.analysis.published.load` gives "figure2".
       source: where they come from, as :func:`harness.analysis.published.source` gives it.
       counted: row -> GFLOPs of points whose accuracy the paper prints and whose cost it only draws, as :func:`counted`
-        gives them. Without, these points are named in the caption alone.
+        gives them. Points without it are only named in the caption.
     """
     costs = published["gflops"].fillna(pd.Series(counted or {}, dtype=float))
-    own = costs.notna() & published["gflops"].isna() & published["top1"].notna()
-    labels = published["label"] + own.map({True: study_tables.DAGGER, False: ""})
+    is_counted = costs.notna() & published["gflops"].isna() & published["top1"].notna()
+    labels = published["label"] + is_counted.map({True: study_tables.DAGGER, False: ""})
     printed = published.assign(gflops=costs, label=labels, **_UNMEASURED)
     ours = pd.DataFrame([] if summary is None else _own_scales(summary, published["label"]))
     return CostPoints(
@@ -165,11 +171,11 @@ def scaling_points(
 
 
 def counted(published: pd.DataFrame, profile: Profile, model: Sequence[Applied]) -> dict[int, float]:
-    """GFLOPs of the points of Figure 2 whose accuracy the paper prints and whose cost it only draws.
+    """Counts the GFLOPs of the points of Figure 2 whose accuracy the paper prints but whose cost it only draws.
 
     Args:
       published: the points, as :func:`harness.analysis.published.load` gives "figure2".
-      profile: whose settings and axes are counted with: the paper's.
+      profile: the profile whose settings and axes are counted: the paper's.
       model: the toggles that the scaled network has.
 
     Returns:
@@ -187,35 +193,38 @@ def _gflops(point: pd.Series[Any], profile: Profile, model: Sequence[Applied]) -
 
 
 def _counted_words(published: pd.DataFrame, costs: pd.Series[Any]) -> Iterator[str]:
-    """What is said of points whose cost the paper does not print."""
+    """Yields the caption's sentences on points whose cost the paper does not print."""
     unprinted = published[published["gflops"].isna() & published["top1"].notna()]
-    there = costs.loc[unprinted.index].notna()
-    if there.any():
+    is_known = costs.loc[unprinted.index].notna()
+    if is_known.any():
         yield f"{study_tables.DAGGER} The paper does not print this point's GFLOPs: they are counted from our settings."
-    if len(missing := unprinted[~there]):
-        named = ", ".join(f"{one['label']} ({one['top1']:.1f} %)" for _, one in missing.iterrows())
+    if len(missing := unprinted[~is_known]):
+        named = ", ".join(f"{point['label']} ({point['top1']:.1f} %)" for _, point in missing.iterrows())
         yield f"Not drawn, since their GFLOPs are unknown: {named}."
 
 
 def _own_words(summary: Summary | None, ours: pd.DataFrame) -> Iterator[str]:
-    """What ours are; the points are a line for each row of the study, in its order."""
+    """Yields the caption's sentences on our points, which have a line for each row of the study, in its order."""
     if summary is None:
         yield "Nothing of ours was run."
         return
     yield f"Ours: {summary.caption}"
     labels = dict(zip((row.number for row in summary.study.rows), ours["label"], strict=True))
-    found: dict[str, list[str]] = {}
+    steps_from: dict[str, list[str]] = {}
     for above, row in zip([None, *labels], summary.study.rows, strict=False):
         if row.follows is not None and paper_tables.has_step(row, summary):
-            whence = "the row before it" if row.follows == above else labels[row.follows]
-            found.setdefault(whence, []).append(labels[row.number])
-    if found:
-        said = (f"of {paper_tables.listed(names)} from {whence}" for whence, names in found.items())
-        yield f"A signed number is the step of a point: {'; '.join(said)}."
+            source = "the row before it" if row.follows == above else labels[row.follows]
+            steps_from.setdefault(source, []).append(labels[row.number])
+    if steps_from:
+        phrases = (f"of {paper_tables.listed(names)} from {source}" for source, names in steps_from.items())
+        yield f"A signed number is the step of a point: {'; '.join(phrases)}."
 
 
 def _own_model(row: Row, summary: Summary, named: Set[str]) -> dict[str, Any]:
-    """A row of ours as a point of Figure 1; what the paper names alike, just once, needs no scale beside its name."""
+    """Returns a row of ours as a point of Figure 1.
+
+    The scale is left out of its label if the paper has a point of that model and the study just one row of it.
+    """
     family = re.match(r"(.+?)-\d", row.model)
     alone = [other.model for other in summary.study.rows].count(row.model) == 1
     label = row.model if row.model in named and alone else study_tables.model(row)
@@ -231,34 +240,34 @@ def _own_numbers(row: Row, summary: Summary) -> dict[str, Any]:
 
 
 def _own_scales(summary: Summary, labels: pd.Series[Any]) -> Iterator[dict[str, Any]]:
-    """The rows of ours as points of Figure 2, under the paper's labels where they answer to its points."""
+    """Yields our rows as points of Figure 2, labelled like the paper's points that they answer to."""
     defaults = _defaults(summary)
     for row in summary.study.rows:
-        own = {one.toggle.key: one.value for one in row.applied}
-        scale = {axis: own.get(axis, defaults.get(axis, "")) for axis in AXES}
+        values = {applied.toggle.key: applied.value for applied in row.applied}
+        scale = {axis: values.get(axis, defaults.get(axis, "")) for axis in AXES}
         named = labels.get(row.published) or study_tables.model(row) or f"row {row.number}"
         yield {"label": named, **scale, **_own_numbers(row, summary)}
 
 
 def _defaults(summary: Summary | None) -> dict[str, Any]:
-    """Axis -> the value of rows that do not name it; axes that no row names are left out."""
+    """Maps each axis that some row names to its default, the value of rows that do not name it."""
     rows = () if summary is None else summary.study.rows
-    return {one.toggle.key: one.toggle.default for row in rows for one in row.applied if one.toggle.axis}
+    return {item.toggle.key: item.toggle.default for row in rows for item in row.applied if item.toggle.axis}
 
 
 def _families(points: pd.DataFrame, ours: bool) -> Iterator[Series]:
-    """A series for each family that has a point."""
-    for kind, some in points.groupby("kind", sort=False) if len(points) else ():
-        yield from _series(str(kind), ours, some)
+    """Yields a series for each family that has a point."""
+    for kind, members in points.groupby("kind", sort=False) if len(points) else ():
+        yield from _series(str(kind), ours, members)
 
 
 def _by_axis(points: pd.DataFrame, base: Mapping[str, Any] | pd.Series[Any], ours: bool) -> Iterator[Series]:
-    """A series for each axis that has a point, starting at the point from which it is scaled.
+    """Yields a series for each axis that has a point, starting at the point from which it is scaled.
 
     Args:
       points: "label", the axes, and the numbers of a series.
-      base: frames and resolution that are not scaled; an axis that is not there is scaled by no point.
-      ours: whether the points are.
+      base: unscaled frames and resolution; no point scales an axis that is missing here.
+      ours: whether the points are ours.
     """
     if points.empty:
         return
@@ -266,9 +275,9 @@ def _by_axis(points: pd.DataFrame, base: Mapping[str, Any] | pd.Series[Any], our
     deep = points[~moved["frames"] & ~moved["resolution"]]
     yield from _series("depth", ours, deep)
     for axis, other in (("frames", "resolution"), ("resolution", "frames")):
-        for depth, some in points[moved[axis] & ~moved[other]].groupby("depth", sort=False):
+        for depth, scaled in points[moved[axis] & ~moved[other]].groupby("depth", sort=False):
             start = _known(deep[deep["depth"] == depth])
-            yield from _series(axis, ours, some, start.iloc[0] if len(start) else None)
+            yield from _series(axis, ours, scaled, start.iloc[0] if len(start) else None)
     yield from _series("frames and resolution", ours, points[moved["frames"] & moved["resolution"]])
 
 
@@ -277,17 +286,20 @@ def _known(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _series(kind: str, ours: bool, points: pd.DataFrame, start: pd.Series[Any] | None = None) -> Iterator[Series]:
-    """The series of some points; none where no point is known. What the paper only draws is no gap of its line."""
-    some = points if ours else _known(points)
-    if len(_known(some)):
-        numbers = {name: tuple(map(float, some[name])) for name in ("gflops", "top1", "low", "high")}
+    """Yields the series of some points, if any is known.
+
+    Unknown points of the paper are dropped, so that its line has no gap there; unknown points of ours break the line.
+    """
+    shown = points if ours else _known(points)
+    if len(_known(shown)):
+        numbers = {name: tuple(map(float, shown[name])) for name in ("gflops", "top1", "low", "high")}
         origin = None if start is None else (float(start["gflops"]), float(start["top1"]))
-        labels, step = tuple(some["label"]), tuple(some["step"])
+        labels, step = tuple(shown["label"]), tuple(shown["step"])
         yield Series(kind=kind, ours=ours, labels=labels, step=step, start=origin, **numbers)
 
 
 def accuracy(summary: Summary | None, published: pd.DataFrame, source: Mapping[str, Any]) -> Figure:
-    """Figure 1, of the points of :func:`accuracy_points`."""
+    """Draws Figure 1 from the points of :func:`accuracy_points`."""
     return draw(accuracy_points(summary, published, source))
 
 
@@ -297,32 +309,32 @@ def scaling(
     source: Mapping[str, Any],
     counted: Mapping[int, float] | None = None,
 ) -> Figure:
-    """Figure 2, of the points of :func:`scaling_points`."""
+    """Draws Figure 2 from the points of :func:`scaling_points`."""
     return draw(scaling_points(summary, published, source, counted))
 
 
 def draw(points: CostPoints) -> Figure:
-    """A figure of accuracy against computation; numbers that cannot be compared have a panel each, side by side."""
+    """Draws accuracy against computation. Numbers that cannot be compared get a panel each, side by side."""
     with style():
         figure = framed(points.title, points.caption)
         panels = points.panels
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for one, panel in zip(axes, panels, strict=True):
-            _draw_panel(one, panel, points.profile, across=1 if len(panels) > 1 else 3)
+        for panel_axes, panel in zip(axes, panels, strict=True):
+            _draw_panel(panel_axes, panel, points.profile, across=1 if len(panels) > 1 else 3)
         figure.draw_without_rendering()
-        # Names are placed where there is room, so nothing may move any more.
+        # The names are placed around what is drawn by now, so the layout must not move any more.
         figure.set_layout_engine("none")
-        for one, panel in zip(axes, panels, strict=True):
-            _name(one, panel)
+        for panel_axes, panel in zip(axes, panels, strict=True):
+            _name(panel_axes, panel)
     return figure
 
 
 def _draw_panel(axes: Axes, panel: Sequence[Series], profile: str, across: int) -> None:
     named: set[tuple[str, bool]] = set()
     for series in panel:
-        whose = f"ours, {profile} profile" if series.ours else "published"
-        first = (series.kind, series.ours) not in named  # one entry of the legend for all lines of a kind
-        _draw_series(axes, series, f"{series.kind}, {whose}" if first else None)
+        origin = f"ours, {profile} profile" if series.ours else "published"
+        first = (series.kind, series.ours) not in named  # all lines of a kind share one legend entry
+        _draw_series(axes, series, f"{series.kind}, {origin}" if first else None)
         named.add((series.kind, series.ours))
     axes.set_xlabel("GFLOPs of one view")
     axes.set_ylabel("top-1 (%)")
@@ -346,27 +358,30 @@ def _draw_series(axes: Axes, series: Series, name: str | None) -> None:
 
 
 def _name(axes: Axes, panel: Sequence[Series]) -> None:
-    """Names the points, with their steps, each where it touches the least; what the paper names alike beside, once."""
+    """Writes each point's name and step where they overlap the least.
+
+    A point of ours whose label the paper's points in the panel have too gets only its step.
+    """
     published = {label.rstrip(study_tables.DAGGER) for series in panel if not series.ours for label in series.labels}
     taken, written = _taken(axes, panel), []
     for series in panel:
         for label, step, x, y in zip(series.labels, series.step, series.gflops, series.top1, strict=True):
             name = "" if series.ours and label in published else label
             if not math.isnan(y) and (words := "\n".join(filter(None, [name, step]))):
-                # Without its name, the colour says to which line the step belongs.
+                # A step without a name takes its line's colour, to show where it belongs.
                 color = MUTED if name else _LOOKS.get(series.kind, _OTHER)["color"]
                 written.append(_write(axes, words, (x, y), color))
     figure = axes.figure.get_figure(root=True)
-    # Without a renderer, matplotlib makes one each time a text's extent is asked.
+    # One renderer for all: without it, matplotlib makes a new one each time it measures a text.
     renderer = RendererAgg(*figure.bbox.size, figure.dpi)  # type: ignore[no-untyped-call]
-    # Those first that have the least room even alone.
+    # Texts with the least room are placed first.
     for text in sorted(written, key=lambda text: sum(_costs(text, axes, taken, renderer)), reverse=True):
         costs = _costs(text, axes, taken, renderer)
         taken.add(_moved(text, renderer, *_TRIED[costs.index(min(costs))]), _ON_NAME)
 
 
 class _Taken:
-    """Boxes, in pixels, that names should keep clear of, and how much worse a name is that touches one."""
+    """Boxes, in pixels, that names should keep clear of, each with the penalty for touching it."""
 
     def __init__(self) -> None:
         self._extents, self._weights = list[npt.NDArray[np.float64]](), list[float]()
@@ -377,14 +392,14 @@ class _Taken:
         self._weights.append(weight)
 
     def touched(self, box: Bbox) -> float:
-        """The sum of the weights of the boxes that a box touches."""
+        """Returns the sum of the weights of the boxes that a box touches."""
         left, bottom, right, top = np.array(self._extents).reshape(-1, 4).T
         touches = (box.xmax >= left) & (right >= box.xmin) & (box.ymax >= bottom) & (top >= box.ymin)
         return float(np.array(self._weights)[touches].sum())
 
 
 def _taken(axes: Axes, panel: Sequence[Series]) -> _Taken:
-    """What names should keep clear of before any is written: markers, intervals and lines."""
+    """Returns what names should keep clear of before any is placed: markers, intervals and lines."""
     half, side = _SIZE / 2 / 72 * axes.figure.dpi, np.array([1.0, 0.0])
     taken = _Taken()
     for series in panel:
@@ -414,7 +429,7 @@ def _write(axes: Axes, text: str, point: tuple[float, float], color: str) -> Ann
 
 
 def _costs(written: Annotation, axes: Axes, taken: _Taken, renderer: RendererAgg) -> list[float]:
-    """How much a name touches in each of the places that are tried; among equal ones the first is the best."""
+    """Returns the penalty of a name at each position tried; of equal ones the first is the best."""
     return [_cost(_moved(written, renderer, *position), axes, taken) for position in _TRIED]
 
 

@@ -1,4 +1,7 @@
-"""Credits -> the figure of what several designs say of the same toggles: first the points, then the drawing of them."""
+"""Draws the figure of credits: how much several designs say that each toggle adds.
+
+First the points are computed, then drawn, so that tests can check the numbers.
+"""
 
 from __future__ import annotations
 
@@ -22,26 +25,26 @@ from harness.analysis.credit import Credits
 from harness.reporting import study_tables
 from harness.reporting.figure_style import MUTED, beside, framed, say_absent, settle, style
 
-# Of Okabe and Ito, less the yellow; one for each design, in order. Colours and markers repeat together only after 56.
+# Okabe-Ito colours without the yellow, one for each design, in order. Pairs of colour and marker repeat after 56.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_SPREAD = 0.8  # share of a toggle's room that its points take
+_SPREAD = 0.8  # share of a toggle's width that its points take
 _ACROSS = 4  # designs in a row of the legend
 _LEGEND_LINE = 0.17  # inches of a line of the legend
 
 
 @dataclasses.dataclass(frozen=True)
 class DesignSeries:
-    """What one design says of each toggle; NaN where it says nothing.
+    """The credit that one design gives each toggle, NaN for toggles of which it says nothing.
 
     Attributes:
       name: name of the design, for the legend.
       x: position of each toggle's point, in toggles, from 0.
       credit: percentage points of top-1 that the toggle adds.
       low, high: ends of the 95 % interval, in points; NaN where there is none.
-      survives: whether a difference is left after Holm's correction.
-      marks: what stands above the interval: "≈" for no difference, "†" for a toggle asked at another scale.
-      absent: what is written where there is no credit; empty elsewhere.
+      survives: whether the difference is still significant after Holm's correction.
+      marks: text above the interval: "≈" for no difference, "†" for a toggle that was studied at another scale.
+      absent: the text written where there is no credit; empty elsewhere.
     """
 
     name: str
@@ -56,14 +59,14 @@ class DesignSeries:
 
 @dataclasses.dataclass(frozen=True)
 class CreditPoints:
-    """What the figure of several designs' credits shows.
+    """The content of the figure of several designs' credits, ready to be drawn.
 
     Attributes:
-      title: what is asked, and the profile, one line.
-      caption: what the numbers are.
+      title: the question and the profile, one line.
+      caption: sentences that explain the numbers.
       labels: a label for each toggle.
-      series: the designs, from left to right in each toggle's room.
-      margin: differences up to so many points count as none; NaN where no margin was given.
+      series: the designs, from left to right within each toggle's width.
+      margin: largest difference, in points, that counts as none; NaN where no margin was given.
     """
 
     title: str
@@ -74,29 +77,29 @@ class CreditPoints:
 
 
 def credit_points(numbers: Credits) -> CreditPoints:
-    """The points of a comparison of designs: each toggle's credit, design beside design."""
+    """Returns the points of a comparison of designs: each toggle's credit, design beside design."""
     count = len(numbers.designs)
-    shifts = [_SPREAD * ((place + 0.5) / count - 0.5) for place in range(count)]
+    shifts = [_SPREAD * ((index + 0.5) / count - 0.5) for index in range(count)]
     return CreditPoints(
         title=f"{numbers.title} ({numbers.profile} profile)",
         caption=numbers.caption,
         labels=numbers.labels,
-        series=tuple(_design(numbers, *one) for one in zip(numbers.designs, shifts, strict=True)),
+        series=tuple(_design(numbers, *design) for design in zip(numbers.designs, shifts, strict=True)),
         margin=numbers.margin,
     )
 
 
 def _design(numbers: Credits, design: str, shift: float) -> DesignSeries:
-    found = numbers.credits[numbers.credits["design"] == design].set_index("toggle").reindex(list(numbers.labels))
-    words = found[["finding", "note", "absent"]].fillna("")  # a toggle of which the design does not speak
+    credits = numbers.credits[numbers.credits["design"] == design].set_index("toggle").reindex(list(numbers.labels))
+    words = credits[["finding", "note", "absent"]].fillna("")  # empty for toggles that the design does not cover
     marks = [study_tables.mark(finding) for finding in words["finding"]]
-    noted = words["note"].where(found["credit"].notna(), "")
+    noted = words["note"].where(credits["credit"].notna(), "")
     return DesignSeries(
         name=design,
-        x=tuple(place + shift for place in range(len(numbers.labels))),
-        credit=_floats(found["credit"]),
-        low=_floats(found["low"]),
-        high=_floats(found["high"]),
+        x=tuple(index + shift for index in range(len(numbers.labels))),
+        credit=_floats(credits["credit"]),
+        low=_floats(credits["low"]),
+        high=_floats(credits["high"]),
         survives=tuple(mark.startswith("*") for mark in marks),
         marks=tuple(_above(mark, note) for mark, note in zip(marks, noted, strict=True)),
         absent=tuple(words["absent"]),
@@ -104,12 +107,12 @@ def _design(numbers: Credits, design: str, shift: float) -> DesignSeries:
 
 
 def _above(mark: str, note: str) -> str:
-    # One above the other: beside each other they would reach over the neighbour.
+    # Stacked, since side by side they would overlap the neighbouring point.
     return "\n".join(filter(None, [study_tables.DAGGER if note else "", mark.replace("*", "")]))
 
 
 def credits(numbers: Credits) -> Figure:
-    """The figure of several designs' credits: a group of points for each toggle, one for each design."""
+    """Draws several designs' credits: a group of points for each toggle, with a point for each design."""
     points = credit_points(numbers)
     with style():
         figure = framed(points.title, points.caption)
@@ -127,12 +130,12 @@ def credits(numbers: Credits) -> Figure:
 
 
 def _draw_ground(axes: Axes, points: CreditPoints) -> None:
-    """What lies behind the points: zero, the margin around it, and a line between neighbouring toggles."""
+    """Draws the background: the zero line, the margin around it, and a line between neighbouring toggles."""
     axes.axhline(0, color=MUTED, linewidth=0.8)
     if not math.isnan(points.margin):
         axes.axhspan(-points.margin, points.margin, color=MUTED, alpha=0.15, linewidth=0)
-    for place in range(1, len(points.labels)):
-        axes.axvline(place - 0.5, color=MUTED, linewidth=0.4, linestyle=":")
+    for index in range(1, len(points.labels)):
+        axes.axvline(index - 0.5, color=MUTED, linewidth=0.4, linestyle=":")
     axes.grid(axis="y", linewidth=0.4, alpha=0.4)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("credit (points of top-1)")
@@ -140,14 +143,14 @@ def _draw_ground(axes: Axes, points: CreditPoints) -> None:
 
 
 def _scale(axes: Axes, empty: bool) -> None:
-    """The y axis, once all is drawn; no number, no scale."""
+    """Sets the ticks of the y axis once all is drawn; an empty figure has none."""
     axes.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
     low, high = axes.get_ylim()
     axes.set_yticks([] if empty else [tick for tick in axes.get_yticks() if low <= tick <= high])
 
 
 def _draw_design(axes: Axes, series: DesignSeries, colour: str, marker: str) -> Line2D:
-    """The points and intervals of one design; its entry of the legend."""
+    """Draws the points and intervals of one design, and returns its legend entry."""
     axes.vlines(series.x, series.low, series.high, color=colour, linewidth=1)
     for x, credit, high, filled, marks in zip(
         series.x, series.credit, series.high, series.survives, series.marks, strict=True
@@ -159,7 +162,7 @@ def _draw_design(axes: Axes, series: DesignSeries, colour: str, marker: str) -> 
 
 
 def _draw_key(axes: Axes, designs: Sequence[Line2D], points: CreditPoints) -> None:
-    """The legends above the panel: which design, and what filling and band mean."""
+    """Draws the legends above the panel: one names the designs, one explains filled markers and the band."""
     grey: dict[str, Any] = {"color": MUTED, "marker": "o", "markersize": 4.5, "linestyle": "none"}
     meanings: list[Artist] = [
         Line2D([], [], label="not zero, after Holm's correction", **grey),
@@ -175,10 +178,10 @@ def _draw_key(axes: Axes, designs: Sequence[Line2D], points: CreditPoints) -> No
 
 
 def _draw_all_absent(axes: Axes, series: Sequence[DesignSeries]) -> None:
-    """Says what is missing; once, in their middle, for neighbours that miss the same."""
+    """Writes why credits are missing; neighbours with the same reason share one text in their middle."""
     for toggle in range(len(series[0].x)):
-        for text, run in itertools.groupby(series, key=lambda one: one.absent[toggle]):
-            say_absent(axes, [float(np.mean([one.x[toggle] for one in run]))], [text])
+        for text, neighbours in itertools.groupby(series, key=lambda design: design.absent[toggle]):
+            say_absent(axes, [float(np.mean([design.x[toggle] for design in neighbours]))], [text])
 
 
 def _floats(column: pd.Series[Any]) -> tuple[float, ...]:

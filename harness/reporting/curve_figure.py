@@ -1,4 +1,7 @@
-"""Points of training curves -> the figure of loss and top-1 against steps: first the lines, then their drawing."""
+"""Draws the figure of training curves: loss and top-1 against optimizer steps.
+
+First the lines are computed, then drawn, so that tests can check the numbers.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from harness.reporting.figure_style import MUTED, framed, style
 SPLITS = ("train", "validation")
 METRICS = ("loss", "top1")
 
-# Of Okabe and Ito, less the yellow, and three of Tol's; one for each run, in order. Neighbours differ in lightness, and
-# markers tell all of them apart in grey.
+# Okabe-Ito colours without the yellow, and three of Tol's, one for each run, in order. Neighbours differ in lightness,
+# and markers tell all of them apart in greyscale.
 _COLOURS = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00", "#999933", "#882255", "#999999",
 )  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", "p")
 MOST = len(_COLOURS)  # runs that can be told apart
-# Characters of a line of the legend, of what an entry takes beside its label, and of the shortest entry.
+# Widths in characters: a line of the legend, what an entry needs beside its label, and the shortest entry.
 _KEY, _ENTRY, _SHORTEST = 96, 7, 32
 _PANELS, _KEY_LINE = 3.3, 0.17  # inches of both panels and of a line of the legend
 _HEADS = {"loss": "loss (nats)", "top1": "top-1 (%)"}
@@ -39,14 +42,14 @@ _LAST = "Of a chain of stages the last alone is drawn, which the label ends with
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One metric of one split of a run, in the order of its steps; every number is known.
+    """One metric of one split of a run, ordered by step, without gaps.
 
     Attributes:
-      label: the run's.
+      label: the run's label.
       split: "train" or "validation".
       metric: "loss" (nats) or "top1" (percent).
       steps: optimizer steps done.
-      values: the metric there.
+      values: the metric at each step.
     """
 
     label: str
@@ -58,13 +61,13 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class CurvePoints:
-    """What the figure of training curves shows.
+    """The content of the figure of training curves, ready to be drawn.
 
     Attributes:
       title: one line.
-      caption: what the numbers are, and which runs are not shown.
-      labels: of the runs shown, at most :data:`MOST`.
-      curves: for each of them, in their order, those that have a point.
+      caption: sentences that explain the numbers and name the runs that are not shown.
+      labels: labels of the runs shown, at most :data:`MOST`.
+      curves: their curves that have a point, in the order of the labels.
     """
 
     title: str
@@ -79,26 +82,26 @@ def curve_points(
     runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]],
     stages: Mapping[str, str] = MappingProxyType({}),
 ) -> CurvePoints:
-    """The lines of a figure of training curves.
+    """Returns the lines of a figure of training curves.
 
     Args:
       title: one line.
-      caption: what the numbers are.
+      caption: sentences that explain the numbers.
       runs: label and points of each run, as :attr:`harness.store.records.RunRecord.curve` holds them: "split" ("train"
         or "validation"), "step", and where they were measured "loss" (nats) and "top1" (a fraction). The first
         :data:`MOST` of those that have a point are shown.
-      stages: label of each run that is the last of a chain -> what that stage is called.
+      stages: label of each run that is the last of a chain -> name of that stage.
     """
     runs = [(_of_stage(label, stages), points) for label, points in runs]
-    found = [(label, curves) for label, points in runs if (curves := _curves(label, list(points)))]
-    shown, others = found[:MOST], [label for label, _ in found[MOST:]]
-    without = [label for label, _ in runs if label not in dict(found)]
-    said = [f"Not shown, to keep the lines apart: {', '.join(others)}."] if others else []
-    said += [f"No curve yet: {', '.join(without)}."] if without else []
-    said += [_LAST] if stages else []
+    drawable = [(label, curves) for label, points in runs if (curves := _curves(label, list(points)))]
+    shown, others = drawable[:MOST], [label for label, _ in drawable[MOST:]]
+    without = [label for label, _ in runs if label not in dict(drawable)]
+    sentences = [f"Not shown, to keep the lines apart: {', '.join(others)}."] if others else []
+    sentences += [f"No curve yet: {', '.join(without)}."] if without else []
+    sentences += [_LAST] if stages else []
     return CurvePoints(
         title=title,
-        caption=" ".join([caption, _READ, *said]),
+        caption=" ".join([caption, _READ, *sentences]),
         labels=tuple(label for label, _ in shown),
         curves=tuple(curve for _, curves in shown for curve in curves),
     )
@@ -109,8 +112,8 @@ def _of_stage(label: str, stages: Mapping[str, str]) -> str:
 
 
 def _curves(label: str, points: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    found = [_curve(label, split, metric, points) for metric in METRICS for split in SPLITS]
-    return [curve for curve in found if curve.steps]
+    curves = [_curve(label, split, metric, points) for metric in METRICS for split in SPLITS]
+    return [curve for curve in curves if curve.steps]
 
 
 def _curve(label: str, split: str, metric: str, points: Sequence[Mapping[str, Any]]) -> Curve:
@@ -130,7 +133,7 @@ def curves(
     runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]],
     stages: Mapping[str, str] = MappingProxyType({}),
 ) -> Figure:
-    """The figure of training curves, of the lines of :func:`curve_points`: loss on the left, top-1 on the right."""
+    """Draws the lines of :func:`curve_points`: loss on the left, top-1 on the right."""
     points = curve_points(title, caption, runs, stages)
     with style():
         figure = framed(points.title, points.caption)
@@ -140,45 +143,45 @@ def curves(
         figure.set_figheight(figure.get_figheight() + room)
         grid = figure.add_gridspec(2, len(METRICS), height_ratios=[room, _PANELS])
         _draw_key(figure.add_subplot(grid[0, :]), key, across)
-        for place, metric in enumerate(METRICS):
-            _draw_panel(figure.add_subplot(grid[1, place]), points, metric)
+        for index, metric in enumerate(METRICS):
+            _draw_panel(figure.add_subplot(grid[1, index]), points, metric)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     return figure
 
 
 def _draw_panel(axes: Axes, points: CurvePoints, metric: str) -> None:
-    own = [curve for curve in points.curves if curve.metric == metric]
-    for curve in own:
-        place = points.labels.index(curve.label)
-        look: dict[str, Any] = {"color": _COLOURS[place], "marker": _MARKERS[place], "linewidth": 0.8}
+    shown = [curve for curve in points.curves if curve.metric == metric]
+    for curve in shown:
+        index = points.labels.index(curve.label)
+        look: dict[str, Any] = {"color": _COLOURS[index], "marker": _MARKERS[index], "linewidth": 0.8}
         if curve.split == "validation":
             axes.plot(curve.steps, curve.values, linestyle=":", markersize=4.5, markerfacecolor="white", **look)
         else:
-            axes.plot(curve.steps, curve.values, markersize=3, markevery=_marked(place, len(curve.steps)), **look)
+            axes.plot(curve.steps, curve.values, markersize=3, markevery=_marked(index, len(curve.steps)), **look)
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel(_HEADS[metric])
     axes.grid(linewidth=0.4, alpha=0.4)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0, top=100 if metric == "top1" else None)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    if not own:
+    if not shown:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no curve yet", transform=axes.transAxes, ha="center", fontsize=7, color=MUTED)
 
 
-def _marked(place: int, points: int) -> list[int]:
-    """Which points of a line of training have a marker, which tells it from others in grey: its last, and two before.
+def _marked(index: int, points: int) -> list[int]:
+    """Returns which points of a training curve get a marker: its last, and two before it.
 
-    They differ between runs, so that lines that run close together are marked one beside the other; in their first
-    third they are not yet apart.
+    Markers tell the lines apart in greyscale. Their positions differ between runs, so that the markers of lines close
+    together do not overlap. The first third of a line gets none, since the lines are not apart there yet.
     """
-    third = (place + 0.5) / MOST / 3
+    third = (index + 0.5) / MOST / 3
     return sorted({int(points * (1 / 3 + third)), int(points * (2 / 3 + third)), points - 1})
 
 
 def _key(labels: Sequence[str]) -> list[Line2D]:
-    """The entries of the legend: which run, and which split."""
+    """Returns the entries of the legend: one for each run, then one for each split."""
     look: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "white", "linewidth": 0.8}
     runs = [
         Line2D([], [], label=label, color=colour, marker=marker, **look)
@@ -192,7 +195,7 @@ def _key(labels: Sequence[str]) -> list[Line2D]:
 
 
 def _draw_key(axes: Axes, key: Sequence[Line2D], across: int) -> None:
-    """The legend, above both panels."""
+    """Draws the legend above both panels."""
     axes.set_axis_off()
     axes.legend(handles=key, loc="lower left", bbox_to_anchor=(0, 0), ncols=across, frameon=False, borderpad=0,
                 borderaxespad=0)  # fmt: skip

@@ -1,4 +1,4 @@
-"""What all figures share: their look, their frame of a title and a caption, and the bytes of their files."""
+"""The parts that all figures share: style, title and caption, and the writing of files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.text import Text
 
-WIDTH = 7.0  # inches: the text of a paper in two columns
+WIDTH = 7.0  # inches: the text width of a two-column paper
 MUTED = "#595959"
-_PANELS = 3.5  # inches that all panels share in height, with their labels
-_DPI = 200  # letters differ in width between resolutions, so figures are laid out at that of their files
+_PANELS = 3.5  # inches of height for all panels together, labels included
+_DPI = 200  # figures are laid out at the resolution of their files, since the width of letters depends on it
 _LINE = 0.13  # inches of one line of the caption
 
 _STYLE: dict[str, Any] = {
@@ -39,12 +39,12 @@ _STYLE: dict[str, Any] = {
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
     "svg.hashsalt": "harness",  # without a salt the ids in the file are random
 }
-SUFFIXES = ("png", "pdf", "svg")  # of the files that a figure becomes
+SUFFIXES = ("png", "pdf", "svg")  # formats in which a figure is written
 _METADATA: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def framed(title: str, caption: str) -> Figure:
-    """A figure without panels yet: its title above, its caption below, and room for the panels between."""
+    """Makes a figure without panels: its title above, its caption below, and room for the panels between."""
     lines = textwrap.wrap(caption, 135)
     head = textwrap.wrap(title, 88)
     height = _PANELS + _LINE * (len(lines) + 2) + 0.15 * (len(head) - 1)
@@ -55,13 +55,13 @@ def framed(title: str, caption: str) -> Figure:
 
 
 def beside(axes: Axes, x: float, y: float, text: str, below: bool = False, color: str = MUTED) -> None:
-    """Writes above or below a point."""
+    """Writes a text above or below a point."""
     axes.annotate(text, (x, y), xytext=(0, -5 if below else 4), textcoords="offset points", ha="center",
                   va="top" if below else "bottom", fontsize=7, linespacing=0.9, color=color)  # fmt: skip
 
 
 def say_absent(axes: Axes, x: npt.ArrayLike, texts: Sequence[str]) -> None:
-    """Says upright, from the foot of the panel, what is missing at which x."""
+    """Writes each text upright at its x, from the foot of the panel, to say what is missing there."""
     for position, text in zip(np.asarray(x), texts, strict=True):
         if text:
             axes.text(position, 0.04, text, transform=axes.get_xaxis_transform(), rotation=90, ha="center",
@@ -69,7 +69,7 @@ def say_absent(axes: Axes, x: npt.ArrayLike, texts: Sequence[str]) -> None:
 
 
 def settle(figure: Figure, axes: Axes) -> None:
-    """Turns labels that would touch, then keeps the layout, so that drawing again changes nothing."""
+    """Slants labels that would touch, then fixes the layout, so that drawing again changes nothing."""
     labels = axes.get_xticklabels()
     figure.draw_without_rendering()
     if _touching(labels):
@@ -83,7 +83,7 @@ def _touching(labels: Sequence[Text]) -> bool:
 
 
 def _turn(figure: Figure, labels: Sequence[Text]) -> None:
-    """Slants the labels; the figure grows by what they need, so that the panels keep their height."""
+    """Slants the labels, and makes the figure taller by what they need, so that the panels keep their height."""
     before = max(label.get_window_extent().height for label in labels)
     for label in labels:
         label.set(rotation=40, ha="right", rotation_mode="anchor")
@@ -93,7 +93,7 @@ def _turn(figure: Figure, labels: Sequence[Text]) -> None:
 
 
 def to_bytes(figure: Figure, suffix: str) -> bytes:
-    """The content of a file with the figure; the same numbers give the same bytes.
+    """Returns the content of a file with the figure; the same numbers give the same bytes.
 
     Args:
       figure: the figure.
@@ -107,20 +107,20 @@ def to_bytes(figure: Figure, suffix: str) -> bytes:
     buffer = io.BytesIO()
     with style():
         if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
-            # For an engine, even for one that keeps everything in its place, the figure would be drawn twice.
+            # With any layout engine, even the placeholder, matplotlib would draw the figure twice.
             figure.set_layout_engine(None)
         figure.savefig(buffer, format=suffix, dpi=_DPI, metadata=_METADATA[suffix])
     return buffer.getvalue()
 
 
 def load_backends() -> None:
-    """Loads what writes the files, which Matplotlib does at the first one: processes that are forked then share it."""
+    """Imports Matplotlib's writers of files, so that forked processes share them instead of each importing its own."""
     for name in ("agg", "pdf", "svg"):
         importlib.import_module(f"matplotlib.backends.backend_{name}")
 
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's own defaults with the changes above, whatever the user's matplotlibrc says."""
+    """Applies Matplotlib's defaults with the changes above, whatever the user's matplotlibrc says."""
     with matplotlib.style.context(["default", _STYLE]):
         yield

@@ -1,4 +1,4 @@
-"""How a study is drawn: a layout names the table and the figure that a summary of it becomes."""
+"""The layouts of studies: which table and which figure a study's summary is drawn as."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from harness.reporting.render import Table
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What is drawn of a study.
+    """The table and the figure of a study.
 
     Attributes:
       table: summary -> its table.
       figure: summary -> its figure, None where there is nothing to draw.
-      needs: columns that the published numbers must have; empty where there need be none.
+      needs: columns that the published numbers must have; empty where the layout needs no published numbers.
     """
 
     table: Callable[[Summary], Table]
@@ -35,13 +35,13 @@ class Layout:
 
 
 def _steps_in_a_line(numbers: Summary) -> Figure | None:
-    """Steps one after the other make a line; many steps from one row are drawn with the credits."""
+    """Draws the study if no two of its steps start at the same row; otherwise the figure of credits shows the steps."""
     follows = [row.follows for row in numbers.study.rows if row.follows is not None]
     return additive_figure.additive(numbers) if follows and len(set(follows)) == len(follows) else None
 
 
 def _paper(numbers: Summary) -> tuple[pd.DataFrame, Mapping[str, Any]]:
-    """The published numbers that the study answers to, and where they come from."""
+    """Returns the published numbers that the study answers to, and their source."""
     name = numbers.study.published or ""
     return published.load(name), published.source(name)
 
@@ -74,10 +74,11 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 def check(study: Study) -> None:
-    """Refuses a study that could be trained and not be drawn.
+    """Refuses a study that could be trained but not drawn.
 
     Raises:
-      ToggleError: its layout, the published numbers that it names, or a row of them that there is not.
+      ToggleError: its layout is unknown or needs other published numbers, or it names published numbers or a row of
+        them that do not exist.
     """
     layout = of(study)
     if study.published is None:
@@ -98,10 +99,10 @@ def check(study: Study) -> None:
 
 
 def of(study: Study) -> Layout:
-    """The layout of a study.
+    """Returns the layout of a study.
 
     Raises:
-      ToggleError: it names none that there is.
+      ToggleError: the study names an unknown layout.
     """
     if study.layout not in LAYOUTS:
         raise ToggleError(f"{study.name}: layout {study.layout!r}: {suggest(study.layout, LAYOUTS)}")

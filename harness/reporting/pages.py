@@ -1,4 +1,4 @@
-"""The pages of a report: its sections as one Markdown, one HTML and one LaTeX document; text in, text out."""
+"""The pages of a report: its sections as one Markdown, one HTML and one LaTeX document. Reads and writes no files."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Section:
       title: its heading.
       tables: name of the file -> table.
       figures: name of the file -> figure.
-      values: name of the file -> values that are too long to be looked at, as CSV.
-      note: sentences of its own, beside the captions; empty where there are none.
-      number: what LaTeX calls its tables: "3", "of Figure 2".
+      values: name of the file -> CSV of values that are too many to show.
+      note: sentences shown above the tables; empty where there are none.
+      number: the number of its tables in LaTeX: "3", "of Figure 2".
       faults: a line for each record that cannot be used.
     """
 
@@ -47,7 +47,7 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """A section as the content of its files.
+    """A section rendered to the content of its files.
 
     Attributes:
       title, note, number, faults: as of :class:`Section`.
@@ -66,18 +66,18 @@ class Rendered:
 
 
 def render(section: Section) -> Rendered:
-    """A section's tables in all formats, and its figures."""
+    """Renders a section's tables and figures in all formats."""
     kept = {name: getattr(section, name) for name in ("title", "values", "note", "number", "faults")}
     return Rendered(tables=render_tables(section), figures=render_figures(section), **kept)
 
 
 def render_tables(section: Section) -> dict[str, dict[str, str]]:
-    """Name of the file -> suffix -> content."""
+    """Renders a section's tables: name of the file -> suffix -> content."""
     return {name: render_.render(table) for name, table in section.tables.items()}
 
 
 def render_figures(section: Section) -> dict[str, dict[str, bytes]]:
-    """Name of the file -> suffix -> content."""
+    """Renders a section's figures: name of the file -> suffix -> content."""
     return {
         name: {suffix: figure_style.to_bytes(figure, suffix) for suffix in figure_style.SUFFIXES}
         for name, figure in section.figures.items()
@@ -85,7 +85,7 @@ def render_figures(section: Section) -> dict[str, dict[str, bytes]]:
 
 
 def markdown(title: str, sections: Sequence[Rendered], plots: str) -> str:
-    """The page as Markdown; figures are images beside it.
+    """Returns the page as Markdown; it shows the figures' image files.
 
     Args:
       title: of the page.
@@ -104,12 +104,12 @@ def markdown(title: str, sections: Sequence[Rendered], plots: str) -> str:
 
 
 def html_page(title: str, sections: Sequence[Rendered], plots: str) -> str:
-    """The page as HTML; arguments as of :func:`markdown`. Its tables scroll by themselves where they are too wide."""
+    """Returns the page as HTML; arguments as of :func:`markdown`. Tables too wide for the page scroll sideways."""
     contents = "".join(
-        f'<li><a href="#section-{place}">{html.escape(section.title)}</a></li>'
-        for place, section in enumerate(sections)
+        f'<li><a href="#section-{index}">{html.escape(section.title)}</a></li>'
+        for index, section in enumerate(sections)
     )
-    body = "".join(_html_section(place, section, plots) for place, section in enumerate(sections))
+    body = "".join(_html_section(index, section, plots) for index, section in enumerate(sections))
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{_STYLE}</style>\n</head>\n'
@@ -128,7 +128,7 @@ def _html_section(place: int, section: Rendered, plots: str) -> str:
 
 
 def latex(title: str, sections: Sequence[Rendered], plots: str) -> str:
-    """The page as a LaTeX document that inputs the tables' own files; compile it in the folder it stands in.
+    """Returns the page as a LaTeX document that inputs the tables' files; it must be compiled in its own folder.
 
     Args:
       title: of the page.
@@ -140,9 +140,9 @@ def latex(title: str, sections: Sequence[Rendered], plots: str) -> str:
         parts.append(rf"\subsection*{{{render_.latex_text(section.title)}}}")
         if section.note:
             parts.append(render_.latex_text(section.note))
-        for place, name in enumerate(section.tables):
-            # The paper's own numbers, which the order of the report would not give.
-            number = render_.latex_text(section.number + (", steps" if place else ""))
+        for index, name in enumerate(section.tables):
+            # Tables keep the paper's numbers, which LaTeX's own counting would not give.
+            number = render_.latex_text(section.number + (", steps" if index else ""))
             parts.append(rf"\renewcommand{{\thetable}}{{{number}}}\input{{tables/{name}.tex}}")
         parts += [
             rf"\begin{{center}}\includegraphics[width=\linewidth]{{{plots}/{name}.pdf}}\end{{center}}"

@@ -1,4 +1,4 @@
-"""Published rows and our summary -> the paper's tables of results, ours beside each row, without a look."""
+"""The paper's tables of results, with our numbers beside each published row."""
 
 from __future__ import annotations
 
@@ -24,49 +24,50 @@ _NUMBERS = (
 )  # fmt: skip
 _WORDS = {"population", "finding", "protocol", "views", "verdict"}
 _PRINTED = {"gflops": "GFLOPs", "params_m": "parameters", "top1": "top-1", "top5": "top-5"}
-_POINTS = "Scaling by depth, frames and resolution"  # title of Figure 2 where nothing of ours has one
+_POINTS = "Scaling by depth, frames and resolution"  # title of Figure 2 where there is no summary
 
 
 def comparison(name: str, published: pd.DataFrame, source: Mapping[str, Any], summary: Summary | None = None) -> Table:
-    """The layout of the paper's Tables 3 to 6: the rows as published, and ours beside those that are the paper's own.
+    """Returns a table like the paper's Tables 3 to 6: published rows, ours beside those of the paper's models.
 
-    Its data have a line for each published row, and one more for each of ours that answers to none; "line" counts them.
+    The data have a line for each published row, and one more for each row of ours that answers to none, indexed by
+    "line".
     Columns: "row" (the published row's number, NaN for one of ours alone), "model", "family" ("paper": its own;
     "other": quoted by it; "added": ours alone); each number and text of the published frame with "paper_" before its
     name; "own_row" (the number of ours in its study), "scale" (the axes of ours that are not at their default, in
     words; its model where all are), "depth" (of ours, where it is not the default), "follows" (the row of ours that its
     step is from), and ours under the names of :class:`harness.analysis.study_summary.Summary`'s rows and of
-    :func:`harness.reporting.study_tables.cost_data`. What is not there is NaN or empty. The title is the summary's own,
-    and the published one where there is no summary.
+    :func:`harness.reporting.study_tables.cost_data`. Missing values are NaN or empty. The title is the summary's, or
+    the published one where there is no summary.
 
     Args:
       name: short name, for labels: "table3".
       published: the published rows, as :func:`harness.analysis.published.load` gives them.
-      source: where they come from, as :func:`harness.analysis.published.source` gives it.
-      summary: ours; its rows answer to the published rows that :attr:`harness.config.studies.Row.published` numbers.
-        None where nothing of it can be run.
+      source: their source, as :func:`harness.analysis.published.source` gives it.
+      summary: our summary; its rows answer to the published rows that :attr:`harness.config.studies.Row.published`
+        numbers. None where nothing was run.
     """
     data = _joined(published, summary)
     printed, _, _ = source["caption"].partition(". ")
-    own = _not_run() if summary is None else _own_columns(summary, published, data)
+    ours = _not_run() if summary is None else _own_columns(summary, published, data)
     trained = "pre-training" if "pre-train" in source["protocol"] else "training"
     return Table(
         name=name,
         title=title(summary, printed.removesuffix(".")),
         caption=" ".join([*_said_of(source, published), own_caption(summary, trained), *_costs(summary)]),
-        columns=(*_published_columns(published), *own),
+        columns=(*_published_columns(published), *ours),
         data=data,
     )
 
 
 def scaling(published: pd.DataFrame, summary: Summary | None = None) -> Table:
-    """The numbers behind the paper's Figure 2: a line for each of its points, and ours beside it.
+    """Returns the numbers behind the paper's Figure 2: a line for each of its points, with ours beside it.
 
-    Its data are those of :func:`comparison`; "model" is the point's label. Name and title are the summary's own.
+    The data are as of :func:`comparison`; "model" is the point's label. Name and title are the summary's.
 
     Args:
       published: the points, as :func:`harness.analysis.published.load` gives "figure2".
-      summary: ours; its rows answer to the points that :attr:`harness.config.studies.Row.published` numbers.
+      summary: our summary; its rows answer to the points that :attr:`harness.config.studies.Row.published` numbers.
     """
     data = _joined(published.rename(columns={"label": "model"}), summary)
     shown = [
@@ -94,33 +95,33 @@ def scaling(published: pd.DataFrame, summary: Summary | None = None) -> Table:
 
 
 def unknown_in_picture(published: pd.DataFrame) -> list[str]:
-    """Sentences that name what of the paper's Figure 2 is only drawn, and so unknown here.
+    """Returns sentences that name the numbers of the paper's Figure 2 that are only drawn, and so unknown here.
 
     Args:
       published: the points, as :func:`harness.analysis.published.load` gives "figure2".
     """
-    missing = {what: _named(published, column) for column, what in _PRINTED.items() if column in published}
-    drawn = " and ".join(f"{what} of {names}" for what, names in missing.items() if names)
-    said = [f"Only drawn in the paper's picture, and unknown here: {drawn}."] if drawn else []
+    missing = {quantity: _named(published, column) for column, quantity in _PRINTED.items() if column in published}
+    drawn = " and ".join(f"{quantity} of {names}" for quantity, names in missing.items() if names)
+    sentences = [f"Only drawn in the paper's picture, and unknown here: {drawn}."] if drawn else []
     if deep := _named(published, "depth"):
-        said.append(f"The paper does not say which depth {deep} scale.")
-    return said
+        sentences.append(f"The paper does not say which depth {deep} scale.")
+    return sentences
 
 
 def _named(published: pd.DataFrame, column: str) -> str:
-    """The labels or models of the rows that have no value there."""
+    """Lists the labels or models of the rows that have no value in a column."""
     names = published["label" if "label" in published else "model"]
     return listed(names[published[column].isna()])
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as a sentence lists them: "A, B and C"."""
+    """Joins names as in a sentence: "A, B and C"."""
     *others, last = [*names] or [""]
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def _joined(published: pd.DataFrame, summary: Summary | None) -> pd.DataFrame:
-    """A line for each published row and, below, for each of ours that answers to none."""
+    """Returns a line for each published row and, below, one for each row of ours that answers to none."""
     lines = pd.DataFrame(_lines(published, summary))
     lines.index = pd.RangeIndex(1, len(lines) + 1, name="line")
     if summary is None:
@@ -132,9 +133,9 @@ def _lines(published: pd.DataFrame, summary: Summary | None) -> Iterator[dict[st
     ours = [] if summary is None else [(row, summary.rows.loc[row.number]) for row in summary.study.rows]
     for number, printed in published.iterrows():
         both = {"row": number, "model": printed["model"], "family": _family(printed), **_printed(published, printed)}
-        found = [pair for pair in ours if pair[0].published == number]
-        yield from ({**both, **_own(*pair)} for pair in found)
-        if not found:
+        answering = [pair for pair in ours if pair[0].published == number]
+        yield from ({**both, **_own(*pair)} for pair in answering)
+        if not answering:
             yield {**both, **_own(None, None)}
     for row, numbers in ours:
         if row.published not in published.index:
@@ -143,9 +144,9 @@ def _lines(published: pd.DataFrame, summary: Summary | None) -> Iterator[dict[st
 
 
 def _family(printed: pd.Series[Any]) -> str:
-    """Whether a published row is the paper's own; Figure 1 says it by the series."""
-    own = printed.get("family") != _OTHER and str(printed.get("series", "R3D")).startswith("R3D")
-    return "paper" if own else _OTHER
+    """Returns whether a published row is the paper's own or another's; in Figure 1 the series tells."""
+    is_papers = printed.get("family") != _OTHER and str(printed.get("series", "R3D")).startswith("R3D")
+    return "paper" if is_papers else _OTHER
 
 
 def _named_row(row: Row) -> str:
@@ -153,28 +154,28 @@ def _named_row(row: Row) -> str:
 
 
 def _printed(published: pd.DataFrame, line: pd.Series[Any]) -> dict[str, Any]:
-    """What is published of a line, with "paper_" before its names."""
+    """Returns the published values of a line, with "paper_" before their names."""
     names = [name for name in published if name not in {"model", "family"}]
     return {f"paper_{name}": line.get(name, math.nan) for name in names}
 
 
 def _own(row: Row | None, numbers: pd.Series[Any] | None) -> dict[str, Any]:
-    """What is ours of a line."""
+    """Returns our values of a line; missing ones are NaN or empty."""
     if row is None or numbers is None:
         words = dict.fromkeys(_WORDS, "")
         blank = dict.fromkeys(_NUMBERS, math.nan) | words | {"seeds": 0, "seeds_wanted": 1, "run_ids": ()}
         unknown = {"own_row": math.nan, "scale": "", "depth": math.nan, "follows": math.nan}
         return unknown | {name: blank[name] for name in _NUMBERS}
-    axes = [one for one in row.applied if one.toggle.axis]
-    depth = next((one.value for one in axes if one.toggle.key == "depth"), math.nan)
-    scale = ", ".join(one.label for one in axes) or _named_row(row)
+    axes = [applied for applied in row.applied if applied.toggle.axis]
+    depth = next((applied.value for applied in axes if applied.toggle.key == "depth"), math.nan)
+    scale = ", ".join(applied.label for applied in axes) or _named_row(row)
     follows = math.nan if row.follows is None else row.follows
-    own = {"own_row": row.number, "scale": scale, "depth": depth, "follows": follows}
-    return own | {name: numbers[name] for name in _NUMBERS}
+    ours = {"own_row": row.number, "scale": scale, "depth": depth, "follows": follows}
+    return ours | {name: numbers[name] for name in _NUMBERS}
 
 
 def _published_columns(published: pd.DataFrame) -> Iterator[Column]:
-    """The paper's own columns, as far as the table has them."""
+    """Yields the paper's columns, as far as the published table has them."""
     yield Column("model", lambda line: line["model"])
     for name in _TEXTS:
         if name in published:
@@ -191,12 +192,12 @@ def _published_columns(published: pd.DataFrame) -> Iterator[Column]:
 
 
 def _not_run() -> Iterator[Column]:
-    """Ours where there is nothing: the paper's own models could have been trained, other systems not."""
+    """Yields our column where nothing was run: "not run" for the paper's models, a dash for other systems."""
     yield Column("ours: top-1 (%)", _absent, "right")
 
 
 def _own_columns(summary: Summary, published: pd.DataFrame, data: pd.DataFrame) -> Iterator[Column]:
-    """Ours, each head saying so; captions and questions name them by the study's row."""
+    """Yields our columns, with "ours" in each head. The row's number comes first, since captions refer to it."""
     yield Column("ours: row", lambda line: _whole(line["own_row"]), "right")
     yield Column("ours: GFLOPs × views", _known("gflops", _own_cost), "right")
     if "params_m" in published:
@@ -208,7 +209,7 @@ def _own_columns(summary: Summary, published: pd.DataFrame, data: pd.DataFrame) 
 
 
 def _own_points(summary: Summary, data: pd.DataFrame) -> Iterator[Column]:
-    """Ours beside a point of Figure 2; how a row was evaluated differs with its resolution."""
+    """Yields our columns beside the points of Figure 2, with the views, since they differ with the resolution."""
     yield Column("ours: row", lambda line: _whole(line["own_row"]), "right")
     yield Column("ours: depth", _own_depth, "right")
     yield Column("ours: GFLOPs", _known("gflops", lambda line: gflops(line["gflops"])), "right")
@@ -225,7 +226,11 @@ def _own_accuracy(summary: Summary, data: pd.DataFrame) -> Iterator[Column]:
 
 
 def _own_top1(above: pd.Series[Any]) -> Callable[[Line], str]:
-    """Our accuracy and its step; the line above, whose row is given by line, may be none of ours."""
+    """Returns the form of our accuracy and its step.
+
+    Args:
+      above: line of the table -> number of our row in the line above; NaN where that line has none of ours.
+    """
 
     def shown(line: Line) -> str:
         if math.isnan(line["top1"]):
@@ -238,12 +243,12 @@ def _own_top1(above: pd.Series[Any]) -> Callable[[Line], str]:
 
 
 def _known(name: str, form: Callable[[Line], str]) -> Callable[[Line], str]:
-    """A cell of ours that may be known before all seeds are there; a dash where its number is not."""
+    """Returns the form of a number that may be known before all seeds are trained; a dash where it is not."""
     return lambda line: NOTHING if math.isnan(line[name]) else form(line)
 
 
 def _said(form: Callable[[Line], str]) -> Callable[[Line], str]:
-    """A cell of ours that says what is missing; a dash in the rows of other systems."""
+    """Returns the form of a cell that says which seeds are missing; a dash in the rows of other systems."""
 
     def shown(line: Line) -> str:
         if line["family"] == _OTHER:
@@ -272,7 +277,7 @@ def _times(views: str) -> str:
 
 
 def gflops(value: float) -> str:
-    """1e9 multiply-adds: whole where they are large, two figures where they are small, as in Table 2."""
+    """Formats 1e9 multiply-adds: whole where they are large, to two figures where they are small, as in Table 2."""
     if value < 1:
         return f"{value:#.2g}"
     return f"{value:.1f}" if round(value, 1) < 10 else f"{value:.0f}"
@@ -299,7 +304,7 @@ def _number(name: str, form: str) -> Callable[[Line], str]:
 
 
 def _of_the_picture(name: str, form: str) -> Callable[[Line], str]:
-    """A number of Figure 2: what the paper only draws is unknown; a row of ours alone has none."""
+    """Returns the form of a number of Figure 2: "only in the picture" where it is not printed, a dash in added rows."""
 
     def shown(line: Line) -> str:
         if line["family"] == _ADDED:
@@ -310,12 +315,12 @@ def _of_the_picture(name: str, form: str) -> Callable[[Line], str]:
 
 
 def _depth(line: Line) -> str:
-    said = not math.isnan(line["paper_depth"]) or line["family"] == _ADDED
-    return _whole(line["paper_depth"]) if said else "not said"
+    shows_depth = not math.isnan(line["paper_depth"]) or line["family"] == _ADDED
+    return _whole(line["paper_depth"]) if shows_depth else "not said"
 
 
 def _own_depth(line: Line) -> str:
-    # A row that names no depth has the one that it answers to.
+    # A row that names no depth has that of the published point.
     return _whole(line["paper_depth"] if math.isnan(line["depth"]) else line["depth"]) if line["scale"] else NOTHING
 
 
@@ -328,17 +333,17 @@ def _text(name: str) -> Callable[[Line], str]:
 
 
 def title(summary: Summary | None, published: str) -> str:
-    """The title of a table or figure: the study's own, with its profile; what is published has one where none is."""
+    """Returns a table's or figure's title: the study's, with its profile, or the published one without a summary."""
     return published if summary is None else f"{summary.study.title} ({summary.profile} profile)"
 
 
 def provenance(source: Mapping[str, Any]) -> str:
-    """The sentence that says where published numbers come from, given their :func:`harness.analysis.published.source`."""
+    """Returns the sentence on the origin of published numbers, from their :func:`harness.analysis.published.source`."""
     return f"As published ({source['table']}): {source['dataset']}; {source['protocol']}."
 
 
 def _said_of(source: Mapping[str, Any], published: pd.DataFrame) -> Iterator[str]:
-    """What stands in the caption of published numbers."""
+    """Yields the caption's sentences on the published numbers."""
     yield provenance(source)
     yield from _unknown(published)
     if "said" in source:
@@ -346,20 +351,20 @@ def _said_of(source: Mapping[str, Any], published: pd.DataFrame) -> Iterator[str
 
 
 def _unknown(published: pd.DataFrame) -> Iterator[str]:
-    """What the paper does not print."""
+    """Yields sentences on the unit of the GFLOPs and on the numbers that the paper does not print."""
     if "gflops" in published:
         yield "GFLOPs are of one view."
-    missing = {what: _named(published, column) for column, what in _PRINTED.items() if column in published}
+    missing = {quantity: _named(published, column) for column, quantity in _PRINTED.items() if column in published}
     if any(missing.values()):
-        yield f"Not printed: {' and '.join(f'{what} of {names}' for what, names in missing.items() if names)}."
+        yield f"Not printed: {' and '.join(f'{quantity} of {names}' for quantity, names in missing.items() if names)}."
 
 
 def own_caption(summary: Summary | None, trained: str = "training") -> str:
-    """What ours are, beside published numbers, and how a verdict is read, or why there is none.
+    """Returns the caption of our numbers, and how a verdict is read or why there is none.
 
     Args:
-      summary: ours; None where nothing was run.
-      trained: what was not run then.
+      summary: our summary; None where nothing was run.
+      trained: the kind of training that was not run, for that sentence.
     """
     if summary is None:
         return f"Ours: nothing was run under this {trained}."
@@ -371,7 +376,7 @@ def _costs(summary: Summary | None) -> list[str]:
 
 
 def has_step(row: Row, summary: Summary) -> bool:
-    """Whether a row's step is known."""
+    """Returns whether a row's step is known."""
     return row.follows is not None and not math.isnan(summary.rows.loc[row.number, "step"])
 
 
@@ -381,7 +386,7 @@ def _brackets(summary: Summary) -> str:
 
 
 def _reading(summary: Summary) -> str:
-    """What a verdict means, or why there is none."""
+    """Returns the sentence on what a verdict means, or on why there is none."""
     if not summary.comparable:
         return " The paper's columns are for reference: ours answers to none of them, and there is no verdict."
     return f" {study_tables.VERDICT_READ}"

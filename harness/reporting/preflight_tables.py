@@ -1,4 +1,4 @@
-"""Forecasts -> two tables, of the programs and of the rows, and sentences on the whole; nothing is computed or read."""
+"""The preflight's tables of programs and of rows, and its sentences on the totals, from forecasts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _GB = 1e9
 
 
 def letters(found: Sequence[Forecast]) -> dict[str, str]:
-    """Key of a program -> its name in the tables: "T1", "T2" the train steps, "E1" the evaluation steps."""
+    """Maps each program's key to its name in the tables: "T1", "T2" for train steps, "E1" for evaluation steps."""
     names: dict[str, str] = {}
-    every = [program for one in found for program, _ in one.programs]
+    every = [program for forecast in found for program, _ in forecast.programs]
     for letter, kind in (("T", "train"), ("E", "evaluation")):
         keys = dict.fromkeys(program.key for program in every if program.kind == kind)
         names |= {key: f"{letter}{number}" for number, key in enumerate(keys, 1)}
@@ -34,23 +34,23 @@ def letters(found: Sequence[Forecast]) -> dict[str, str]:
 def programs(
     found: Sequence[Forecast], slice_: Slice, fitting: Mapping[str, Result | None], failures: Mapping[str, str]
 ) -> Table:
-    """A line for each program: whether it compiles and fits, what it needs and does, and the least time of a step.
+    """Returns the table of programs: whether each compiles and fits, what it needs, and the least time of a step.
 
     Args:
       found: the forecasts, one for each run.
       slice_: the slice.
-      fitting: key of a program that does not fit -> the result of the largest batch that does, None where none does.
-      failures: key of a program -> what kept it from being compiled.
+      fitting: key of a program that does not fit -> the result of the largest batch that fits, None where none does.
+      failures: key of a program -> why it could not be compiled.
 
     Returns:
-      The table. Its data are indexed by "program", in bytes, operations of a core and step, and seconds.
+      The table. The data are indexed by "program", in bytes, operations of a core and step, and seconds.
     """
     names = letters(found)
     lines: dict[str, dict[str, Any]] = {}
-    for one in found:
-        for program, result in one.programs:
+    for forecast in found:
+        for program, result in forecast.programs:
             line = lines.setdefault(program.key, _program(names[program.key], program, result, slice_))
-            line["rows"] += one.planned.rows
+            line["rows"] += forecast.planned.rows
             if program.key in failures:
                 line["verdict"] = "could not be compiled"
             elif program.key in fitting:
@@ -81,15 +81,15 @@ def programs(
 
 
 def _place(line: Mapping[str, Any]) -> tuple[str, int]:
-    """Train steps first, in the order of their numbers."""
+    """Sorts train steps before evaluation steps, each by number."""
     return {"T": "0", "E": "1"}[line["program"][0]], int(line["program"][1:])
 
 
 def _program(name: str, program: Program, result: Result | None, slice_: Slice) -> dict[str, Any]:
     settings = program.run.settings
     part = "train" if program.kind == "train" else "validation"
-    least, made = step_bound(result, slice_), None if result is None else result.executable
-    memory = None if made is None else made.memory
+    least, executable = step_bound(result, slice_), None if result is None else result.executable
+    memory = None if executable is None else executable.memory
     return {
         "program": name,
         "key": program.key,
@@ -110,8 +110,8 @@ def _program(name: str, program: Program, result: Result | None, slice_: Slice) 
         "code": math.nan if memory is None else memory.code,
         "needed": math.nan if memory is None else memory.needed,
         "memory": slice_.generation.memory,
-        "multiply_adds": math.nan if made is None else made.operations / 2,
-        "bytes_moved": math.nan if made is None else made.bytes_moved,
+        "multiply_adds": math.nan if executable is None else executable.operations / 2,
+        "bytes_moved": math.nan if executable is None else executable.bytes_moved,
         "step_seconds": math.nan if least is None else least.seconds,
         "compute_seconds": math.nan if least is None else least.compute,
         "memory_seconds": math.nan if least is None else least.memory,
@@ -159,14 +159,14 @@ def _described(slice_: Slice) -> str:
 
 
 def _programs_caption(compilers: Sequence[str], estimated: bool, slice_: Slice) -> str:
-    by = ", ".join(sorted({one for one in compilers if one}))
-    said = [f"Of one core and step, by {by}." if by else "Nothing was compiled."]
+    compiled_by = ", ".join(sorted({name for name in compilers if name}))
+    sentences = [f"Of one core and step, by {compiled_by}." if compiled_by else "Nothing was compiled."]
     if estimated:
-        said.append(
+        sentences.append(
             "No compiler for TPUs is installed here: XLA compiled the steps for the CPU, and memory, bytes and time "
             "are estimates; pip install -e '.[preflight]' brings the TPU's own."
         )
-    said += [
+    sentences += [
         "Arguments are the batch and the variables. Needed is the sum, with outputs that take no argument's place; of "
         f"what a core has, the compiler gives a program {slice_.generation.usable / _GB:.1f} GB.",
         "Multiply-adds and bytes are the compiler's count, without what stays on the chip between two operations; a "
@@ -174,28 +174,28 @@ def _programs_caption(compilers: Sequence[str], estimated: bool, slice_: Slice) 
         f"peaks ({slice_.generation.peak / 1e12:g} T operations and {slice_.generation.bandwidth / 1e9:g} GB a second "
         f"and core, {slice_.generation.source}).",
     ]
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def rows(
     found: Sequence[Forecast], studies: Sequence[Study], price: float | None, speed: InputSpeed | None = None
 ) -> Table:
-    """A line for each run: its programs, its steps, and what it takes on the slice.
+    """Returns the table of runs: the programs, the steps and the cost of each on the slice.
 
     Args:
       found: the forecasts, one for each run.
-      studies: whose rows they are, for the title.
-      price: of a chip and hour; None to leave it out.
-      speed: at which a machine read clips; None where none was measured.
+      studies: the studies of the rows, for the title.
+      price: price of a chip for an hour; None to leave it out.
+      speed: measured speed at which a machine reads clips; None where it was not measured.
 
     Returns:
-      The table: seeds of one row are one line, whose hours are those of all of them. Its data are indexed by "runs".
+      The table. Seeds of one row share a line, whose hours are their sum. The data are indexed by "runs".
     """
     names, slice_ = letters(found), found[0].slice_
     lines: dict[Any, list[Forecast]] = {}
-    for one in found:  # seeds of one row differ in nothing that is shown
-        lines.setdefault((one.planned.rows, _changes(one), one.is_measured), []).append(one)
-    data = pd.DataFrame([_row(own, names, price, speed) for own in lines.values()]).set_index("runs")
+    for forecast in found:  # seeds of one row look alike in the table
+        lines.setdefault((forecast.planned.rows, _changes(forecast), forecast.is_measured), []).append(forecast)
+    data = pd.DataFrame([_row(forecasts, names, price, speed) for forecasts in lines.values()]).set_index("runs")
     shown = [
         Column("rows", lambda line: _rows(line["rows"]), wrap=16),
         Column("toggles and scale", lambda line: line["changes"], wrap=40),
@@ -210,7 +210,7 @@ def rows(
     shown.append(Column("clips/s a host", lambda line: _bound(line, "clips_per_second", "≤"), "right"))
     if speed is not None:
         shown.append(Column("machines like this one a host", _machines, "right"))
-    measured = any(one.is_measured for one in found)
+    measured = any(forecast.is_measured for forecast in found)
     return Table(
         name="preflight-rows",
         title=f"{', '.join(study.name for study in studies)} on {_described(slice_)}",
@@ -220,37 +220,37 @@ def rows(
     )
 
 
-def _changes(one: Forecast) -> str:
-    """What sets a row apart, whatever the seed."""
-    cell = one.planned.run.cell
+def _changes(forecast: Forecast) -> str:
+    """Returns a run's toggles and stage, which set its row apart whatever the seed."""
+    cell = forecast.planned.run.cell
     stage = f" ({cell.stage.label})" if cell.stage else ""
     return (" ".join(change.short for change in cell.applied) or "baseline") + stage
 
 
 def _row(
-    own: Sequence[Forecast], names: Mapping[str, str], price: float | None, speed: InputSpeed | None
+    forecasts: Sequence[Forecast], names: Mapping[str, str], price: float | None, speed: InputSpeed | None
 ) -> dict[str, Any]:
-    """A line of one row's runs, which differ in their seeds."""
-    one, times = own[0], len(own)
-    hours = math.nan if one.hours is None else times * one.hours
+    """Returns the line of one row's runs, which differ only in their seeds."""
+    first, times = forecasts[0], len(forecasts)
+    hours = math.nan if first.hours is None else times * first.hours
     return {
-        "runs": tuple(each.planned.run.id for each in own),
-        "rows": one.planned.rows,
-        "changes": _changes(one),
-        "train": names[one.train.key],
-        "evaluation": names[one.evaluation.key] if one.planned.run.evaluated else "",
-        "obstacle": core_hours.of_run(one).obstacle,
-        "steps": one.steps,
-        "batch": one.train.clips * one.slice_.cores,
-        "evaluation_steps": one.evaluation_steps,
-        "step_seconds": _number(one.step_seconds),
-        "evaluation_seconds": _number(one.evaluation_seconds),
+        "runs": tuple(forecast.planned.run.id for forecast in forecasts),
+        "rows": first.planned.rows,
+        "changes": _changes(first),
+        "train": names[first.train.key],
+        "evaluation": names[first.evaluation.key] if first.planned.run.evaluated else "",
+        "obstacle": core_hours.of_run(first).obstacle,
+        "steps": first.steps,
+        "batch": first.train.clips * first.slice_.cores,
+        "evaluation_steps": first.evaluation_steps,
+        "step_seconds": _number(first.step_seconds),
+        "evaluation_seconds": _number(first.evaluation_seconds),
         "hours": hours,
-        "core_hours": hours * one.slice_.cores,
-        "price": math.nan if price is None else hours * one.slice_.chips * price,
-        "clips_per_second": _number(one.clips_per_second),
-        "clips_per_second_here": math.nan if speed is None else speed.clips_per_second(one.planned.run),
-        "measured": one.is_measured,
+        "core_hours": hours * first.slice_.cores,
+        "price": math.nan if price is None else hours * first.slice_.chips * price,
+        "clips_per_second": _number(first.clips_per_second),
+        "clips_per_second_here": math.nan if speed is None else speed.clips_per_second(first.planned.run),
+        "measured": first.is_measured,
     }
 
 
@@ -259,50 +259,53 @@ def _number(value: float | None) -> float:
 
 
 def _bound(line: Line, name: str, sign: str = "≥") -> str:
-    """A number of a row with the sign of a bound, unless it was measured; in place of hours what keeps it from any."""
+    """Formats a number of a row, with the sign of a bound unless it was measured.
+
+    Where the hours are unknown, the obstacle stands in their place, such as a program that does not fit.
+    """
     if math.isnan(line[name]):
         return line["obstacle"] or _NOTHING if name == "hours" else _NOTHING
     return ("" if line["measured"] else f"{sign} ") + core_hours.amount(line[name])
 
 
 def _machines(line: Line) -> str:
-    """How many machines like that of the benchmark a host would need to be, to read what its cores take."""
+    """Returns how many machines like the benchmark's would read as many clips a second as a host's cores take."""
     if math.isnan(line["clips_per_second"]):
         return _NOTHING
     return core_hours.amount(line["clips_per_second"] / line["clips_per_second_here"])
 
 
 def _rows_caption(measured: bool, price: float | None, speed: InputSpeed | None) -> str:
-    said = ["Hours of training and the reported evaluation on the whole slice, one run after the other."]
-    said.append(
+    sentences = ["Hours of training and the reported evaluation on the whole slice, one run after the other."]
+    sentences.append(
         "≥: the least that is possible, every core at its published peak in each step, nothing waiting for input, "
         "nothing for another core, no validation or checkpoint in between."
     )
     if measured:
-        said.append("Without a sign: as recorded runs of the same program took on such a slice.")
+        sentences.append("Without a sign: as recorded runs of the same program took on such a slice.")
     if price is not None:
-        said.append(f"Price: at {price:g} for a chip and hour.")
-    said.append("≤ clips/s: what a host must read at most, so that no core waits.")
+        sentences.append(f"Price: at {price:g} for a chip and hour.")
+    sentences.append("≤ clips/s: what a host must read at most, so that no core waits.")
     if speed is None:
-        said.append("python -m harness.benchmark input measures what a machine reads.")
+        sentences.append("python -m harness.benchmark input measures what a machine reads.")
     else:
-        said.append(
+        sentences.append(
             f"Machines like this one: it has {speed.cores} CPU cores and read, in python -m harness.benchmark input, "
             f"{speed.plain:,.0f} clips/s of {FRAMES} frames, {speed.augmented:,.0f} with RandAugment; with more "
             "frames, fewer in proportion."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def totals(own: Total, naive: Total, shared: bool, slice_: Slice, price: float | None) -> list[str]:
-    """What the whole takes, sentences; none where nothing is known.
+    """Returns sentences on the total cost; none where no cost is known.
 
     Args:
-      own: of all runs, each once.
-      naive: of all runs, each as often as a row wants it.
-      shared: whether rows share runs, so that the two differ.
+      own: the total of all runs, each counted once.
+      naive: the total of all runs, each counted once for every row that wants it.
+      shared: whether rows share runs, so that the two totals differ.
       slice_: the slice.
-      price: of a chip and hour.
+      price: price of a chip for an hour; None to leave it out.
     """
     if not own.known:
         return []
@@ -318,14 +321,14 @@ def _unknown(count: int) -> str:
     return "; 1 more is not known or does not fit" if count == 1 else f"; {count} more are not known or do not fit"
 
 
-def _whole(one: Total, slice_: Slice, price: float | None) -> str:
-    runs = f"{one.known} run{'' if one.known == 1 else 's'}"
-    least = "" if one.measured else "at least "
+def _whole(total: Total, slice_: Slice, price: float | None) -> str:
+    runs = f"{total.known} run{'' if total.known == 1 else 's'}"
+    least = "" if total.measured else "at least "
     cost = (
         ""
         if price is None
-        else f", {core_hours.amount(one.hours * slice_.chips * price)} at {price:g} for a chip and hour"
+        else f", {core_hours.amount(total.hours * slice_.chips * price)} at {price:g} for a chip and hour"
     )
-    rest = _unknown(one.unknown)
-    hours = f"{core_hours.amount(one.hours)} hours, {core_hours.amount(one.core_hours)} core-hours"
+    rest = _unknown(total.unknown)
+    hours = f"{core_hours.amount(total.hours)} hours, {core_hours.amount(total.core_hours)} core-hours"
     return f"{runs}, {least}{hours}{cost}{rest}"

@@ -1,6 +1,6 @@
-"""A table without a look -> its renderings: Markdown, LaTeX, CSV and HTML text.
+"""Tables of raw numbers, and their rendering as Markdown, LaTeX, CSV and HTML.
 
-A table keeps raw numbers; what they look like is decided by its columns, and escaping is left to pandas.
+A table keeps raw numbers, its columns decide how they look, and pandas does the escaping.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 # A line of a table's data: name of a column -> its raw value.
 Line = Mapping[Any, Any]
 
-# Of the files that a table becomes.
+# The formats in which a table is written.
 SUFFIXES = ("md", "tex", "csv", "html")
 TICK = "✓"
 
 _CSS: list[Any] = [
-    # Colours are the page's own, so that the table can be read on a light page and on a dark one.
+    # Colours are inherited, so that the table can be read on a light page and on a dark one.
     {"selector": "", "props": "border-collapse: collapse; font: 14px/1.4 system-ui, sans-serif; color: inherit;"},
     {"selector": "caption", "props": "caption-side: top; text-align: left; padding: 0 0 .6em;"},
     {"selector": "th, td", "props": "padding: .25em .6em; white-space: nowrap; font-variant-numeric: tabular-nums;"},
@@ -33,19 +33,20 @@ _CSS: list[Any] = [
     {"selector": "thead tr", "props": "border-top: 2px solid currentColor; border-bottom: 1px solid currentColor;"},
     {"selector": "tbody tr:last-child", "props": "border-bottom: 2px solid currentColor;"},
 ]
-# Commands in front of the tabular. Eight toggles are wider than the text of a plain article: what does not fit reaches
-# into both margins alike, since the skips that centre the table may shrink as well.
+# Commands before the tabular. A table of eight toggles is wider than the text of a plain article. The skips that centre
+# it may shrink below zero, so that it reaches into both margins equally.
 _LATEX: list[Any] = [
     {"selector": "medskip", "props": ":{};"},
     {"selector": "tabcolsep", "props": ":=3pt;"},
     {"selector": "leftskip", "props": r":=0pt plus 1fil minus 0.35\textwidth;"},
     {"selector": "rightskip", "props": r":=\leftskip;"},
 ]
-# Size of the type -> characters of a line that it takes, and characters with what each column takes besides: its gaps,
-# and capitals in its head.
+# Font size -> the most characters of a line, first alone, then with _BESIDES added for each column, for its gaps and
+# the capitals in its head.
 _SIZES = {"footnotesize": (110, 160), "scriptsize": (150, 184), "tiny": (math.inf, math.inf)}
 _BESIDES = 3
-# LaTeX's default text font has other glyphs at < > and |, or none; a hyphen before a digit is a minus sign.
+# Typeset in math mode: LaTeX's default text font has other glyphs for < > and |, or none, and a hyphen before a digit
+# is a minus sign.
 _MATHS = {
     **{sign: f"${sign}$" for sign in "<>|-"},
     **{"−": "$-$", "≈": r"$\approx$", "×": r"$\times$", "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$"},
@@ -54,13 +55,13 @@ _MATHS = {
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """How one column shows a line of the table's data.
+    """A column of a table: how it shows a line of the table's data.
 
     Attributes:
       head: its head.
-      form: a line of the data -> the cell: a text, or True and False for a tick and none.
+      form: line of the data -> cell: a text, or True for a tick and False for an empty cell.
       align: "left", "center" or "right".
-      wrap: characters after which a cell goes on in a new line where the format can; 0 for never.
+      wrap: characters after which a cell may break into a new line, in formats that can; 0 for never.
     """
 
     head: str
@@ -71,16 +72,16 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table before it has a look.
+    """A table of raw values, independent of any format.
 
     Attributes:
       name: short name, for labels: "table2".
       title: one line.
-      caption: what the numbers are.
-      columns: what is shown, in order.
-      data: raw values of the lines shown, indexed by what a line is of. Missing numbers are NaN.
-      more: raw values of the CSV file where they are other lines than those shown; None where they are the same.
-      in_latex: what is done to its LaTeX in the end; None for nothing.
+      caption: sentences that explain the numbers.
+      columns: the columns shown, in order.
+      data: raw values of the lines shown, indexed by what a line describes. Missing numbers are NaN.
+      more: raw values for the CSV file where it has other lines than those shown; None where they are the same.
+      in_latex: last change to its LaTeX; None for none.
     """
 
     name: str
@@ -93,14 +94,14 @@ class Table:
 
 
 def cells(table: Table) -> pd.DataFrame:
-    """What the table shows, as texts, its heads as columns; nothing is escaped."""
+    """Returns the table's cells as texts, without escaping; the columns are the heads."""
     return _shown(table).map(_drawn(TICK))
 
 
 def stacked_heads(table: Table) -> list[str]:
-    """The heads in lines no longer than the cells below or their own longest word, so that they take no room."""
+    """Breaks the heads into lines no longer than the cells below or their longest word, so that they add no width."""
     texts = cells(table)
-    return [_stacked(column.head, texts.iloc[:, place]) for place, column in enumerate(table.columns)]
+    return [_stacked(column.head, texts.iloc[:, index]) for index, column in enumerate(table.columns)]
 
 
 def _stacked(head: str, texts: Iterable[str]) -> str:
@@ -109,16 +110,16 @@ def _stacked(head: str, texts: Iterable[str]) -> str:
 
 
 def widths(table: Table) -> list[int]:
-    """Characters that each column needs, with stacked heads and cells broken where they may be."""
+    """Returns the characters that each column needs, with stacked heads and cells broken where they may be."""
     shown = cells(table)
-    needed = [max(map(len, shown.iloc[:, place]), default=0) for place in range(len(table.columns))]
+    needed = [max(map(len, shown.iloc[:, index]), default=0) for index in range(len(table.columns))]
     broken = [min(width, column.wrap or width) for width, column in zip(needed, table.columns, strict=True)]
     heads = [max(map(len, head.split("\n"))) for head in stacked_heads(table)]
     return [max(pair) for pair in zip(broken, heads, strict=True)]
 
 
 def _shown(table: Table) -> pd.DataFrame:
-    """The cells as the columns form them: texts, and booleans for ticks."""
+    """Returns the cells as the columns form them: texts, and booleans for ticks."""
     lines = [[column.form(line) for column in table.columns] for line in table.data.reset_index().to_dict("records")]
     return pd.DataFrame(lines, columns=[column.head for column in table.columns], dtype=object)
 
@@ -128,12 +129,12 @@ def _drawn(tick: str) -> Callable[[Any], str]:
 
 
 def render(table: Table) -> dict[str, str]:
-    """The table in every format: suffix of a file -> its text."""
+    """Renders the table in every format: suffix of a file -> its text."""
     return dict(zip(SUFFIXES, (markdown(table), latex(table), csv(table), html(table)), strict=True))
 
 
 def markdown(table: Table) -> str:
-    """The table as GitHub's Markdown, between its title and its caption."""
+    """Renders the table as GitHub Markdown, between its title and its caption."""
     shown = cells(table).map(markdown_text).rename(columns=markdown_text)
     align = [column.align for column in table.columns]
     body = shown.to_markdown(index=False, disable_numparse=True, colalign=align)
@@ -141,14 +142,14 @@ def markdown(table: Table) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """A text outside of tables, as Markdown."""
-    # tabulate leaves these as they are: a bar would end the cell, < begin a tag, and such an asterisk emphasis; one
-    # that follows a number cannot begin it and stays as it is.
+    """Escapes a text for Markdown."""
+    # tabulate does not escape these: a bar would end the cell, "<" begin a tag, and an asterisk before a word begin
+    # emphasis. An asterisk after a number cannot begin emphasis and stays.
     return re.sub(r"[|<]|\*(?=\w)|(?<!\w)\*(?=[^\w\s])", r"\\\g<0>", text)
 
 
 def csv(table: Table) -> str:
-    """The raw values, unrounded, a column for each; ticks are 1 and 0, or the value where it is not the default.
+    """Renders the raw values, unrounded. A tick is 1 or 0, or the toggle's value where it is not the default.
 
     Several values in one field are separated by semicolons.
     """
@@ -157,14 +158,14 @@ def csv(table: Table) -> str:
 
 
 def _field(cell: Any) -> Any:
-    """A value as a field of a CSV file."""
+    """Returns a value as a field of a CSV file."""
     if isinstance(cell, tuple):
-        return ";".join(" ".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in cell)
+        return ";".join(" ".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in cell)
     return int(cell) if isinstance(cell, bool) else cell
 
 
 def latex(table: Table) -> str:
-    """A `table` environment labelled tab:<name>, for a preamble with booktabs and amssymb."""
+    """Renders a `table` environment labelled tab:<name>; the preamble must load booktabs and amssymb."""
     styler = _styled(
         table, "latex", lambda cell: _typeset(_drawn(r"\checkmark")(cell)), _typeset_head, stacked_heads(table)
     )
@@ -185,7 +186,7 @@ def latex(table: Table) -> str:
 
 
 def latex_text(text: str) -> str:
-    """A text outside of tables, as LaTeX."""
+    """Escapes a text for LaTeX."""
     return _typeset(_escaped(text, "latex"))
 
 
@@ -194,7 +195,7 @@ def _column_format(column: Column) -> str:
 
 
 def _typeset(text: str) -> str:
-    # No line ends within an interval that follows a word, as a verdict's does in its narrow column.
+    # Keep an interval that follows a word on one line: the verdicts' narrow column would break it.
     whole = re.sub(r"(?<=[a-z] )(\[[+-]?[\d.]+,) (?=[+-]?\d)", r"\1~", text)
     return re.sub(r"[<>|−≈×±≤≥]|(?<!\w)-(?=\d)", lambda match: _MATHS[match[0]], whole)
 
@@ -205,30 +206,30 @@ def _typeset_head(text: str) -> str:
 
 
 def html(table: Table) -> str:
-    """A fragment of a page: the table with its style, which speaks of this table only."""
+    """Renders a fragment of a page: the table with a style that applies to this table only."""
     styles: list[Any] = [
-        {"selector": f".col{place}", "props": f"text-align: {column.align};"}
-        for place, column in enumerate(table.columns)
+        {"selector": f".col{index}", "props": f"text-align: {column.align};"}
+        for index, column in enumerate(table.columns)
     ]
     title, caption = _escaped(table.title, "html"), _escaped(table.caption, "html")
     styler = _styled(table, "html", _drawn(TICK), str, [column.head for column in table.columns]).set_table_styles(
         [*_CSS, *styles]
     )
     styler.set_caption(f"<strong>{title}</strong><br>{caption}")
-    # A name may hold what has a meaning in a selector of CSS: "table2-plus-ema=0.99".
-    own = re.sub(r"[^\w-]", "-", table.name)
-    return str(styler.to_html(table_uuid=own, cell_ids=False, doctype_html=False))
+    # A name such as "table2-plus-ema=0.99" has characters that mean something in a CSS selector.
+    identifier = re.sub(r"[^\w-]", "-", table.name)
+    return str(styler.to_html(table_uuid=identifier, cell_ids=False, doctype_html=False))
 
 
 def _styled(
     table: Table, language: str, draw: Callable[[Any], str], draw_head: Callable[[Any], str], heads: list[str]
 ) -> Styler:
-    """The table in pandas' hands; it escapes cells and heads for the language before they are drawn."""
+    """Returns pandas' Styler of the table, which escapes cells and heads for the language before they are drawn."""
     styler = _shown(table).set_axis(heads, axis="columns").style.format(draw, escape=language)
     return styler.format_index(draw_head, axis="columns", escape=language).hide(axis="index")
 
 
 def _escaped(text: str, language: str) -> str:
-    """The text as pandas escapes it: its Styler does so for cells and heads, but not for captions."""
+    """Escapes a text the way pandas does. Its Styler escapes cells and heads, but not captions."""
     cell = pd.DataFrame([[text]], dtype=object).style.format(escape=language)
     return str(cell.hide(axis="index").hide(axis="columns").to_string()).strip()

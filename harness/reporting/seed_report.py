@@ -1,4 +1,4 @@
-"""What the steps of a study could have shown, and what would show more: a summary -> sentences and a table."""
+"""Reports which effects a study's steps could have shown, and how many seeds or videos would show smaller ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SEEDS_SHOWN = (2, 3, 5, 10, 20)
 
 
 def measured(numbers: Summary) -> list[Step]:
-    """The steps of a summary; one without all of its seeds has no numbers."""
+    """Returns the steps of a summary; a step that lacks seeds has no numbers."""
     steps = []
     for row in numbers.study.rows:
         if row.follows is None:
@@ -39,12 +39,12 @@ def measured(numbers: Summary) -> list[Step]:
 
 
 def report(steps: list[Step], goal: Goal) -> str:
-    """What the command prints of the steps: a Markdown table with its caption, and what follows for all of them."""
+    """Returns what the command prints: a Markdown table of the steps with a caption, and a conclusion for all."""
     table = _table(seed_planning.outlook(steps, goal), goal)
     return f"{render.markdown(table)}\n{_conclusion(steps, seed_planning.pooled(steps), goal)}"
 
 
-def _table(found: pd.DataFrame, goal: Goal) -> Table:
+def _table(steps: pd.DataFrame, goal: Goal) -> Table:
 
     effect = _given(goal.effect)
     columns = (
@@ -66,12 +66,12 @@ def _table(found: pd.DataFrame, goal: Goal) -> Table:
         "exact test over videos where there is one, which does not."
     )
     return Table(
-        "plan-seeds", f"What each step could show, and what would show {effect} points", caption, columns, found
+        "plan-seeds", f"What each step could show, and what would show {effect} points", caption, columns, steps
     )
 
 
 def _number(head: str, field: str, form: Callable[[float], str]) -> Column:
-    """A column of numbers; a step that is not measured says so in each."""
+    """Returns a column of numbers; the cells of an unmeasured step say how many of its seeds there are."""
 
     def cell(line: Line) -> str:
         if math.isnan(line["difference"]):
@@ -98,18 +98,18 @@ def _conclusion(steps: list[Step], spread: Spread | None, goal: Goal) -> str:
 
 
 def _points(fraction: float) -> str:
-    """An estimate, a fraction of the videos, in percentage points: no more digits than it can have."""
+    """Formats an estimated fraction of the videos in percentage points, with no more digits than it supports."""
     points = 100 * fraction
     return f"{points:.1f}" if points >= 1 else f"{points:.2g}"
 
 
 def _given(fraction: float) -> str:
-    """A number of the user's, in percentage points as it was given."""
+    """Formats a fraction that the user gave, in percentage points, with the digits that it was given with."""
     return f"{100 * fraction:g}"
 
 
 def over_seeds(spread: float, goal: Goal) -> str:
-    """How many seeds find the effect at an assumed spread over seeds, a fraction; a sentence."""
+    """Returns sentences on how many seeds find the effect at an assumed spread over seeds, a fraction."""
     needed = seed_planning.seeds_needed(spread, goal)
     shown = [
         f"{_points(power.smallest_over_seeds(seeds, spread, goal.power, goal.alpha))} with {seeds}"
@@ -122,7 +122,7 @@ def over_seeds(spread: float, goal: Goal) -> str:
 
 
 def on_videos(videos: int, discordance: float, goal: Goal) -> str:
-    """How many videos find the effect where so large a fraction of them flips; a sentence."""
+    """Returns sentences on how many videos find the effect if a given fraction of them, `discordance`, flips."""
     smallest = power.smallest_on_videos(videos, discordance, goal.power, goal.alpha)
     needed = seed_planning.videos_needed(discordance, goal)
     which = "none is" if math.isnan(smallest) else f"{_points(smallest)} points"

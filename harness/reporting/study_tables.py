@@ -1,4 +1,4 @@
-"""A summary, or credits -> tables without a look: what stands in which column, and how its numbers are written."""
+"""The tables of a study's summary and of credits: their columns, and how numbers are written in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.reporting.render import Column, Line, Table
 
 NOTHING = "–"
 DAGGER = "†"
-_LARGEST = 10  # interactions shown; the CSV file has all
+_LARGEST = 10  # most interactions shown; the CSV file has all
 
 _MARKS = {
     **dict.fromkeys(("better", "worse", "more", "less"), "*"),
@@ -45,7 +45,7 @@ _STEPS_READ = (
     "settle: what would so find a step, if it is as large as the one seen; more videos settle it for these trainings "
     "only, and for the recipe only more seeds do."
 )
-# Head of a column of verdicts, and how they are to be read.
+# Head of a column of verdicts, and how to read them.
 VERDICT_HEAD = "verdict, ours − paper"
 VERDICT_READ = (
     "The verdict is on ours less the paper's, points of top-1, by its 95 % interval: agrees where that lies within "
@@ -54,14 +54,14 @@ VERDICT_READ = (
 
 
 def additive(summary: Summary) -> Table:
-    """The layout of the paper's Table 2: ticks for the toggles, top-1 with its step, and the paper's beside it.
+    """Returns a table like the paper's Table 2: ticks for the toggles, top-1 with its step, and the paper's beside it.
 
-    Its data have a line for each row of the study, indexed by its number ("row"). Columns: "model"; for each toggle a
+    The data have a line for each row of the study, indexed by its number ("row"). Columns: "model"; for each toggle a
     boolean under its key; and the numbers of :class:`harness.analysis.study_summary.Summary`'s rows under the names
     they have there, those of a verdict where the summary has verdicts, and those of :func:`cost_data`.
     """
     rows = summary.rows
-    # A scaling axis has a value in every row, so it is named with the model; a tick would say nothing.
+    # Every row has a value of a scaling axis, so a tick would say nothing; the value is shown with the model.
     toggles = [toggle for toggle in summary.study.toggles if not toggle.axis]
     shown = [
         Column("#", lambda line: str(line["row"]), "right"),
@@ -79,36 +79,36 @@ def additive(summary: Summary) -> Table:
     if judged:
         shown.append(Column(VERDICT_HEAD, _judged, wrap=14))
     shown += cost_columns(summary)
-    said = [*_legend(toggles), summary.caption, *([VERDICT_READ] if judged else []), *costs_read(summary)]
+    sentences = [*_legend(toggles), summary.caption, *([VERDICT_READ] if judged else []), *costs_read(summary)]
     return Table(
         name=summary.study.name,
         title=f"{summary.study.title} ({summary.profile} profile)",
-        caption=" ".join(said),
+        caption=" ".join(sentences),
         columns=tuple(shown),
         data=_raw(summary, toggles),
     )
 
 
 def _legend(toggles: Sequence[Toggle]) -> list[str]:
-    """A sentence that says what the heads of the toggles' columns stand for; none where there is no toggle."""
-    # A meaning says first what it is, then how far or where.
-    meanings = {one.label: re.split(r"[,;:(]", one.meaning)[0].strip() for one in toggles}
-    said = "; ".join(f"{label}: {meaning}" for label, meaning in meanings.items() if meaning)
-    return [f"{said}."] if said else []
+    """Returns a sentence that explains the heads of the toggles' columns; none where there is no toggle."""
+    # The first clause of a meaning says what the toggle is; details follow.
+    meanings = {toggle.label: re.split(r"[,;:(]", toggle.meaning)[0].strip() for toggle in toggles}
+    explained = "; ".join(f"{label}: {meaning}" for label, meaning in meanings.items() if meaning)
+    return [f"{explained}."] if explained else []
 
 
 def _origins(study: Study) -> dict[int, str]:
-    """Number of a row -> which row its step is from, as :func:`origin` says it."""
+    """Maps each row's number to the row that its step is from, in the words of :func:`origin`."""
     numbers = [row.number for row in study.rows]
     before = zip(study.rows, [None, *numbers], strict=False)
     return {row.number: origin(row.follows, above) if row.follows in numbers else "" for row, above in before}
 
 
 def origin(follows: float | None, above: float | None) -> str:
-    """Which row a step is from: "from row 4"; empty where it is the one just above, or there is none.
+    """Names the row that a step is from: "from row 4"; empty for the row just above, or for no step.
 
     Args:
-      follows: number of the row that it is from, None for no step.
+      follows: number of the row that the step is from, None for no step.
       above: number of the row above, None where there is none.
     """
     return "" if follows is None or follows == above else f"from row {follows:.0f}"
@@ -125,43 +125,45 @@ def _raw(summary: Summary, toggles: list[Toggle]) -> pd.DataFrame:
 
 
 def _ticked(row: Row, toggle: Toggle) -> bool | str:
-    """Whether the row has the toggle; at another value than its default, that value, which a tick would hide."""
-    value = next((one.value for one in row.applied if one.toggle.key == toggle.key), None)
+    """Returns whether the row has the toggle, or its value where that is not the default, which a tick would hide."""
+    value = next((applied.value for applied in row.applied if applied.toggle.key == toggle.key), None)
     return value is not None if value in (None, toggle.default) else str(value)
 
 
 def _field(toggle: Toggle) -> str:
-    """Name of the toggle's column in the data: its key, unless a number has that name."""
+    """Returns the name of the toggle's column in the data: its key, prefixed if another column has that name."""
     return f"toggle_{toggle.key}" if toggle.key in {"row", "model", *_NUMBERS, *_VERDICT} else toggle.key
 
 
 def cost_columns(summary: Summary, whose: str = "") -> list[Column]:
-    """What the rows take on each slice that something is known of, in core-hours.
+    """Returns the columns of the rows' core-hours, one for each slice with known costs.
 
     Args:
-      summary: whose rows.
-      whose: what the heads begin with: "ours: ".
+      summary: the summary with the rows.
+      whose: beginning of the heads: "ours: ".
     """
     return [
-        Column(f"{whose}core-hours, TPU {one.topology}", _core_hours(one.topology), "right") for one in summary.costs
+        Column(f"{whose}core-hours, TPU {cost.topology}", _core_hours(cost.topology), "right") for cost in summary.costs
     ]
 
 
 def cost_data(summary: Summary, numbers: pd.Series[Any]) -> pd.DataFrame:
-    """The values of these columns, three for each slice.
+    """Returns the data of :func:`cost_columns`, three columns for each slice.
 
     Args:
-      summary: whose rows.
-      numbers: number of a row for each line of a table, NaN where the line is no row's.
+      summary: the summary with the rows.
+      numbers: number of a row for each line of a table, NaN for a line without a row.
 
     Returns:
-      The lines' own index; columns "core_hours_v3:8x8" (NaN where they are not known), "measured_v3:8x8" (whether they
-      are measured, and not a bound), "obstacle_v3:8x8" (what stands in their place: "does not fit", "does not compile",
-      or nothing).
+      A frame with the index of the lines; columns "core_hours_v3:8x8" (NaN where unknown), "measured_v3:8x8" (True for
+      a measurement, False for a bound), "obstacle_v3:8x8" (shown in place of the hours: "does not fit", "does not
+      compile", or nothing).
     """
-    found = [one.rows.reindex(numbers).set_axis(numbers.index).add_suffix(f"_{one.topology}") for one in summary.costs]
-    data = pd.concat([pd.DataFrame(index=numbers.index), *found], axis="columns")
-    # A line that is no row's has neither.
+    costs = [
+        cost.rows.reindex(numbers).set_axis(numbers.index).add_suffix(f"_{cost.topology}") for cost in summary.costs
+    ]
+    data = pd.concat([pd.DataFrame(index=numbers.index), *costs], axis="columns")
+    # A line without a row was not measured and has no obstacle.
     for name in data:
         if not name.startswith("core_hours"):
             data[name] = data[name].eq(True) if name.startswith("measured") else data[name].fillna("")
@@ -179,27 +181,27 @@ def _core_hours(topology: str) -> Callable[[Line], str]:
 
 
 def costs_read(summary: Summary) -> list[str]:
-    """The sentence that says what the columns of core-hours are; none where there is no such column."""
+    """Returns the sentence that explains the columns of core-hours; none where there is no such column."""
     if not summary.costs:
         return []
-    said = ["Core-hours: of training and the reported evaluation on that slice, all seeds of a row together"]
-    if any(one.bounded for one in summary.costs):
-        by = " and ".join(sorted({name for one in summary.costs for name in one.by}))
-        said.append(f"≥: the least that is possible, by the counts of {by} and published peaks")
-    if any(one.measured for one in summary.costs):
-        said.append("without a sign: as measured on recorded runs")
-    return [f"{'; '.join(said)}."]
+    phrases = ["Core-hours: of training and the reported evaluation on that slice, all seeds of a row together"]
+    if any(cost.bounded for cost in summary.costs):
+        by = " and ".join(sorted({name for cost in summary.costs for name in cost.by}))
+        phrases.append(f"≥: the least that is possible, by the counts of {by} and published peaks")
+    if any(cost.measured for cost in summary.costs):
+        phrases.append("without a sign: as measured on recorded runs")
+    return [f"{'; '.join(phrases)}."]
 
 
 def steps(summary: Summary) -> Table:
-    """What is known of each row's step: its size, the tests, the videos and classes it moved, and what would settle it.
+    """Returns the table of steps: each step's size, tests, moved videos and classes, and what would settle it.
 
-    Rows that are no step from another are there for their top-5. The data are those of :func:`additive`, with "change"
-    (what the row adds or takes away), "follows" (number of the row that its step is from) and "absent" (what is said in
-    place of a step) for the model and the toggles.
+    Rows without a step are listed for their top-5. The data are those of :func:`additive`, with "change" (what the row
+    adds or takes away), "follows" (number of the row that its step is from) and "absent" (the text in place of a
+    missing step) instead of the model and the toggles.
     """
     rows, origins = summary.rows, _origins(summary.study)
-    own = {
+    described = {
         "change": [change(row, summary.study) for row in summary.study.rows],
         "follows": pd.array([row.follows for row in summary.study.rows], dtype="Int64"),
         "absent": [_absent_step(row, rows) for row in summary.study.rows],
@@ -222,7 +224,7 @@ def steps(summary: Summary) -> Table:
             Column("to settle", lambda line: line["settle"] or NOTHING),
         ),
         data=pd.concat(
-            [pd.DataFrame(own, index=rows.index), rows[[*_ACCURACY, *_STEP, *_COUNTS, "run_ids"]]], axis="columns"
+            [pd.DataFrame(described, index=rows.index), rows[[*_ACCURACY, *_STEP, *_COUNTS, "run_ids"]]], axis="columns"
         ).rename_axis("row"),
     )
 
@@ -232,7 +234,7 @@ def _from(text: str, where: str) -> str:
 
 
 def _absent_step(row: Row, rows: pd.DataFrame) -> str:
-    """What stands in place of the row's step; empty where there is one, or none to expect."""
+    """Returns the text in place of a row's missing step; empty where it has a step, or expects none."""
     if row.follows not in rows.index:
         return ""
     for number, words in ((row.number, ""), (row.follows, f"row {row.follows}: ")):
@@ -243,9 +245,9 @@ def _absent_step(row: Row, rows: pd.DataFrame) -> str:
 
 
 def credits(numbers: Credits) -> Table:
-    """A line for each toggle, a column for each design: what the design credits the toggle with."""
-    found = {(line["design"], line["toggle"]): line for line in numbers.credits.to_dict("records")}
-    asked = {design: [found.get((design, label)) for label in numbers.labels] for design in numbers.designs}
+    """Returns the table of credits: a line for each toggle, a column for each design."""
+    lines = {(line["design"], line["toggle"]): line for line in numbers.credits.to_dict("records")}
+    columns = {design: [lines.get((design, label)) for label in numbers.labels] for design in numbers.designs}
     return Table(
         name=f"{numbers.name}-credit",
         title=f"{numbers.title} ({numbers.profile} profile)",
@@ -254,7 +256,7 @@ def credits(numbers: Credits) -> Table:
             Column("toggle", lambda line: line["toggle"]),
             *(Column(design, _credit_of(design)) for design in numbers.designs),
         ),
-        data=pd.DataFrame(asked, index=pd.Index(numbers.labels, name="toggle"), dtype=object),
+        data=pd.DataFrame(columns, index=pd.Index(numbers.labels, name="toggle"), dtype=object),
         more=numbers.credits.set_index("design"),
     )
 
@@ -263,18 +265,18 @@ def _credit_of(design: str) -> Callable[[Line], str]:
     return lambda line: _credit(line[design]) if line[design] else NOTHING
 
 
-def _credit(found: Line) -> str:
-    if math.isnan(found["credit"]):
-        return str(found["absent"]) or NOTHING
-    return _effect(found, "credit", "low", "high") + (DAGGER if found["note"] else "")
+def _credit(line: Line) -> str:
+    if math.isnan(line["credit"]):
+        return str(line["absent"]) or NOTHING
+    return _effect(line, "credit", "low", "high") + (DAGGER if line["note"] else "")
 
 
 def interactions(numbers: Credits) -> Table | None:
-    """The largest interactions, a line each; None where none could be told."""
-    found = numbers.interactions
-    if found.empty:
+    """Returns the table of the largest interactions, a line each; None where none could be estimated."""
+    pairs = numbers.interactions
+    if pairs.empty:
         return None
-    every = found.assign(pair=found["first"] + " × " + found["second"]).set_index("pair")
+    every = pairs.assign(pair=pairs["first"] + " × " + pairs["second"]).set_index("pair")
     few = f" The {_LARGEST} largest of {len(every)} are shown." if len(every) > _LARGEST else ""
     return Table(
         name=f"{numbers.name}-interactions",
@@ -293,57 +295,59 @@ def interactions(numbers: Credits) -> Table | None:
 
 
 def model(row: Row) -> str:
-    """The row's model with the scale it is trained at: "R3D-RS-200, 48 frames"; empty where it has neither.
+    """Returns the row's model with its scale: "R3D-RS-200, 48 frames"; empty where it has neither.
 
-    A value that the model's name ends in, such as the 200, is not said again.
+    A value that the model's name contains, such as the 200, is not repeated.
     """
     named = re.findall(r"\w+", row.model)
-    scale = [one.label for one in row.applied if one.toggle.axis and str(one.value) not in named]
+    scale = [applied.label for applied in row.applied if applied.toggle.axis and str(applied.value) not in named]
     return ", ".join(filter(None, [row.model, *scale]))
 
 
 def change(row: Row, study: Study) -> str:
-    """What the row does to the one that it follows: "+ LS", "− LS", "48 frames", "+ pre-training".
+    """Returns how the row differs from the one that it follows: "+ LS", "− LS", "48 frames", "+ pre-training".
 
-    A row that follows none has its model instead; a change from a row that is not part of the study begins with "…".
+    For a row that follows none it is its model. A change from a row outside the study begins with "…".
     """
     last = f"+ {row.applied[-1].label}" if row.applied else ""
     if row.follows is None:
         return model(row) or last or f"row {row.number}"
-    followed = next((one for one in study.rows if one.number == row.follows), None)
+    followed = next((applied for applied in study.rows if applied.number == row.follows), None)
     if followed is None:
         return f"… {last}"
-    own, before = ({one.toggle.key: one for one in of.applied} for of in (row, followed))
-    added = [_added(one, one.toggle.key in before) for key, one in own.items() if one != before.get(key)]
+    ours, before = ({applied.toggle.key: applied for applied in each.applied} for each in (row, followed))
+    added = [
+        _added(applied, applied.toggle.key in before) for key, applied in ours.items() if applied != before.get(key)
+    ]
     added += [f"+ {stage.label}" for stage in row.stages if stage not in followed.stages]
-    removed = [one.label for key, one in before.items() if key not in own]
+    removed = [applied.label for key, applied in before.items() if key not in ours]
     removed += [stage.label for stage in followed.stages if stage not in row.stages]
     return " ".join([*added, *(f"− {label}" for label in removed)]) or NOTHING
 
 
-def _added(one: Applied, known: bool) -> str:
-    if one.toggle.axis:
-        return one.label
-    return f"{one.toggle.label} {one.value}" if known else f"+ {one.label}"
+def _added(applied: Applied, known: bool) -> str:
+    if applied.toggle.axis:
+        return applied.label
+    return f"{applied.toggle.label} {applied.value}" if known else f"+ {applied.label}"
 
 
 def absent(seeds: int, wanted: int) -> str:
-    """What stands in place of a number that there is not: "not run", or "2 of 3 seeds"."""
+    """Returns the text in place of a missing number: "not run", or "2 of 3 seeds"."""
     return f"{seeds} of {wanted} seeds" if seeds else "not run"
 
 
 def signed(points: float) -> str:
-    """A difference in percentage points, with its sign: "+0.3"; what rounds to zero is "+0.0"."""
+    """Formats a difference in percentage points with its sign: "+0.3"; what rounds to zero is "+0.0"."""
     return f"{points:+z.1f}"
 
 
 def mark(finding: str) -> str:
-    """The mark of a finding: "*": a difference that survives Holm, "≈": within the margin, "*≈": both; else empty."""
+    """Returns a finding's mark: "*" for a difference that survives Holm, "≈" within the margin, "*≈" both, or none."""
     return _MARKS.get(finding, "")
 
 
 def p_value(p: float) -> str:
-    """A p-value in three decimals: "0.032", "<0.001"."""
+    """Formats a p-value with three decimals: "0.032", "<0.001"."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -380,7 +384,7 @@ def _top5(line: Line) -> str:
 
 
 def _missing(line: Line) -> str:
-    # A number may be unknown although the runs are there.
+    # All seeds may be there, and the number still be unknown.
     return absent(line["seeds"], line["seeds_wanted"]) if line["seeds"] < line["seeds_wanted"] else NOTHING
 
 
@@ -405,20 +409,20 @@ def _judged(line: Line) -> str:
 
 
 def verdict(line: Line) -> str:
-    """A verdict with the interval that it rests on: "agrees [-0.4, +0.7]"; a dash where there is none."""
+    """Formats a verdict with its interval: "agrees [-0.4, +0.7]"; a dash where there is none."""
     if math.isnan(line["verdict_low"]):
         return line["verdict"] or NOTHING
     return f"{line['verdict']} {_points(line['verdict_low'], line['verdict_high'])}"
 
 
 def with_step(value: float, step: float, sign: str = "", where: str = "") -> str:
-    """An accuracy and, where it is known, its step: "60.2 (-1.8*, from row 4)".
+    """Formats an accuracy with its step, if known: "60.2 (-1.8*, from row 4)".
 
     Args:
       value: percent.
       step: percentage points; NaN for none.
-      sign: what :func:`mark` gives.
-      where: what :func:`origin` gives.
+      sign: the mark from :func:`mark`.
+      where: the text from :func:`origin`.
     """
     if math.isnan(step):
         return f"{value:.1f}"
@@ -430,7 +434,7 @@ def _step(line: Line) -> str:
 
 
 def _effect(line: Line, value: str, low: str, high: str) -> str:
-    """A difference with its interval, where it has one, and its mark: "+1.3 [+0.2, +2.4]*"."""
+    """Formats a difference with its interval, if it has one, and its mark: "+1.3 [+0.2, +2.4]*"."""
     if math.isnan(line[value]):
         return NOTHING
     ends = "" if math.isnan(line[low]) else f" {_points(line[low], line[high])}"
@@ -448,7 +452,7 @@ def _flipped(line: Line) -> str:
 
 
 def _count(videos: float, sign: str = "") -> str:
-    """A mean number of videos: whole where it is whole."""
+    """Formats a mean number of videos, without decimals where it is whole."""
     return f"{videos:{sign},.0f}" if videos == round(videos) else f"{videos:{sign},.1f}"
 
 

@@ -1,4 +1,4 @@
-"""Tables as a terminal shows them."""
+"""Prints tables in a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GAP = 2  # blanks between columns
 
 
 def show(shown: Sequence[render.Table], failures: Sequence[str], console: Console) -> None:
-    """Prints tables, each with its caption, and what failed."""
+    """Prints tables, each with its caption, then a line for each failure."""
     for table in shown:
         show_table(table, console)
     for failure in failures:
@@ -23,7 +23,7 @@ def show(shown: Sequence[render.Table], failures: Sequence[str], console: Consol
 
 
 def show_table(table: render.Table, console: Console) -> None:
-    """Prints a table and its caption; as Markdown where there is no terminal, or one too narrow for two columns.
+    """Prints a table and its caption. Without a terminal, or in one too narrow for two columns, prints Markdown.
 
     A table wider than the terminal is printed in parts below one another; each begins with the first column.
     """
@@ -33,20 +33,20 @@ def show_table(table: render.Table, console: Console) -> None:
         return
     print_line(console, table.title, style="italic")
     for part in parts:
-        chosen = tuple(table.columns[place] for place in part)
+        chosen = tuple(table.columns[index] for index in part)
         console.print(_draw(dataclasses.replace(table, columns=chosen)), markup=False)
         print_line(console, "")
     print_line(console, f"{table.caption}\n")
 
 
 def _parts(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Places of the columns that fit beside one another, the first in each part; empty where one does not fit."""
+    """Splits the column indices into parts that fit, each with the first column; empty where a column does not fit."""
     parts: list[list[int]] = [[0]]
-    for place in range(1, len(widths)):
-        if len(parts[-1]) > 1 and sum(widths[one] + _GAP for one in [*parts[-1], place]) - _GAP > room:
+    for index in range(1, len(widths)):
+        if len(parts[-1]) > 1 and sum(widths[column] + _GAP for column in [*parts[-1], index]) - _GAP > room:
             parts.append([0])
-        parts[-1].append(place)
-    fits = all(sum(widths[one] + _GAP for one in part) - _GAP <= room for part in parts)
+        parts[-1].append(index)
+    fits = all(sum(widths[column] + _GAP for column in part) - _GAP <= room for part in parts)
     return parts if fits else []
 
 

@@ -27,7 +27,7 @@ from harness.system import files, parallel
 
 
 def credits(designs: Sequence[Design], question: Question, plan: Plan, measured: Evidence) -> Credits:
-    """What a plan's designs say of the toggles."""
+    """Returns the credits that a plan's designs give the toggles."""
     return credit.summarise(designs, question, plan.wanted, measured)
 
 
@@ -36,11 +36,11 @@ _REPORT = "Revisiting 3D ResNets for video recognition: ours beside the paper's"
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """What was drawn of a plan.
+    """The tables drawn of a plan, and the files written.
 
     Attributes:
-      tables: for the terminal, in order.
-      studies: name of the files of a study -> its summary, and the files written.
+      tables: the tables for the terminal, in order.
+      studies: base name of a study's files -> its summary, and the files written.
     """
 
     tables: tuple[Table, ...]
@@ -48,7 +48,7 @@ class Drawn:
 
     @property
     def files(self) -> list[Path]:
-        """All files written."""
+        """Returns all files written."""
         return [path for _, paths in self.studies.values() for path in paths]
 
 
@@ -61,16 +61,16 @@ def draw(
     plots: Path,
     margin: float,
 ) -> Drawn:
-    """Draws every study of a plan, and what its designs say of the toggles, from the records there are now.
+    """Draws every study of a plan, and its designs' credits for the toggles, from the present records.
 
     Args:
-      workspace: where the records are; tables go into `results/tables/` beside them.
+      workspace: the records; tables go into `results/tables/` beside them.
       plan: the studies and their runs.
-      designs: those that the studies come from; empty where there is only the study's own.
-      question: what the designs ask.
-      name: of the files, as :func:`stem` gives it; a design's study adds its own.
+      designs: the designs that the studies come from; empty where there is only the study's own.
+      question: the question that the designs ask.
+      name: base name of the files, as :func:`harness.analysis.evidence.stem` gives it; a design's study adds its own.
       plots: folder of the figures.
-      margin: percentage points that do not matter.
+      margin: largest difference, in percentage points, that counts as none.
     """
     measured = evidence.evidence(workspace, plan, margin)
     summaries = [evidence.summary(study, plan, measured) for study in plan.studies]
@@ -79,14 +79,14 @@ def draw(
         files_ += write(numbers, name if study is question.study else f"{name}-{study.name}", root, plots)
     shown: list[Table | None] = [*_shown(summaries[0])]
     if designs:
-        found = credits(designs, question, plan, measured)
-        files_ += write_credits(found, f"{name}-{'-'.join(found.designs)}", root, plots)
-        shown += [study_tables.credits(found), study_tables.interactions(found)]
+        numbers_of_designs = credits(designs, question, plan, measured)
+        files_ += write_credits(numbers_of_designs, f"{name}-{'-'.join(numbers_of_designs.designs)}", root, plots)
+        shown += [study_tables.credits(numbers_of_designs), study_tables.interactions(numbers_of_designs)]
     return Drawn(tuple(table for table in shown if table is not None), {name: (summaries[0], tuple(files_))})
 
 
 def draw_each(workspace: Workspace, plan: Plan, seeds: int, plots: Path, margin: float) -> Drawn:
-    """Draws every study of a plan for itself; arguments as of :func:`draw`."""
+    """Draws every study of a plan separately; arguments as of :func:`draw`."""
     measured = evidence.evidence(workspace, plan, margin)
     shown: list[Table] = []
     drawn = {}
@@ -98,15 +98,15 @@ def draw_each(workspace: Workspace, plan: Plan, seeds: int, plots: Path, margin:
 
 
 def _shown(numbers: Summary) -> list[Table]:
-    """The tables of a study that the terminal shows."""
+    """Returns the tables of a study that the terminal shows."""
     main = layouts.of(numbers.study).table(numbers)
     return [main, study_tables.steps(numbers)] if len(numbers.flips) else [main]
 
 
 def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]:
-    """Writes a study's tables into `results/tables/` and its figure into `plots/`, under a name; the paths written.
+    """Writes a study's tables into `results/tables/` and its figure into `plots/`, under a name; returns the paths.
 
-    What flipped class by class is a file of values alone: it is too long to be looked at.
+    The flips of each class are written as CSV only, since they are too many to show.
     """
     layout = layouts.of(numbers.study)
     main = dataclasses.replace(layout.table(numbers), name=name)
@@ -122,7 +122,7 @@ def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]
 
 
 def write_credits(found: Credits, name: str, results: Path, plots: Path) -> list[Path]:
-    """Writes what designs say of the toggles, under a name; the paths written."""
+    """Writes the tables and the figure of the designs' credits under a name; returns the paths."""
     named = [
         (f"{name}-credit", study_tables.credits(found)),
         (f"{name}-interactions", study_tables.interactions(found)),
@@ -131,11 +131,11 @@ def write_credits(found: Credits, name: str, results: Path, plots: Path) -> list
 
 
 def render(parts: Sequence[Part]) -> list[Rendered]:
-    """Draws the parts of a report, several at once, as the content of their files."""
-    # What takes longest is begun first, so that no process waits in the end for another.
-    order = sorted(range(len(parts)), key=lambda place: -parts[place].runs)
-    drawn = parallel.each([functools.partial(_rendered, parts[place]) for place in order])
-    return [one for _, one in sorted(zip(order, drawn, strict=True), key=lambda pair: pair[0])]
+    """Renders the parts of a report, several at once, to the content of their files."""
+    # The longest parts start first, so that the processes finish at about the same time.
+    order = sorted(range(len(parts)), key=lambda index: -parts[index].runs)
+    drawn = parallel.each([functools.partial(_rendered, parts[index]) for index in order])
+    return [rendered for _, rendered in sorted(zip(order, drawn, strict=True), key=lambda pair: pair[0])]
 
 
 def _rendered(part: Part) -> Rendered:
@@ -152,29 +152,29 @@ def write_report(sections: Sequence[Rendered], results: Path, plots: Path, page:
       page: name of the pages `.md`, `.html` and `.tex`.
 
     Raises:
-      SettingsError: two sections would have the same files.
+      SettingsError: two sections would write the same files.
     """
-    where = Path(os.path.relpath(plots, results)).as_posix()
+    plots_path = Path(os.path.relpath(plots, results)).as_posix()
     _refuse_one_name_for_two(sections)
-    contents = {results / "tables" / name: text.encode() for one in sections for name, text in _texts(one)}
-    contents |= {plots / name: content for one in sections for name, content in _images(one)}
+    contents = {results / "tables" / name: text.encode() for section in sections for name, text in _texts(section)}
+    contents |= {plots / name: content for section in sections for name, content in _images(section)}
     pages = {"md": pages_.markdown, "html": pages_.html_page, "tex": pages_.latex}
-    contents |= {results / f"{page}.{suffix}": page_of(_REPORT, sections, where).encode()
+    contents |= {results / f"{page}.{suffix}": page_of(_REPORT, sections, plots_path).encode()
                  for suffix, page_of in pages.items()}  # fmt: skip
-    for path in {path for one in sections for path in _earlier(one, results)} - set(contents):
+    for path in {path for section in sections for path in _earlier(section, results)} - set(contents):
         path.unlink(missing_ok=True)
     return [files.replace(path, content) for path, content in contents.items()]
 
 
 def _refuse_one_name_for_two(sections: Sequence[Rendered]) -> None:
-    names = [name for one in sections for name in one.tables]
+    names = [name for section in sections for name in section.tables]
     for name in names:
         if names.count(name) > 1:
             raise SettingsError(f"{name}: two trainings would be written under this name; narrow the report to one")
 
 
 def _earlier(section: Rendered, results: Path) -> Iterator[Path]:
-    """Files that an earlier drawing of the section's study may have left."""
+    """Yields the files that an earlier drawing of the section's study may have left."""
     for name in list(section.tables)[:1]:
         yield from (results / "tables" / f"{name}-steps.{suffix}" for suffix in render_.SUFFIXES)
         yield results / "tables" / f"{name}-flips.csv"
@@ -192,7 +192,7 @@ def _images(section: Rendered) -> Iterator[tuple[str, bytes]]:
 
 
 def write_tables(named: Iterable[tuple[str, Table | None]], results: Path) -> list[Path]:
-    """Writes tables under their names; a table that is None leaves none of an earlier drawing behind."""
+    """Writes tables under their names, and returns the paths; for None deletes the files of an earlier drawing."""
     written = []
     for name, table in named:
         rendered = render_.render(table) if table else {}
@@ -206,7 +206,7 @@ def write_tables(named: Iterable[tuple[str, Table | None]], results: Path) -> li
 
 
 def write_figure(figure: Figure, name: str, plots: Path) -> list[Path]:
-    """Writes a figure in every format under a name; the paths written."""
+    """Writes a figure in every format under a name; returns the paths."""
     return [
         files.replace(plots / f"{name}.{suffix}", figure_style.to_bytes(figure, suffix))
         for suffix in figure_style.SUFFIXES
