@@ -1,1 +1,1 @@
-"""The search of scales with Optuna."""
+"""Searches scales and toggle values with Optuna."""

@@ -1,4 +1,7 @@
-"""A sweep's summary -> the figure of its front: first the points, then the drawing of them."""
+"""Draws the figure of a sweep's Pareto front from its summary.
+
+First the points are computed, then drawn, so that tests can check the numbers.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from matplotlib.transforms import Bbox
 from harness.reporting.figure_style import MUTED, beside, framed, settle, style
 from harness.sweep.sweep_summary import Summary, shown_value
 
-# Colours of Okabe and Ito; marker and filling tell the two apart in grey as well.
-# Between its points the front stays where it is: nothing is known to lie on a straight line between them.
+# Okabe-Ito colours; marker and filling tell the two apart in greyscale as well.
+# The front is drawn in steps, since nothing is known to lie on a straight line between its points.
 _FRONT: dict[str, Any] = {"color": "#0072B2", "marker": "o", "drawstyle": "steps-post"}
 _OTHERS: dict[str, Any] = {"color": "#D55E00", "marker": "s", "markerfacecolor": "white"}
-_MOST = 12  # points whose names find room beside them
+_MOST = 12  # most points that have room for labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Cloud:
       name: for the legend.
       gflops: multiply-adds of one evaluation view, 1e9.
       top1, low, high: percent, with the ends of the 95 % interval.
-      labels: the values of a point; empty where there is no room for them.
+      labels: the values of each point; empty where there is no room for them.
     """
 
     name: str
@@ -42,11 +45,11 @@ class Cloud:
 
 @dataclasses.dataclass(frozen=True)
 class FrontPoints:
-    """What the figure of a sweep shows.
+    """The content of the figure of a sweep, ready to be drawn.
 
     Attributes:
       title: what was searched, and the profile, one line.
-      caption: what the numbers are, and what the labels say.
+      caption: sentences that explain the numbers and the labels.
       front: the points on the front.
       others: the other points whose accuracy is known.
     """
@@ -58,7 +61,7 @@ class FrontPoints:
 
 
 def front_points(summary: Summary) -> FrontPoints:
-    """The points of a sweep: top-1 against multiply-adds."""
+    """Returns the points of a sweep: top-1 against multiply-adds."""
     known = summary.points[summary.points["top1"].notna()]
     axes = {key: label for key, label in summary.axes.items() if known[key].nunique() > 1}
     on, off = known[known["front"]], known[~known["front"]]
@@ -81,7 +84,7 @@ def _cloud(name: str, points: pd.DataFrame, keys: list[str], named: bool) -> Clo
 
 
 def front(summary: Summary) -> Figure:
-    """The figure of a sweep's front."""
+    """Draws the figure of a sweep's front."""
     points = front_points(summary)
     with style():
         figure = framed(points.title, points.caption)
@@ -103,7 +106,7 @@ def front(summary: Summary) -> Figure:
 
 
 def _thin(axes: Axes) -> None:
-    """Takes away labels that would touch one before them; those of the front come first."""
+    """Hides labels that would overlap an earlier one; the labels of the front come first."""
     kept: list[Bbox] = []
     for text in axes.texts:
         box = text.get_window_extent()
@@ -114,7 +117,7 @@ def _thin(axes: Axes) -> None:
 
 
 def _draw(axes: Axes, cloud: Cloud, look: dict[str, Any], line: str, below: bool) -> None:
-    """The points of one kind with their intervals; labels stand beyond these."""
+    """Draws the points of one kind with their intervals, and labels beyond the intervals."""
     if not cloud.top1:
         return
     axes.vlines(cloud.gflops, cloud.low, cloud.high, color=look["color"], linewidth=0.8, alpha=0.6)

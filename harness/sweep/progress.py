@@ -1,4 +1,4 @@
-"""What a sweep says before and while it runs: its plan with its cost, and its trials as they come."""
+"""Reports a sweep's plan with its cost, and the progress of its trials."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from harness.sweep.space import MOST, PARTS, Point, Sweep
 from harness.sweep.sweep_summary import shown_value
 from harness.system.text import duration, print_line
 
-_LISTED = 60  # points that a plan lists
-_DRAWN = 30  # points drawn to estimate the cost of a space that cannot be gone through
+_LISTED = 60  # most points that a plan lists
+_DRAWN = 30  # points drawn to estimate the cost of a space that is too large to list
 
 
 class TrialBoard(Board):
-    """The state of the trials that were begun, and how long these and the rest will take.
+    """The state of the trials begun so far, and how long these and the rest will take.
 
     Args:
-      rate: multiply-adds per second, where it is known.
-      points: points to train, at most.
-      work: multiply-adds of one, on average.
+      rate: multiply-adds per second; None where unknown.
+      points: most points to train.
+      work: mean multiply-adds of a point.
     """
 
     def __init__(self, rate: float | None, points: int, work: float) -> None:
@@ -37,12 +37,12 @@ class TrialBoard(Board):
         self._ahead, self._work = points, work
 
     def begin(self, planned: Planned) -> None:
-        """A trial's run is to be trained."""
+        """Adds the run of a trial that is about to be trained."""
         self.states |= Board(Plan((), (planned,), {}), None).states
         self._ahead -= 1
 
     def update(self, run_id: str, event: Mapping[str, Any]) -> Any:
-        """Takes in an event; a run that was ended at a validation needs no more time."""
+        """Updates the state by an event; a run that was pruned needs no more time."""
         state = super().update(run_id, event)
         if event["event"] == "interrupted" and event.get("watched"):
             state.stage, state.note, state.seconds = "pruned", event["reason"].removeprefix("pruned "), 0.0
@@ -50,7 +50,7 @@ class TrialBoard(Board):
 
     @property
     def remaining(self) -> float | None:
-        """Seconds still to go, None where nothing was measured yet."""
+        """Returns the seconds still to go; None where nothing was measured yet."""
         begun = super().remaining
         if begun is None or self.rate is None:
             return None
@@ -58,7 +58,7 @@ class TrialBoard(Board):
 
 
 def likely(sweep: Sweep) -> list[Point]:
-    """Points within the limits: all of them, or some at random where they cannot be gone through."""
+    """Returns the points within the limits: all, or a random sample where the space is too large to list."""
     if sweep.space.listed:
         return [point for point in sweep.grid() if not sweep.limits.reason(point)]
     generator = np.random.default_rng(0)
@@ -79,15 +79,15 @@ def describe(
     Args:
       sweep: the sweep.
       strategy: how points are chosen.
-      records: id -> record, of the runs there are.
-      points: points to train, in all.
-      trained: how many of them it has trained by now.
+      records: id -> record of each recorded run.
+      points: number of points to train in all.
+      trained: how many of these are trained by now.
       console: where to print.
     """
     say = functools.partial(print_line, console)
     within = likely(sweep)
     say(f"{_CHOSEN[strategy.sampler].format(startup=STARTUP, population=strategy.population)}{_pruning(strategy)}.")
-    base = " ".join(one.short for one in sweep.space.base) or "no toggle"
+    base = " ".join(applied.short for applied in sweep.space.base) or "no toggle"
     say(f"Space: {' '.join(map(str, sweep.space.axes))}; every point has {base}.")
     size = sweep.space.size
     if size is None or size > MOST:
@@ -131,7 +131,7 @@ def _line(point: Point, sweep: Sweep, records: Mapping[str, RunRecord]) -> str:
 
 
 def _cost(left: Sequence[Point], points: int, sweep: Sweep) -> str:
-    """What is still to be trained costs: on average, and at most."""
+    """Returns the sentence on the mean and the highest cost of what is still to be trained."""
     points = min(points, len(left)) if sweep.space.listed else points
     if not points or not left:
         return "Cost of what is to do: nothing."

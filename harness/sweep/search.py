@@ -1,4 +1,7 @@
-"""Asks Optuna for points, has trained what must be, and tells it what came of each; training never sees a trial."""
+"""The search of a sweep: asks Optuna for points, has them trained, and tells Optuna the results.
+
+The training knows nothing of trials.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ from harness.sweep.trial_store import ABANDONED, RECORDED, REPEATED, TRAINED, TU
 from harness.sweep.workers import Workers
 
 SamplerName = Literal["grid", "tpe", "nsga2"]
-# Points at random before TPE models what it was told; so many of Optuna's default would be most of a small sweep.
+# Random points before TPE starts to model the results; Optuna's default would be most of a small sweep.
 STARTUP = 5
-# Trials that end before any is pruned, and the percent of the schedule before which none is: early on, the warm-up and
-# the size of a network say more about its accuracy than where it will end.
+# No run is pruned before this many trials have ended, nor before this percent of its schedule: early on, accuracy tells
+# more of the warm-up and of the network's size than of the final accuracy.
 PRUNED_AFTER, PRUNED_FROM = 5, 40
-# Proposals in a row that cost nothing, after which a point that was not tried yet is drawn instead.
+# After this many proposals in a row that needed no training, an untried point is drawn at random instead.
 _IDLE = 10
 
 
@@ -37,9 +40,9 @@ class Strategy:
 
     Attributes:
       sampler: "grid" (every point), "tpe" (top-1) or "nsga2" (top-1 and multiply-adds).
-      prunes: whether a run whose validations are below the median of those before it is ended early.
-      population: points of a generation of nsga2.
-      seed: of the sampler.
+      prunes: whether a run is ended early when its validation is below the median of the runs before it.
+      population: points in a generation of nsga2.
+      seed: seed of the sampler.
     """
 
     sampler: SamplerName
@@ -53,11 +56,11 @@ class Strategy:
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """Names of what is told."""
+        """Returns the names of the values that Optuna is told."""
         return ("top-1", "GFLOPs") if self.sampler == "nsga2" else ("top-1",)
 
     def at(self, number: int) -> BaseSampler:
-        """The sampler for a trial; made anew for each, so that none depends on how often a process was started."""
+        """Returns a trial's sampler, new for each trial, so that proposals don't depend on restarts of the process."""
         seed = trial_store.derived_seed(self.seed, number)
         if self.sampler == "tpe":
             return TPESampler(n_startup_trials=STARTUP, seed=seed)
@@ -67,47 +70,47 @@ class Strategy:
 
     @property
     def pruner(self) -> MedianPruner | NopPruner:
-        """The pruner."""
+        """Returns the pruner."""
         if not self.prunes:
             return NopPruner()
         return MedianPruner(PRUNED_AFTER, PRUNED_FROM, n_min_trials=PRUNED_AFTER)
 
 
 class Trained(Protocol):
-    """What came of carrying out a run; :class:`harness.scheduler.orchestrator.Outcome` is one."""
+    """The outcome of carrying out a run, such as :class:`harness.scheduler.orchestrator.Outcome`."""
 
     @property
     def event(self) -> Mapping[str, Any]:
-        """The last event."""
+        """Returns the last event."""
 
     @property
     def failure(self) -> str:
-        """One line where it failed; empty otherwise."""
+        """Returns the reason in one line if the run failed; empty otherwise."""
 
     @property
     def ended_by_watch(self) -> bool:
-        """Whether it was ended at a validation."""
+        """Returns whether the watch ended the run at a validation."""
 
 
 Watch = Callable[[Mapping[str, Any]], str | None]
-# Trains and evaluates what is missing of a point's run, under a name for people to read.
+# Trains and evaluates what is missing of a point's run; takes the point, a name to show, and the watch.
 Carry = Callable[[Point, str, Watch | None], Trained]
 
 
 @dataclasses.dataclass
 class Search:
-    """One sweep while it is searched.
+    """The search of one sweep.
 
     Attributes:
       study: Optuna's study.
-      sweep: the points and what they cost.
-      strategy: how they are chosen.
+      sweep: the points and their costs.
+      strategy: how points are chosen.
       store: the records.
       carry: trains a point.
-      say: is told a line for each trial that is not trained, or not to its end.
-      trials: points to train; None for every point of a grid.
-      workers: who is at which trial.
-      wait: waits a little for what other workers are at; raises where this one is asked to stop.
+      say: called with a line for each trial that is not trained, or not to its end.
+      trials: number of points to train; None for every point of a grid.
+      workers: the workers and their trials.
+      wait: waits a little for other workers; raises if this one is asked to stop.
     """
 
     study: optuna.Study
@@ -129,10 +132,10 @@ class Search:
         self.study.pruner = self.strategy.pruner
 
     def run(self) -> list[str]:
-        """Goes on with the sweep until it has trained as many points as it may, or all; a line for each failure.
+        """Continues the sweep until the allowed number of points, or all, are trained; returns a line for each failure.
 
-        A point whose worker was killed, or gave it back, is taken up, one that failed before is tried once more, and
-        what `results/` holds is told first. What other workers are at is waited for.
+        First it takes up points whose worker was killed or gave them back, tells Optuna the records in `results/`, and
+        retries points that failed before. It waits for the trials of other workers.
         """
         self._begun = len(self.workers.patient(self._tried))
         while (chosen := self.workers.patient(self._next)) is not None:
@@ -151,7 +154,7 @@ class Search:
         return trial_store.trials(self.study)
 
     def _next(self) -> tuple[optuna.Trial, Point] | None:
-        """The next trial to train, with its point; None at the sweep's end, once nobody is at a point of it."""
+        """Returns the next trial to train with its point; None once the sweep is at its end and no worker is busy."""
         while True:
             with self.workers.alone(self.wait):
                 trial = self._chosen()
@@ -166,75 +169,77 @@ class Search:
             self.wait()
 
     def _chosen(self) -> optuna.Trial | None:
-        """The next trial, this worker's; None where nothing is left to ask."""
+        """Takes the next trial for this worker; None where nothing is left to ask."""
         if left := self.workers.left(self._tried()):
             return self.workers.take(trial_store.live(self.study, left[0].number))
         self.workers.fail_silent()
-        found = self._tried()
-        if any(one.state == "waiting" for one in found):  # a process was killed before it took them
+        tried = self._tried()
+        if any(other.state == "waiting" for other in tried):  # a process was killed before it took its enqueued trial
             return self._ask()
-        if silent := self._silent(found):
+        if silent := self._silent(tried):
             return self._ask_again(silent[0])
         if self._first is None:
-            self._first, self._listed = [*self._untold(found), *self._failed_before(found)], len(found)
+            self._first, self._listed = [*self._untold(tried), *self._failed_before(tried)], len(tried)
         while self._first:
             run_id, params = self._first.pop(0)
-            if not any(one.run == run_id for one in found[self._listed :]):  # another worker has asked it meanwhile
+            if not any(
+                other.run == run_id for other in tried[self._listed :]
+            ):  # skip what another worker asked meanwhile
                 return self._ask(params)
-        return self._proposed(found)
+        return self._proposed(tried)
 
-    def _silent(self, found: list[Tried]) -> list[Tried]:
-        """Trials that were given up since their workers fell silent, and were not asked again."""
-        last = {one.run: one for one in found if one.run and one.source != REPEATED}
+    def _silent(self, trials: list[Tried]) -> list[Tried]:
+        """Returns trials that were given up because their workers fell silent, and that were not asked again."""
+        last = {trial.run: trial for trial in trials if trial.run and trial.source != REPEATED}
         return [
-            one
-            for one in last.values()
-            if one.state == "fail" and one.source in ("", TRAINED) and not one.reason
-            if self.sweep.space.holds(one.params)
+            trial
+            for trial in last.values()
+            if trial.state == "fail" and trial.source in ("", TRAINED) and not trial.reason
+            if self.sweep.space.holds(trial.params)
         ]
 
-    def _untold(self, found: list[Tried]) -> Iterator[tuple[str, Params]]:
-        """Runs, with their points, within the limits that have a record and no trial."""
-        told = {one.run for one in found}
+    def _untold(self, trials: list[Tried]) -> Iterator[tuple[str, Params]]:
+        """Yields recorded runs within the limits that have no trial, each with its point."""
+        told = {trial.run for trial in trials}
         for run_id in self.store.ids():
             if run_id in told:
                 continue
             try:
                 record = self.store.read(run_id)
             except RecordError:
-                continue  # named where its point is proposed
+                continue  # reported when its point is proposed
             point = self.sweep.of_record(record)
             if point and not self.sweep.limits.reason(point) and point.run.protocol.name in record.evaluations:
                 yield run_id, point.params
 
-    def _failed_before(self, found: list[Tried]) -> list[tuple[str, Params]]:
-        """Runs, with their points, whose last trial failed before this process."""
-        last = {one.run: one for one in found if one.run and one.source in (TRAINED, RECORDED)}
-        now = self._failed(found)
-        return [(run_id, one.params) for run_id, one in last.items() if one.state == "fail" and run_id not in now]
+    def _failed_before(self, trials: list[Tried]) -> list[tuple[str, Params]]:
+        """Returns runs whose last trial failed before this process began, each with its point."""
+        last = {trial.run: trial for trial in trials if trial.run and trial.source in (TRAINED, RECORDED)}
+        now = self._failed(trials)
+        return [(run_id, trial.params) for run_id, trial in last.items() if trial.state == "fail" and run_id not in now]
 
-    def _failed(self, found: list[Tried]) -> dict[str, str]:
-        """Id of a run -> why it failed, here or with another worker, since this process began."""
+    def _failed(self, trials: list[Tried]) -> dict[str, str]:
+        """Maps the id of each run that failed since this process began, here or with another worker, to the reason."""
         failed: dict[str, str] = {}
-        for one in found:
-            if one.state in ("complete", "pruned"):
-                failed.pop(one.run, None)
-            elif (one.number >= self._begun or one.number in self._taken) and _went_wrong(one):
-                failed[one.run] = one.reason
+        for trial in trials:
+            if trial.state in ("complete", "pruned"):
+                failed.pop(trial.run, None)
+            elif (trial.number >= self._begun or trial.number in self._taken) and _went_wrong(trial):
+                failed[trial.run] = trial.reason
         return failed
 
     def _ask(self, params: Params | None = None) -> optuna.Trial:
-        """A trial at a point, or where the sampler wants one."""
+        """Asks for a trial at a given point, or at one that the sampler proposes."""
         if params is not None:
             self.study.enqueue_trial(dict(params))
         self.study.sampler = self.strategy.at(len(self._tried()))
         trial = self.workers.take(self.study.ask(trial_store.distributions(self.sweep.space)))
         if self.strategy.sampler == "nsga2":
-            _ = trial.relative_params  # a point that was not the sampler's joins its generation only when it is asked
+            _ = trial.relative_params  # makes an enqueued point join its generation
         return trial
 
     def _ask_again(self, silent: Tried) -> optuna.Trial:
-        """A trial that goes on with one that was given up."""
+        """Asks for a trial that continues one that was given up."""
         trial = self._ask(silent.params)
         for percent, top1 in silent.reports.items():
             trial.report(top1, percent)
@@ -242,36 +247,36 @@ class Search:
             trial.set_user_attr(trial_store.SOURCE, silent.source)
         return trial
 
-    def _proposed(self, found: list[Tried]) -> optuna.Trial | None:
-        """The next trial of a sweep that has nothing to catch up with; None where it is at its end."""
-        known = {one.run for one in found if one.run}
+    def _proposed(self, trials: list[Tried]) -> optuna.Trial | None:
+        """Asks for the next new trial, once nothing is left to catch up with; None at the sweep's end."""
+        known = {trial.run for trial in trials if trial.run}
         if self.strategy.sampler == "grid":
             left = (params for params in self.sweep.space.points() if self.sweep.at(params).run.id not in known)
             params = next(left, None)
             return None if params is None else self._ask(params)
-        if self.trials is not None and self._spent(found) >= self.trials:
+        if self.trials is not None and self._spent(trials) >= self.trials:
             return None
         if self._idle < _IDLE and not self._all_known(known):
             return self._ask()
-        generator = np.random.default_rng(trial_store.derived_seed(self.strategy.seed, len(found)))
-        point = self.sweep.draw(generator, lambda one: one.run.id in known)
+        generator = np.random.default_rng(trial_store.derived_seed(self.strategy.seed, len(trials)))
+        point = self.sweep.draw(generator, lambda candidate: candidate.run.id in known)
         if point is None:
-            if not self.workers.others(found):
+            if not self.workers.others(trials):
                 self.say("No point is left within the limits that was not tried.")
             return None
         return self._ask(point.params)
 
-    def _spent(self, found: list[Tried]) -> int:
-        """Points that were trained, or are being trained; what failed before this process does not count."""
-        trained = {one.run for one in found if one.source == TRAINED and one.state != "fail"}
-        return len(trained | set(self._failed(found)))
+    def _spent(self, trials: list[Tried]) -> int:
+        """Counts the points that were or are being trained; failures before this process do not count."""
+        trained = {trial.run for trial in trials if trial.source == TRAINED and trial.state != "fail"}
+        return len(trained | set(self._failed(trials)))
 
     def _all_known(self, known: set[str]) -> bool:
         size = self.sweep.space.size
         return size is not None and len(known) >= size
 
     def _settled(self, trial: optuna.Trial) -> Point | None:
-        """Tells a trial what is known of its point; its point where it has to be trained."""
+        """Ends a trial that needs no training; otherwise returns its point, which has to be trained."""
         params = dict(trial.params)
         if not self.sweep.space.holds(params):
             trial.set_user_attr(trial_store.SOURCE, ABANDONED)
@@ -291,41 +296,41 @@ class Search:
         return point
 
     def _answered(self, trial: optuna.Trial, point: Point) -> bool:
-        """Whether a trial could be told without training: it costs too much, is recorded, or was tried before."""
-        name, found = _name(trial, point), self._tried()
+        """Ends a trial that costs too much, is recorded or was tried before; returns whether it did."""
+        name, tried = _name(trial, point), self._tried()
         if reason := self.sweep.limits.reason(point):
             self._end(trial, TURNED_AWAY, TrialState.PRUNED, reason)
             self.say(f"{name}: turned away, {reason}")
             return True
-        same = [one for one in found if one.run == point.run.id and one.number != trial.number]
+        same = [other for other in tried if other.run == point.run.id and other.number != trial.number]
         record = self._record(point)
         if record is not None:
-            before = any(one.state in ("complete", "running") for one in same)
+            before = any(other.state in ("complete", "running") for other in same)
             self._tell_record(trial, record, point, REPEATED if before else RECORDED)
             self.say(f"{name}: recorded already, top-1 {100 * _top1(record, point):.1f} %")
             return True
-        reason = self._failed(found).get(point.run.id, "")
-        if at_it := self.workers.others(same):
-            reason = f"trial {at_it[0].number} is at it"
+        reason = self._failed(tried).get(point.run.id, "")
+        if busy := self.workers.others(same):
+            reason = f"trial {busy[0].number} is at it"
         if reason:
             self._end(trial, REPEATED, TrialState.FAIL, reason)
             return True
         return self._pruned_before(trial, point, name)
 
     def _pruned_before(self, trial: optuna.Trial, point: Point, name: str) -> bool:
-        for one in self._tried():
-            if one.run == point.run.id and one.state == "pruned" and one.source == TRAINED:
-                for percent, top1 in one.reports.items():
+        for other in self._tried():
+            if other.run == point.run.id and other.state == "pruned" and other.source == TRAINED:
+                for percent, top1 in other.reports.items():
                     trial.report(top1, percent)
-                self._end(trial, REPEATED, TrialState.PRUNED, one.reason)
-                self.say(f"{name}: was pruned before, as trial {one.number}")
+                self._end(trial, REPEATED, TrialState.PRUNED, other.reason)
+                self.say(f"{name}: was pruned before, as trial {other.number}")
                 return True
         return False
 
     def _record(self, point: Point) -> RunRecord | None:
-        """The point's record, its evaluation under the run's protocol in it; None where there is none.
+        """Returns the point's record if it has an evaluation under the run's protocol, else None.
 
-        A damaged one is left to what carries the run out, which names it.
+        A damaged record counts as none here; carrying out the run reports it.
         """
         if not self.store.has(point.run.id):
             return None
@@ -340,10 +345,10 @@ class Search:
         name, told = _name(trial, point), self.workers.patient
         frozen = told(lambda: self.study.get_trials(deepcopy=False)[trial.number])
         watch = _Watch(trial, point, set(frozen.intermediate_values), self.strategy, told)
-        if (record := self._record(point)) is not None:  # trained by the process that was killed
+        if (record := self._record(point)) is not None:  # trained by a process that was killed before telling it
             told(lambda: self._tell_record(trial, record, point, TRAINED))
             return
-        if reason := watch.verdict(frozen.last_step):  # killed between the verdict and its telling
+        if reason := watch.verdict(frozen.last_step):  # a process was killed after the verdict and before it told it
             self._prune(trial, point, reason)
             self.say(f"{name}: {reason}")
             return
@@ -368,8 +373,8 @@ class Search:
         self.workers.patient(tell)
 
     def _tell_record(self, trial: optuna.Trial, record: RunRecord, point: Point, source: str) -> None:
-        """Tells a trial what its run's record says."""
-        if source == RECORDED and len(self.strategy.objectives) == 1:  # one told again would count twice in the median
+        """Tells a trial the results in its run's record."""
+        if source == RECORDED and len(self.strategy.objectives) == 1:  # told again, it would count twice in the median
             reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
             for percent, top1 in validations(record).items():
                 if percent not in reported:
@@ -386,14 +391,14 @@ class Search:
 
 
 class _Watch:
-    """Reports a run's validations to its trial, and says when to end it.
+    """Reports a run's validations to its trial, and decides when to end the run.
 
     Args:
       trial: the trial.
       point: its point.
-      known: percents of the schedule that were reported by an earlier process.
+      known: percents of the schedule that an earlier process reported.
       strategy: how points are chosen.
-      patient: asks the storage again while it does not answer.
+      patient: retries calls of the storage while it does not answer.
     """
 
     def __init__(
@@ -403,19 +408,19 @@ class _Watch:
         self._patient = patient
 
     def __call__(self, event: Mapping[str, Any]) -> str | None:
-        """After a validation: the reason to end the run, None to go on."""
+        """Reports a validation, and returns the reason to end the run; None to go on."""
         percent = reached(event["done"], event["total"])
         if percent == 0 or percent in self._known:
             return None
         self._known.add(percent)
         try:
             self._patient(lambda: self._trial.report(event["top1"], percent))
-        except UpdateFinishedTrialError:  # given up while this worker was silent: whoever has it now decides
+        except UpdateFinishedTrialError:  # given up while this worker was silent; its new worker decides
             return None
         return self.verdict(percent, event)
 
     def verdict(self, percent: int | None, event: Mapping[str, Any] | None = None) -> str | None:
-        """The same, of what was reported by now."""
+        """Returns the reason to end the run by what was reported so far; None to go on."""
         if percent is None or percent >= 100 or not self._strategy.prunes:
             return None
         if not self._patient(self._trial.should_prune):
@@ -425,15 +430,15 @@ class _Watch:
 
 
 def validations(record: RunRecord) -> dict[int, float]:
-    """Percent of the schedule -> validation top-1, where a record has a validation just at one of its parts."""
+    """Returns percent of the schedule -> validation top-1, for a record's validations at the ends of its parts."""
     total = int(record.cost["train_steps"])
     interval = -(-total // PARTS)
     points = {int(point["step"]): point["top1"] for point in record.curve if point["split"] == "validation"}
     return {reached(step, total): top1 for step, top1 in points.items() if step % interval == 0 or step == total}
 
 
-def _went_wrong(one: Tried) -> bool:
-    return one.state == "fail" and one.source == TRAINED and bool(one.reason)
+def _went_wrong(trial: Tried) -> bool:
+    return trial.state == "fail" and trial.source == TRAINED and bool(trial.reason)
 
 
 def _top1(record: RunRecord, point: Point) -> float:

@@ -1,4 +1,4 @@
-"""What the scaling sweeps under a results folder found, as sections of a report."""
+"""The sections of a report on the scaling sweeps under a results folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from harness.sweep import front_figure, sweep_summary, trial_store
 
 
 def sweeps(store: Store) -> list[Section]:
-    """What the scaling sweeps under a results folder found, a section each; what is damaged is named."""
+    """Returns a section for each scaling sweep under a results folder; if a storage is damaged, one that names it."""
     if not (store.root / "sweeps").is_dir():
         return []
     try:
-        found = sweep_summary.found(store.root, store.elsewhere)
+        summaries = sweep_summary.found(store.root, store.elsewhere)
     except trial_store.SweepError as error:
         return [Section("Scaling sweeps", {}, note=str(error), faults=(str(error),))]
     return [
@@ -22,5 +22,5 @@ def sweeps(store: Store) -> list[Section]:
             figures={sweep_summary.names(summary)[0]: front_figure.front(summary)},
             number=f"of {summary.name}",
         )
-        for summary in found
+        for summary in summaries
     ]

@@ -1,6 +1,6 @@
-"""What a scaling sweep searches: axes with their values, the points they span, what a point costs and what is too much.
+"""The search space of a scaling sweep: axes and their values, the points they span, and their costs and limits.
 
-Nothing here reads a file, and nothing knows who proposes the points.
+This module reads no files and doesn't know how points are proposed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Value = float | int | str
 # Name of an axis -> its value.
 Params = Mapping[str, Value]
 
-# A schedule is validated at each of so many equal parts of it.
+# A run is validated at the end of each of this many equal parts of its schedule.
 PARTS = 5
-# So many points are listed, and their costs added up, and no more.
+# A space with more points than this is not listed, nor are its costs added up.
 MOST = 2000
 _DRAWS = 1000
 _EMA = "trainer.optimizer_config.ema"
@@ -35,10 +35,10 @@ _INTERVAL = "trainer.validation_interval"
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """A toggle or a scaling axis whose value is searched: among choices, or within a range.
+    """A toggle or a scaling axis whose value is searched, among choices or within a range.
 
     Attributes:
-      toggle: whose value it is.
+      toggle: the toggle or scaling axis.
       choices: the values; empty for a range.
       low, high: ends of the range, inclusive.
       log: whether the range is searched on a logarithmic scale.
@@ -54,24 +54,24 @@ class Axis:
 
     @property
     def key(self) -> str:
-        """Its name, on the command line and in Optuna."""
+        """Returns its name, on the command line and in Optuna."""
         return self.toggle.key
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """All its values; empty where there are infinitely many."""
+        """Returns all its values; empty where there are infinitely many."""
         if self.choices:
             return self.choices
         return tuple(range(int(self.low), int(self.high) + 1)) if self.whole else ()
 
     def holds(self, value: Any) -> bool:
-        """Whether the value lies on the axis."""
+        """Returns whether the value lies on the axis."""
         if self.choices:
             return value in self.choices
         return isinstance(value, int if self.whole else int | float) and self.low <= value <= self.high
 
     def draw(self, generator: np.random.Generator) -> Value:
-        """A value at random, on the axis's own scale."""
+        """Draws a random value, uniformly on the axis's scale."""
         if values := self.values:
             return values[int(generator.integers(len(values)))]
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
@@ -79,14 +79,14 @@ class Axis:
         return min(max(math.exp(drawn) if self.log else drawn, self.low), self.high)
 
     def __str__(self) -> str:
-        """As it is written on the command line."""
+        """Returns the axis as it is written on the command line."""
         if self.choices:
             return f"{self.key}={','.join(map(str, self.choices))}"
         return f"{self.key}={self.low:g}:{self.high:g}{':log' if self.log else ''}"
 
 
 def scale(toggle: Toggle, text: str) -> Axis:
-    """The axis of "50,101", the values of a scaling axis.
+    """Parses the values of a scaling axis, such as "50,101".
 
     Raises:
       ToggleError: a value that the axis does not have.
@@ -96,10 +96,10 @@ def scale(toggle: Toggle, text: str) -> Axis:
 
 
 def tune(text: str, known: Mapping[str, Toggle]) -> Axis:
-    """The axis of "sd=0.0:0.3", "wd=1e-5:1e-3:log" or "dstem=v0,v1".
+    """Parses an axis such as "sd=0.0:0.3", "wd=1e-5:1e-3:log" or "dstem=v0,v1".
 
     Raises:
-      ToggleError: an unknown toggle, values it does not take, or a range that is none.
+      ToggleError: an unknown toggle, values it does not take, or an invalid range.
     """
     key, separator, values = (part.strip() for part in text.partition("="))
     toggle = known.get(key.lower())
@@ -118,7 +118,7 @@ def tune(text: str, known: Mapping[str, Toggle]) -> Axis:
 
 
 def _range(toggle: Toggle, text: str, values: str) -> Axis:
-    """The axis of "0.0:0.3"."""
+    """Parses a range such as "0.0:0.3"."""
     if toggle.choices:
         raise ToggleError(f"--tune {text}: {toggle.key} has no range, list its values: {_listed(toggle)}")
     ends, log = values.removesuffix(":log"), values.endswith(":log")
@@ -130,7 +130,7 @@ def _range(toggle: Toggle, text: str, values: str) -> Axis:
         raise ToggleError(f"--tune {text}: expected LOW below HIGH")
     if log and low <= 0:
         raise ToggleError(f"--tune {text}: a logarithmic range begins above 0")
-    whole = all(isinstance(one, int) for one in (low, high, toggle.default)) and not log
+    whole = all(isinstance(value, int) for value in (low, high, toggle.default)) and not log
     return Axis(toggle, (), low, high, log, whole)
 
 
@@ -143,8 +143,8 @@ class Space:
     """The points of a sweep.
 
     Attributes:
-      axes: what is searched, scaling axes first.
-      base: toggles that every point has, at their values.
+      axes: the axes searched, scaling axes first.
+      base: toggles that every point has, with their values.
     """
 
     axes: tuple[Axis, ...]
@@ -152,37 +152,37 @@ class Space:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Names of the axes."""
+        """Returns the names of the axes."""
         return tuple(axis.key for axis in self.axes)
 
     @property
     def size(self) -> int | None:
-        """Number of points; None where there are infinitely many."""
+        """Returns the number of points; None where there are infinitely many."""
         counts = [len(axis.values) for axis in self.axes]
         return math.prod(counts) if all(counts) else None
 
     @property
     def listed(self) -> bool:
-        """Whether its points can be gone through."""
+        """Returns whether there are few enough points to list."""
         return self.size is not None and self.size <= MOST
 
     def points(self) -> Iterator[dict[str, Value]]:
-        """Every point, the last axis changing fastest; for a space that is `listed`."""
+        """Yields every point, the last axis changing fastest; for a space that is `listed`."""
         for values in itertools.product(*(axis.values for axis in self.axes)):
             yield dict(zip(self.keys, values, strict=True))
 
     def cell(self, params: Params, seed: int) -> Cell:
-        """What a run at a point trains."""
+        """Returns the cell that a run at a point trains."""
         return Cell((*(axis.toggle.at(params[axis.key]) for axis in self.axes), *self.base), seed)
 
     def holds(self, params: Mapping[str, Any]) -> bool:
-        """Whether there is a value for every axis, and each lies on it."""
+        """Returns whether there is a value for every axis and no other, each on its axis."""
         return set(params) == set(self.keys) and all(axis.holds(params[axis.key]) for axis in self.axes)
 
     def params_of(self, record: RunRecord) -> dict[str, Value] | None:
-        """The point that a record may be of, by its toggles and scale; None where it lies outside.
+        """Returns the point that a record may belong to, by its toggles and scale; None where that lies outside.
 
-        Whether the rest of its settings are the sweep's own, only its identity tells.
+        Only the run's identity tells whether its other settings are the sweep's, too.
         """
         held = {**record.toggles, **record.scale}
         params = {key: held[key] for key in self.keys if key in held}
@@ -190,7 +190,7 @@ class Space:
 
 
 def space(axes: Sequence[Axis], base: Sequence[Applied]) -> Space:
-    """The space of some axes; what one of them searches is taken out of the base.
+    """Makes a space of axes; toggles that an axis searches are removed from the base.
 
     Raises:
       ToggleError: two axes of one toggle, or a scaling axis in the base.
@@ -199,15 +199,15 @@ def space(axes: Sequence[Axis], base: Sequence[Applied]) -> Space:
     for key in keys:
         if keys.count(key) > 1:
             raise ToggleError(f"{key}: is searched twice; name it once")
-    for one in base:
-        if one.toggle.axis:
-            raise ToggleError(f"--base {one}: say --{one.toggle.key} {one.value}")
-    return Space(tuple(axes), tuple(one for one in base if one.toggle.key not in keys))
+    for applied in base:
+        if applied.toggle.axis:
+            raise ToggleError(f"--base {applied}: say --{applied.toggle.key} {applied.value}")
+    return Space(tuple(axes), tuple(applied for applied in base if applied.toggle.key not in keys))
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a point may cost; None for no limit.
+    """Upper limits of a point's cost; None for no limit.
 
     Attributes:
       gflops: multiply-adds of one evaluation view, 1e9.
@@ -218,14 +218,14 @@ class Limits:
     hours: float | None = None
 
     def over(self, point: Point) -> dict[str, float]:
-        """Name of each limit there is -> by how much the point is above it; below it, a number below 0."""
+        """Returns name of each limit that is set -> by how much the point exceeds it; negative below the limit."""
         over = {} if self.gflops is None else {"gflops": point.gflops - self.gflops}
         if self.hours is not None and point.hours is not None:
             over["hours"] = point.hours - self.hours
         return over
 
     def reason(self, point: Point) -> str:
-        """Why a point is turned away; empty where it is not."""
+        """Returns why a point is turned away; empty where it is not."""
         over = self.over(point)
         reasons = []
         if over.get("gflops", 0) > 0:
@@ -237,12 +237,12 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """How long runs take here: seconds = overhead + work / rate.
+    """The speed of runs on this machine: seconds = overhead + work / rate.
 
     Attributes:
       rate: multiply-adds per second.
-      overhead: seconds that a run takes whatever its size.
-      runs: from how many measured runs it follows; 0 for the profile's own figure.
+      overhead: seconds that a run of any size takes.
+      runs: number of measured runs that it is fitted to; 0 for the profile's figure.
     """
 
     rate: float
@@ -250,17 +250,17 @@ class Speed:
     runs: int = 0
 
     def seconds(self, work: float) -> float:
-        """Of a run with so many multiply-adds."""
+        """Returns the seconds of a run, from its multiply-adds."""
         return self.overhead + work / self.rate
 
 
 def speed(work: Sequence[float], seconds: Sequence[float], otherwise: float | None) -> Speed | None:
-    """The speed that measured runs show, by least squares where they differ in size.
+    """Fits the speed to measured runs, by least squares if they have more than two sizes.
 
     Args:
       work: multiply-adds of each run.
-      seconds: what it took.
-      otherwise: multiply-adds per second where nothing was measured; None where that is not known either.
+      seconds: seconds that each run took.
+      otherwise: multiply-adds per second to use where nothing was measured; None where unknown.
     """
     if sum(seconds) <= 0:
         return None if otherwise is None else Speed(otherwise)
@@ -273,23 +273,23 @@ def speed(work: Sequence[float], seconds: Sequence[float], otherwise: float | No
 
 
 def measured(record: RunRecord) -> tuple[float, float]:
-    """Multiply-adds and seconds of a recorded run, its training and its evaluations."""
-    views = sum(one.clips * one.crops * one.videos for one in record.evaluations.values())
+    """Returns the multiply-adds and seconds of a recorded run, in training and evaluations."""
+    views = sum(evaluation.clips * evaluation.crops * evaluation.videos for evaluation in record.evaluations.values())
     work = record.cost.get("train_multiply_adds", 0) + views * record.cost["multiply_adds"]
-    return work, record.cost["train_seconds"] + sum(one.seconds for one in record.evaluations.values())
+    return work, record.cost["train_seconds"] + sum(evaluation.seconds for evaluation in record.evaluations.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A point of the space and what it costs, before anything is trained.
+    """A point of the space and its cost, known before anything is trained.
 
     Attributes:
-      params: its values.
+      params: its value on each axis.
       run: the run.
-      multiply_adds: of one evaluation view.
+      multiply_adds: multiply-adds of one evaluation view.
       steps: optimizer steps of its schedule.
       work: multiply-adds of its training and evaluation.
-      hours: what they take, by estimate; None where nothing is known.
+      hours: estimated hours of its training and evaluation; None where unknown.
     """
 
     params: Params
@@ -301,12 +301,12 @@ class Point:
 
     @property
     def gflops(self) -> float:
-        """Multiply-adds of one evaluation view, 1e9."""
+        """Returns the multiply-adds of one evaluation view, 1e9."""
         return self.multiply_adds / 1e9
 
 
 def price(params: Params, run: Run, known: Speed | None) -> Point:
-    """What a point costs."""
+    """Returns a point with its cost."""
     videos = run.protocol.videos or run.data.validation_videos
     one_view = network.count(run.settings).multiply_adds
     work = network.training(run.settings) + run.protocol.clips * run.protocol.crops * videos * one_view
@@ -315,10 +315,10 @@ def price(params: Params, run: Run, known: Speed | None) -> Point:
 
 
 def validated(run: Run, parts: int = PARTS) -> Run:
-    """The run, validated at each of so many equal parts of its schedule, or as often as it is anyway.
+    """Returns the run with a validation after each of `parts` equal parts of its schedule, or as often as it has.
 
-    How often it is validated is bookkeeping and changes nothing that is learned; except where weights are averaged,
-    whose swapping for a validation moves their last digits, so such a run is validated as its profile says.
+    Validations don't change what is learned, except where weights are averaged: swapping the averages in and out for a
+    validation changes their last digits. Such a run keeps the validations of its profile.
     """
     if run.settings[_EMA] is not None:
         return run
@@ -327,20 +327,20 @@ def validated(run: Run, parts: int = PARTS) -> Run:
 
 
 def reached(done: int, total: int, parts: int = PARTS) -> int:
-    """Percent of the schedule, rounded down to one of its parts: 40 for any step from 40 to below 60 %."""
+    """Returns the percent of the schedule done, rounded down to a part: 40 for any step from 40 to below 60 %."""
     return 100 * (parts * done // total) // parts
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A space with what a point may cost and how its run follows.
+    """A space with its limits, and with what turns a point into a run and its cost.
 
     Attributes:
       space: the points.
-      limits: what a point may cost.
+      limits: upper limits of a point's cost.
       seed: the seed of every run.
       complete: cell -> run.
-      speed: how long runs take here, None where nothing is known.
+      speed: speed of runs on this machine; None where unknown.
     """
 
     space: Space
@@ -357,15 +357,15 @@ class Sweep:
             )
 
     def at(self, params: Params) -> Point:
-        """A point with its cost."""
+        """Returns the point at these values, with its cost."""
         return price(params, self.complete(self.space.cell(params, self.seed)), self.speed)
 
     def grid(self) -> list[Point]:
-        """Every point, those over the limits too; empty where they cannot be gone through."""
+        """Returns every point, including those over the limits; empty where the space is too large to list."""
         return [self.at(params) for params in self.space.points()] if self.space.listed else []
 
     def draw(self, generator: np.random.Generator, tried: Callable[[Point], bool]) -> Point | None:
-        """A point at random that lies within the limits and was not tried; None where none is found."""
+        """Draws a random untried point within the limits; None where none is found."""
         if self.space.listed:
             left = [point for point in self.grid() if not self.limits.reason(point) and not tried(point)]
             return left[int(generator.integers(len(left)))] if left else None
@@ -376,7 +376,7 @@ class Sweep:
         return None
 
     def of_record(self, record: RunRecord) -> Point | None:
-        """The point that a record is of; None where it is another run than any of the sweep's."""
+        """Returns the point that a record belongs to; None where its run is not one of the sweep's."""
         params = self.space.params_of(record)
         if params is None:
             return None

@@ -1,4 +1,4 @@
-"""A sweep from its flags to its tables: what is asked, how it is carried out, what is drawn of it."""
+"""Sets up a sweep from its flags, carries it out, and writes its tables and figure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def refuse_flags(sampler: str, trials: int | None) -> None:
     """Refuses flags that contradict one another.
 
     Raises:
-      SweepError: naming them.
+      SweepError: --trials was given for a grid.
     """
     if sampler == "grid" and trials is not None:
         raise SweepError(f"--trials {trials}: a grid trains every point within the limits; narrow its axes instead")
@@ -55,7 +55,7 @@ def refuse_flags(sampler: str, trials: int | None) -> None:
 def space_of(
     scales: Mapping[str, str | None], tuned: tuple[str, ...], base: str | None, known: Mapping[str, Toggle]
 ) -> Space:
-    """The space that the flags describe.
+    """Returns the space that the flags describe.
 
     Raises:
       ToggleError: an unknown toggle, or a value that it does not take.
@@ -71,16 +71,16 @@ def space_of(
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A sweep that was asked for.
+    """A sweep as its flags describe it.
 
     Attributes:
       name: its name.
       workspace: where and how its runs are trained.
       sweep: its points.
-      strategy: how they are chosen.
-      trials: points to train; None for all of a grid.
-      url: Optuna's storage.
-      records: id -> record, of the runs of its space that there are.
+      strategy: how points are chosen.
+      trials: number of points to train; None for all of a grid.
+      url: URL of Optuna's storage.
+      records: id -> record of each recorded run of its space.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Asked:
 
     @property
     def settings(self) -> dict[str, object]:
-        """All that makes it this sweep: a restart with other settings is refused."""
+        """Returns all settings that identify the sweep; a restart with other settings is refused."""
         workspace, limits = self.workspace, self.sweep.limits
         return {
             "sampler": self.strategy.sampler,
@@ -115,20 +115,20 @@ class Asked:
         }
 
     def describe(self, console: Console) -> None:
-        """Prints what it would do and what it costs."""
+        """Prints what the sweep would do and what it costs."""
         facts, cut = self.workspace.data.facts, str(self.workspace.cut)
         say = functools.partial(print_line, console)
         say(f"Scaling sweep {self.name}, profile {self.workspace.profile.name}, in {optuna_storage.shown(self.url)}.")
         say(f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos.")
         if cut:
             say(f"Cut: {cut}. This is not the profile's own training, and the tables will say so.")
-        found = self._begun()
-        trained = {one.run for one in found if one.source == TRAINED and one.state in ("complete", "pruned")}
+        trials = self._begun()
+        trained = {trial.run for trial in trials if trial.source == TRAINED and trial.state in ("complete", "pruned")}
         points = self.trials if self.trials is not None else len(likely(self.sweep))
         describe(self.sweep, self.strategy, self.records, points, len(trained), console)
 
     def _begun(self) -> list[trial_store.Tried]:
-        """Its trials by now; none, and no file made, where it was not begun."""
+        """Returns its trials so far; none, without creating a file, for a sweep that was not begun."""
         if not self._is_there():
             return []
         kept = optuna_storage.open_storage(self.url)
@@ -138,15 +138,15 @@ class Asked:
             return trial_store.trials(optuna.load_study(study_name=self.name, storage=kept))
 
     def _is_there(self) -> bool:
-        own = self.url == _own_url(self.workspace, self.name)
-        return not own or trial_store.file_of(self.workspace.store.root, self.name).is_file()
+        is_default = self.url == _own_url(self.workspace, self.name)
+        return not is_default or trial_store.file_of(self.workspace.store.root, self.name).is_file()
 
     def carry_out(self, console: Console, wandb: Literal["online", "offline", "off"]) -> list[str]:
-        """Searches, from where it was left; a line for each failure.
+        """Begins or continues the search; returns a line for each failure.
 
         Raises:
           SweepError: its storage holds another sweep under its name.
-          StorageError: its storage cannot be used, or workers with other code are at it.
+          StorageError: its storage cannot be used, or workers with other code train the sweep.
           Stopped: a signal asked to stop.
         """
         workspace = self.workspace
@@ -175,15 +175,15 @@ class Asked:
         return f"sweep-{self.name}"
 
     def _joined(self, conducted: Conductor, token: str, say: Callable[[str], None]) -> tuple[optuna.Study, Workers]:
-        """Optuna's study of the sweep, and who is at it."""
+        """Joins the sweep; returns its Optuna study and its workers."""
         kept, where, sweep = optuna_storage.open_storage(self.url), optuna_storage.shown(self.url), self.sweep
-        made = trial_store.study(kept, self.name, self.settings, self.strategy.objectives, where)
+        study = trial_store.study(kept, self.name, self.settings, self.strategy.objectives, where)
         patient = Patience(self.url, say, lambda: conducted.asked)
-        workers = Workers(made, kept, token, conducted.lease, patient)
+        workers = Workers(study, kept, token, conducted.lease, patient)
         for line in workers.join(where):
             say(line)
-        trial_store.keep_space(made, sweep.space, sweep.grid(), sweep.limits, self.workspace.profile.caption)
-        return made, workers
+        trial_store.keep_space(study, sweep.space, sweep.grid(), sweep.limits, self.workspace.profile.caption)
+        return study, workers
 
     def _board(self) -> TrialBoard:
         within = [point for point in likely(self.sweep) if point.run.id not in self.records]
@@ -195,14 +195,14 @@ class Asked:
         self, conducted: Conductor, board: TrialBoard, shown: View, console: Console, point: Point, name: str,
         watch: Watch | None,
     ) -> Outcome:  # fmt: skip
-        """Has the run of a point carried out."""
+        """Carries out the run of a point."""
         planned = self._planned(point, name)
         if planned.fault:
             return Outcome({"event": "failed"}, f"{name}: {planned.fault}")
         disk.refuse_small_disk(self.workspace, Plan((), (planned,), {}))
         try:
             gate.refuse_too_large(self.workspace, [] if planned.done else [planned], console, live=False)
-        except gate.UnfitError as error:  # of this point alone: others may fit
+        except gate.UnfitError as error:  # only this point fails, since others may fit
             return Outcome({"event": "failed"}, f"{name}: {error}")
         board.begin(planned)
         return conducted.carry_out(planned, shown, watch)
@@ -213,26 +213,28 @@ class Asked:
         return dataclasses.replace(planned, rows=(name.partition(":")[0],), run=validated(planned.run))
 
     def _catch_up(self, study: optuna.Study, workers: Workers, before: int, mirror: Mirror) -> None:
-        """Mirrors the runs that were recorded elsewhere, or while the mirror was off.
+        """Mirrors runs that were recorded elsewhere, or while the mirror was off.
 
-        What other workers trained since the trial of number `before` they mirror themselves.
+        Other workers mirror what they train themselves, which leaves out their trials from number `before` on.
         """
-        complete = [one for one in trial_store.trials(study) if one.state == "complete"]
+        complete = [trial for trial in trial_store.trials(study) if trial.state == "complete"]
         theirs = {
-            one.run for one in complete if one.source == TRAINED and one.number >= before and not workers.has(one)
+            trial.run
+            for trial in complete
+            if trial.source == TRAINED and trial.number >= before and not workers.has(trial)
         }
-        told = {one.run: one for one in complete if one.run not in theirs}
-        names = {run_id: f"trial {one.number}" for run_id, one in told.items()}
-        points = [self.sweep.at(one.params) for one in told.values() if self.sweep.space.holds(one.params)]
+        told = {trial.run: trial for trial in complete if trial.run not in theirs}
+        names = {run_id: f"trial {trial.number}" for run_id, trial in told.items()}
+        points = [self.sweep.at(trial.params) for trial in told.values() if self.sweep.space.holds(trial.params)]
         mirror.catch_up(Plan((), tuple(self._planned(point, names[point.run.id]) for point in points), {}))
 
     def draw(
         self, console: Console, plots: Path, wandb: Literal["online", "offline", "off"], failures: list[str]
     ) -> None:
-        """Prints and writes what it has found by now.
+        """Prints and writes the sweep's results so far.
 
         Raises:
-          SweepError: it was never begun, or a value in its storage is not its record's.
+          SweepError: the sweep was never begun, or a value in its storage differs from its record.
         """
         if not self._is_there():
             raise SweepError(f"{optuna_storage.shown(self.url)}: no such sweep yet; run it without --draw")
@@ -240,8 +242,8 @@ class Asked:
         with optuna_storage.faults_named(self.url, "the sweep's storage"):
             if self.name not in optuna.get_all_study_names(kept):
                 raise SweepError(f"{optuna_storage.shown(self.url)}: holds no sweep {self.name!r}")
-            found = trial_store.kept(optuna.load_study(study_name=self.name, storage=kept))
-        summary = sweep_summary.of(found, self.workspace.store)
+            sweep = trial_store.kept(optuna.load_study(study_name=self.name, storage=kept))
+        summary = sweep_summary.of(sweep, self.workspace.store)
         written = write(summary, self.workspace.store.root, plots)
         terminal.show([table for _, table in sweep_summary.tables(summary)], failures, console)
         with study_mirror.mirror(wandb, self._group, self.workspace.store, console) as mirror:
@@ -258,7 +260,7 @@ def _mirrored(summary: Summary, written: list[Path], group: str) -> dict[str, ob
 
 
 def write(summary: Summary, results: Path, plots: Path) -> list[Path]:
-    """Writes a sweep's tables into `results/tables/` and its figure into `plots/`; the paths written."""
+    """Writes a sweep's tables into `results/tables/` and its figure into `plots/`; returns the paths."""
     tables = dict(sweep_summary.tables(summary))
     named = [(name, tables.get(name)) for name in sweep_summary.names(summary)]
     return writers.write_tables(named, results) + writers.write_figure(
@@ -274,10 +276,10 @@ def asked(
     trials: int,
     name: str | None,
 ) -> Asked:
-    """The sweep that the flags ask for.
+    """Returns the sweep that the flags ask for.
 
     Raises:
-      SettingsError, SweepError: flags that cannot be used together, or no point within the limits.
+      SettingsError, SweepError: flags that contradict one another, or no point lies within the limits.
     """
     if workspace.devices.workers > 1:
         raise SettingsError("--strategy multi_worker_mirrored: a sweep is led by one process; use another strategy")
@@ -289,8 +291,8 @@ def asked(
         raise SweepError(f"--name {name!r}: expected letters, digits, '.', '_' and '-'")
     if name == run_queue.NAME:
         raise SweepError(f"--name {name}: is what the queue of runs is called; choose another")
-    known = [one for one in readable(workspace.store) if one.profile == workspace.profile.name]
-    costs = [measured(one) for one in known if "trained_by" not in one.identity_content]
+    records = [record for record in readable(workspace.store) if record.profile == workspace.profile.name]
+    costs = [measured(record) for record in records if "trained_by" not in record.identity_content]
     pace = speed([work for work, _ in costs], [seconds for _, seconds in costs], workspace.profile.measured_rate)
     sweep = Sweep(of, limits, strategy.seed, workspace.complete, pace)
     if not likely(sweep):
@@ -298,11 +300,11 @@ def asked(
     chosen = name or default_name(workspace, strategy)
     url = workspace.sharing.storage or _own_url(workspace, chosen)
     grid = None if strategy.sampler == "grid" else trials
-    return Asked(chosen, workspace, sweep, strategy, grid, url, _held(sweep, known))
+    return Asked(chosen, workspace, sweep, strategy, grid, url, _held(sweep, records))
 
 
 def _held(sweep: Sweep, known: list[RunRecord]) -> dict[str, RunRecord]:
-    """Id -> record of the points that are recorded under the sweep's protocol."""
+    """Returns id -> record of the points that are recorded under the sweep's protocol."""
     points = {record.id: sweep.of_record(record) for record in known}
     return {
         record.id: record
@@ -326,7 +328,7 @@ def _cheapest(sweep: Sweep) -> str:
 
 
 def default_name(workspace: Workspace, strategy: Strategy) -> str:
-    """Name of a sweep that was given none: its sampler, profile, and what sets its runs apart from the profile's."""
+    """Returns a sweep's default name: its sampler, its profile, and how its runs differ from the profile's."""
     facts, profile = workspace.data.facts, workspace.profile
     parts = [strategy.sampler, profile.name]
     if (facts.name == EmbeddedSpec().name) != profile.embedded:

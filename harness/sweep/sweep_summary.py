@@ -1,6 +1,6 @@
-"""What a sweep found, from its trials and the records: the front, each axis's importance, what pruning saved; tables.
+"""Summarises a sweep from its trials and records: the front, the importance of each axis, and what pruning saved.
 
-Optuna's storage says which points were tried; how accurate they are is read from their records alone.
+Optuna's storage tells which points were tried; their accuracy is read from their records only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.sweep.trial_store import RECORDED, TRAINED, TURNED_AWAY, Kept, Swee
 from harness.system.paths import Folder
 
 NOTHING = "–"
-# Points that ended, below which no importance is said: of fewer, a ranking is chance.
+# Fewest finished points for which importances are given; with fewer, a ranking is chance.
 FEWEST = 5
 _QUARTER = 0.25
 _SIZE = "task.validation_data.feature_shape[1]"
@@ -45,21 +45,21 @@ class Summary:
 
     Attributes:
       name: the sweep's name.
-      title: one line: what was searched, and how.
+      title: what was searched and how, one line.
       profile: the profile.
-      caption: what the numbers are, in sentences.
+      caption: sentences that explain the numbers.
       axes: key of each axis -> its label.
       points: a line for each run that was proposed, cheapest first. A column for each axis under its key, and "trial"
         (its first number), "run" (id), "state" ("trained", "recorded", "pruned", "failed", "turned away", "running",
         "record missing", "record unusable"), "gflops" (one view), "params", "top1", "low", "high", "top5" (percent,
         95 % interval over videos), "videos", "steps" (trained in this sweep), "schedule" (all of its steps), "hours"
         (of its training and evaluation), "front" (whether no other point is at least as good in both and better in
-        one), "reason" (why it ended early). Numbers of accuracy are NaN where no record says them.
+        one), "reason" (why it ended early). Accuracies are NaN where there is no record.
       importance: a line for each axis, indexed by its label; a column for each evaluator, shares that add up to 1; NaN
         where an axis was not varied. Empty where there are too few points.
-      importance_note: what the numbers are, or why there are none.
+      importance_note: sentences that explain these numbers, or why there are none.
       saving: a line for each part of the grid: "what", "points", "steps", "share" (of the grid; NaN without a grid).
-      saving_note: how they are counted.
+      saving_note: sentences on how these numbers are counted.
     """
 
     name: str
@@ -75,21 +75,21 @@ class Summary:
 
 
 def found(root: Path, runs: Folder | None = None) -> list[Summary]:
-    """The summaries of all sweeps under a results folder, by name.
+    """Returns the summaries of all sweeps under a results folder, by name.
 
     Raises:
-      SweepError: a storage that cannot be read, or values in it that are not their records'.
+      SweepError: a storage cannot be read, or a value in it differs from its record.
     """
     return [of(kept, Store(root, runs)) for kept in trial_store.found(root)]
 
 
 def of(kept: Kept, records: Store) -> Summary:
-    """The summary of a sweep, from its storage and the records.
+    """Summarises a sweep from its storage and the records.
 
     Raises:
-      SweepError: a value in the storage is not its record's.
+      SweepError: a value in the storage differs from its record.
     """
-    ids = {one.run for one in kept.trials if one.state == "complete"}
+    ids = {trial.run for trial in kept.trials if trial.state == "complete"}
     return summarise(kept, {run_id: _read(records, run_id) for run_id in sorted(ids) if records.has(run_id)})
 
 
@@ -101,14 +101,14 @@ def _read(records: Store, run_id: str) -> RunRecord | RecordError:
 
 
 def summarise(kept: Kept, records: Mapping[str, RunRecord | RecordError]) -> Summary:
-    """The summary of a sweep.
+    """Summarises a sweep.
 
     Args:
       kept: the sweep.
-      records: id -> its record, or why it cannot be used, of every run that has one.
+      records: id of each run with a record -> the record, or why it cannot be used.
 
     Raises:
-      SweepError: a value in the storage is not its record's.
+      SweepError: a value in the storage differs from its record.
     """
     points = _points(kept, records)
     importance, importance_note = _importance(kept, points)
@@ -136,15 +136,16 @@ _SEARCHED = {
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which points are on the front.
+    """Finds the points on the Pareto front.
 
     Args:
-      points: (what is to be high, what is to be low) of each.
+      points: for each point, the value to maximise and the value to minimise.
 
     Returns:
-      For each, whether no other is at least as good in both and better in one; equal points are on it together.
+      For each point, whether no other is at least as good in both and better in one. Of equal points, all or none are
+      on the front.
     """
-    return [not any(_dominates(other, one) for other in points) for one in points]
+    return [not any(_dominates(other, point) for other in points) for point in points]
 
 
 def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
@@ -154,10 +155,10 @@ def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
 def _points(kept: Kept, records: Mapping[str, RunRecord | RecordError]) -> pd.DataFrame:
     keys = [axis["key"] for axis in kept.axes]
     by_run: dict[str, list[Tried]] = {}
-    for one in kept.trials:
-        if one.run:
-            by_run.setdefault(one.run, []).append(one)
-    lines = [_line(kept, own, records.get(run_id)) for run_id, own in by_run.items()]
+    for trial in kept.trials:
+        if trial.run:
+            by_run.setdefault(trial.run, []).append(trial)
+    lines = [_line(kept, trials, records.get(run_id)) for run_id, trials in by_run.items()]
     points = pd.DataFrame(lines, columns=[*keys, *POINT])
     known = points[points["top1"].notna()]
     on = pareto(list(zip(known["top1"], known["gflops"], strict=True)))
@@ -165,11 +166,11 @@ def _points(kept: Kept, records: Mapping[str, RunRecord | RecordError]) -> pd.Da
     return points.sort_values(["gflops", "trial"], ignore_index=True)
 
 
-def _line(kept: Kept, own: Sequence[Tried], record: RunRecord | RecordError | None) -> dict[str, Any]:
-    """The line of one run, from all of its trials."""
-    last = max(own, key=_settled)
-    line = {**last.params, "trial": own[0].number, "run": last.run, "state": _state(last), "gflops": last.gflops,
-            "steps": max(one.steps for one in own), "schedule": last.schedule, "front": False,
+def _line(kept: Kept, trials: Sequence[Tried], record: RunRecord | RecordError | None) -> dict[str, Any]:
+    """Returns the line of one run, from all of its trials."""
+    last = max(trials, key=_settled)
+    line = {**last.params, "trial": trials[0].number, "run": last.run, "state": _state(last), "gflops": last.gflops,
+            "steps": max(trial.steps for trial in trials), "schedule": last.schedule, "front": False,
             "reason": last.reason}  # fmt: skip
     if last.state != "complete":
         return line
@@ -178,7 +179,7 @@ def _line(kept: Kept, own: Sequence[Tried], record: RunRecord | RecordError | No
     evaluation = record.evaluations.get(_protocol(kept.settings, record))
     if evaluation is None:
         return line | {"state": "record unusable", "reason": "not evaluated under the sweep's protocol"}
-    if told := [one for one in own if one.state == "complete" and one.values[0] != evaluation.top1]:
+    if told := [trial for trial in trials if trial.state == "complete" and trial.values[0] != evaluation.top1]:
         raise SweepError(
             f"sweep {kept.name}: trial {told[0].number} holds top-1 {told[0].values[0]!r}, the record of run "
             f"{record.id} says {evaluation.top1!r}: one of the two was changed"
@@ -186,21 +187,21 @@ def _line(kept: Kept, own: Sequence[Tried], record: RunRecord | RecordError | No
     return line | _measured(record, evaluation)
 
 
-def _settled(one: Tried) -> tuple[bool, bool, int]:
-    """Which of a run's trials says most of it: one that ended, then one that trained, then the last."""
-    return one.state == "complete", one.source == TRAINED, one.number
+def _settled(trial: Tried) -> tuple[bool, bool, int]:
+    """Ranks a run's trials by how much they tell: a complete one, then one that trained, then the last."""
+    return trial.state == "complete", trial.source == TRAINED, trial.number
 
 
-def _state(one: Tried) -> str:
-    if one.source == TURNED_AWAY or one.state in ("running", "waiting"):
-        return TURNED_AWAY if one.source == TURNED_AWAY else one.state
-    if one.state == "complete":
-        return TRAINED if one.source == TRAINED else RECORDED
-    return "failed" if one.state == "fail" else one.state
+def _state(trial: Tried) -> str:
+    if trial.source == TURNED_AWAY or trial.state in ("running", "waiting"):
+        return TURNED_AWAY if trial.source == TURNED_AWAY else trial.state
+    if trial.state == "complete":
+        return TRAINED if trial.source == TRAINED else RECORDED
+    return "failed" if trial.state == "fail" else trial.state
 
 
 def _protocol(settings: Mapping[str, Any], record: RunRecord) -> str:
-    """Name of the protocol that a run's top-1 is read under: the crop's size is the run's own."""
+    """Returns the name of the protocol of a run's top-1; the crop's size depends on the run."""
     return Protocol(settings["clips"], settings["crops"], record.settings[_SIZE], settings["validation videos"]).name
 
 
@@ -219,18 +220,20 @@ def _measured(record: RunRecord, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _caption(kept: Kept, points: pd.DataFrame, records: Mapping[str, RunRecord | RecordError]) -> list[str]:
-    usable = [one for one in records.values() if isinstance(one, RunRecord) and one.id in set(points["run"])]
+    usable = [
+        record for record in records.values() if isinstance(record, RunRecord) and record.id in set(points["run"])
+    ]
     settings, counts = kept.settings, points["state"].value_counts()
     frame = run_store.frame(usable)
-    read = {one.id: _protocol(settings, one) for one in usable}
+    read = {record.id: _protocol(settings, record) for record in usable}
     sentences = [kept.caption, *study_summary.provenance(frame[frame["protocol"] == frame["id"].map(read)])]
     ended = int(points["top1"].notna().sum())
     sentences.append(
         "Intervals are Wilson's at 95 %, over videos, of one seed: they do not cover the seed's own spread, and the "
         f"best of {ended} points is chosen on the very videos that it is measured on, so its top-1 is flattered."
     )
-    said = [f"{counts[state]} {state}" for state in counts.index]
-    sentences.append(f"Points: {', '.join(said)}{_limits(settings)}.")
+    counted = [f"{counts[state]} {state}" for state in counts.index]
+    sentences.append(f"Points: {', '.join(counted)}{_limits(settings)}.")
     return sentences
 
 
@@ -241,7 +244,7 @@ def _limits(settings: Mapping[str, Any]) -> str:
 
 
 def _importance(kept: Kept, points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Shares of the axes in what top-1 depends on, by each evaluator, and what they are."""
+    """Returns each axis's share in what decides top-1, by each evaluator, and sentences that explain the shares."""
     ended = points[points["top1"].notna()]
     if len(ended) < FEWEST:
         few = f"{len(ended)} points of at least {FEWEST}"
@@ -292,14 +295,14 @@ def _distribution(axis: Mapping[str, Any]) -> BaseDistribution:
 
 
 def _saving(kept: Kept, points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The grid's steps, split up into what became of them."""
+    """Returns the grid's steps by what became of them, and sentences on what pruning saved."""
     tried = points[~points["state"].isin([TURNED_AWAY, "running", "waiting"])]
     parts = _parts(tried)
-    lines = [(what, len(own), int(steps.sum())) for what, (own, steps) in parts.items()]
+    lines = [(what, len(group), int(steps.sum())) for what, (group, steps) in parts.items()]
     total = sum(steps for _, _, steps in lines)
-    untried = [one for one in kept.points if one["within"] and one["run"] not in set(tried["run"])]
+    untried = [point for point in kept.points if point["within"] and point["run"] not in set(tried["run"])]
     if kept.points:
-        lines.append(("not trained: not tried", len(untried), sum(one["steps"] for one in untried)))
+        lines.append(("not trained: not tried", len(untried), sum(point["steps"] for point in untried)))
         total += lines[-1][2]
         lines.insert(0, ("the grid: every point within the limits", len(tried) + len(untried), total))
     table = pd.DataFrame(lines, columns=["what", "points", "steps"])
@@ -308,10 +311,10 @@ def _saving(kept: Kept, points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def _parts(tried: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, pd.Series[Any]]]:
-    """What became of the points that were tried -> the points, and their steps; together, the steps of them all."""
+    """Groups the tried points by what became of them: outcome -> points and steps, which add up to all their steps."""
     by = {state: tried[tried["state"] == state] for state in ("pruned", "failed")}
     ended = tried[~tried["state"].isin(["pruned", "failed"])]
-    # A trial that this sweep trained says how many steps it took; one that it was told says 0.
+    # A trial that this sweep trained has its number of steps, one that it read from a record has 0.
     here, before = ended[ended["steps"] > 0], ended[ended["steps"] == 0]
     parts = {
         "trained to the end": (here, here["schedule"]),
@@ -347,20 +350,20 @@ def _saved(table: pd.DataFrame, grid: bool) -> str:
 
 
 def names(summary: Summary) -> tuple[str, str, str]:
-    """Names of the files of a sweep's tables: the front, which is its figure's too, importance and saving."""
+    """Returns the base names of a sweep's files: front (table and figure), importance and saving."""
     front, importance, saving = (f"sweep-{summary.name}-{part}" for part in ("front", "importance", "saving"))
     return front, importance, saving
 
 
 def tables(summary: Summary) -> list[tuple[str, Table]]:
-    """The tables of a sweep, each with the name of its files: the front, importance where it can be said, saving."""
+    """Returns a sweep's tables with their files' base names: front, importance where there is any, and saving."""
     first, second, third = names(summary)
     told = [(second, importance(summary))] if len(summary.importance) else []
     return [(first, front(summary)), *told, (third, saving(summary))]
 
 
 def front(summary: Summary) -> Table:
-    """The points on the front, cheapest first; its CSV file has every point that was proposed."""
+    """Returns the table of the front, cheapest point first; its CSV file has every proposed point."""
     every = summary.points.set_index("trial")
     shown = every[every["front"]]
     kept_back = "" if len(summary.importance) else f" {summary.importance_note}"
@@ -387,12 +390,12 @@ def _value(key: str) -> Callable[[Line], str]:
 
 
 def shown_value(value: Any) -> str:
-    """A value of an axis, in four digits where it is a fraction."""
+    """Formats a value of an axis; a float gets four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def importance(summary: Summary) -> Table:
-    """How much of top-1 each axis decides, by each evaluator."""
+    """Returns the table of each axis's importance for top-1, by each evaluator."""
     return Table(
         name=f"sweep-{summary.name}-importance",
         title=f"{summary.title}: importance of each axis ({summary.profile} profile)",
@@ -414,7 +417,7 @@ def _share(name: str) -> Callable[[Line], str]:
 
 
 def saving(summary: Summary) -> Table:
-    """The grid's training steps, and what became of them."""
+    """Returns the table of the grid's training steps and what became of them."""
     return Table(
         name=f"sweep-{summary.name}-saving",
         title=f"{summary.title}: training steps against the grid ({summary.profile} profile)",

@@ -1,4 +1,7 @@
-"""Sweeps in Optuna's storage: SQLite under `results/sweeps/` unless another is named; trials as plain data."""
+"""Sweeps in Optuna's storage, and their trials as plain data.
+
+The storage is an SQLite file under `results/sweeps/` unless another is named.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ SCHEDULE = "schedule"
 GFLOPS = "gflops"
 REASON = "reason"
 OWNER = "owner"
-# Values of SOURCE: the sweep trained it; a record was there; it was tried before and is answered alike; it costs too
-# much; a process ended before its values were known.
+# Values of SOURCE: the sweep trained it; it was recorded already; it repeats an earlier trial and gets its answer; it
+# costs too much; a process ended before its values were known.
 TRAINED, RECORDED, REPEATED, TURNED_AWAY, ABANDONED = "trained", "recorded", "repeated", "turned away", "abandoned"
 
 _SETTINGS = "settings"
@@ -36,7 +39,7 @@ _SPACE = "space"
 
 
 class SweepError(HarnessError):
-    """A sweep that cannot be read, or that is another than asked for; one line for the user."""
+    """A sweep that cannot be read, or that differs from the one asked for; one line for the user."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +49,16 @@ class Tried:
     Attributes:
       number: its number in Optuna.
       state: "waiting", "running", "complete", "pruned" or "fail".
-      params: its point; without some axes where a process ended too early.
-      values: what was told: top-1 (a fraction), and with two objectives multiply-adds (1e9); empty where nothing was.
+      params: its point; incomplete where a process ended too early.
+      values: values told: top-1 (a fraction), and with two objectives multiply-adds (1e9); empty where none was.
       reports: percent of the schedule -> validation top-1, a fraction.
       run: id of its run; empty where it has none.
-      source: where its values come from, see :data:`SOURCE`; empty where that is not settled yet.
-      steps: optimizer steps that were trained for it.
+      source: where its values come from, a value of :data:`SOURCE`; empty where that is not known yet.
+      steps: optimizer steps trained for it.
       schedule: optimizer steps of its whole schedule; 0 where it has no run.
       gflops: multiply-adds of one evaluation view, 1e9; 0 where it has no run.
-      reason: why it was turned away, pruned or failed.
-      owner: "host:process" and token of the worker that has it, or had it; empty where nobody has.
+      reason: why it was turned away or pruned, or why it failed.
+      owner: "host:process" and token of the worker that has or had it; empty for none.
     """
 
     number: int
@@ -73,42 +76,44 @@ class Tried:
 
 
 def file_of(root: Path, name: str) -> Path:
-    """File of a sweep under a results folder."""
+    """Returns the file of a sweep under a results folder."""
     return root / "sweeps" / f"{name}.db"
 
 
 def study(
     storage: RDBStorage, name: str, settings: Mapping[str, Any], objectives: tuple[str, ...], where: str
 ) -> optuna.Study:
-    """The Optuna study of a sweep, made where there is none.
+    """Loads the Optuna study of a sweep, or creates it.
 
     Args:
-      storage: where.
-      name: of the sweep.
-      settings: all that makes it this sweep; plain data.
-      objectives: names of what is told: "top-1", which is maximised, and perhaps "GFLOPs", minimised.
-      where: what the storage is called in messages.
+      storage: the storage.
+      name: name of the sweep.
+      settings: all settings that identify the sweep, as plain data.
+      objectives: names of the values told: "top-1", which is maximised, and perhaps "GFLOPs", minimised.
+      where: name of the storage in messages.
 
     Raises:
-      SweepError: there is a study of that name that is no sweep, or one with other settings: says where they differ.
+      SweepError: a study of that name is no sweep, or has other settings; the message says which.
     """
     directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: len(objectives)]
-    found = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-    begun = bool(found.get_trials(deepcopy=False))  # looked at first: another worker may begin it just now
-    if _SETTINGS not in found.user_attrs:
+    study_ = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    begun = bool(
+        study_.get_trials(deepcopy=False)
+    )  # read before the settings, since another worker may begin the study now
+    if _SETTINGS not in study_.user_attrs:
         if begun:
             raise SweepError(f"{where}: holds a study {name!r} that is no sweep of this harness; choose another --name")
-        found.set_metric_names(list(objectives))
-        found.set_user_attr(_SETTINGS, _plain(settings))
-    before = found.user_attrs[_SETTINGS]
+        study_.set_metric_names(list(objectives))
+        study_.set_user_attr(_SETTINGS, _plain(settings))
+    before = study_.user_attrs[_SETTINGS]
     if before != _plain(settings):
         raise SweepError(f"{where}: {name!r} is another sweep ({_different(before, _plain(settings))}); choose another "
                          "--name, or give the flags that it was begun with")  # fmt: skip
-    return found
+    return study_
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from a storage."""
+    """Returns the settings as a storage would return them, by way of JSON."""
     return dict(json.loads(json.dumps(settings)))
 
 
@@ -124,14 +129,14 @@ def _short(value: Any) -> str:
 
 
 def keep_space(of: optuna.Study, space: Space, grid: Sequence[Point], limits: Limits, caption: str) -> None:
-    """Keeps the axes and what each point costs, so that a report needs nothing but the storage and the records.
+    """Stores the axes and the cost of each point, so that a report needs only the storage and the records.
 
     Args:
       of: the study.
       space: the points.
-      grid: each of them, with its cost; empty where they cannot be gone through.
+      grid: every point with its cost; empty where the space is too large to list.
       limits: what a point may cost.
-      caption: the profile's.
+      caption: the profile's caption.
     """
     axes = [
         {"key": axis.key, "label": axis.toggle.label, "choices": axis.choices, "log": axis.log, "whole": axis.whole,
@@ -139,7 +144,8 @@ def keep_space(of: optuna.Study, space: Space, grid: Sequence[Point], limits: Li
         for axis in space.axes
     ]  # fmt: skip
     points = [
-        {"run": one.run.id, "steps": one.steps, "gflops": one.gflops, "within": not limits.reason(one)} for one in grid
+        {"run": point.run.id, "steps": point.steps, "gflops": point.gflops, "within": not limits.reason(point)}
+        for point in grid
     ]
     content = _plain({"axes": axes, "points": points, "caption": caption})
     if of.user_attrs.get(_SPACE) != content:
@@ -152,10 +158,10 @@ class Kept:
 
     Attributes:
       name: its name.
-      settings: all that makes it this sweep.
-      caption: the profile's.
+      settings: all settings that identify it.
+      caption: the profile's caption.
       axes: "key", "label", "choices" (empty for a range), "log" and "whole" of each axis; of a range "low" and "high".
-      points: "run", "steps", "gflops" and "within" (the limits) of every point; empty where they are too many.
+      points: "run", "steps", "gflops" and "within" (the limits) of every point; empty where there are too many.
       trials: its trials, in order.
     """
 
@@ -168,18 +174,18 @@ class Kept:
 
 
 def kept(of: optuna.Study) -> Kept:
-    """What a storage holds of a sweep."""
+    """Reads a sweep from its storage."""
     space = of.user_attrs.get(_SPACE, {"caption": "", "axes": [], "points": []})
     return Kept(of.study_name, of.user_attrs[_SETTINGS], space["caption"], space["axes"], space["points"], trials(of))
 
 
 def trials(of: optuna.Study) -> list[Tried]:
-    """Its trials, in order."""
-    return [tried(one) for one in of.get_trials(deepcopy=False)]
+    """Returns a study's trials, in order."""
+    return [tried(trial) for trial in of.get_trials(deepcopy=False)]
 
 
 def tried(trial: FrozenTrial) -> Tried:
-    """An Optuna trial as plain data."""
+    """Converts an Optuna trial to plain data."""
     attributes = trial.user_attrs
     return Tried(
         number=trial.number,
@@ -198,18 +204,18 @@ def tried(trial: FrozenTrial) -> Tried:
 
 
 def _owner(value: Any) -> tuple[str, str]:
-    # Sweeps of before they were shared say which results folder it is, whose one process has ended.
+    # Sweeps from before they could be shared hold a results folder here, whose only process has ended.
     return (str(value[0]), str(value[1])) if isinstance(value, list) else ("", "")
 
 
 def live(of: optuna.Study, number: int) -> optuna.Trial:
-    """The running trial of a number, so that a process can go on with what another began."""
-    # Optuna makes such an object only when it is asked for a new trial; it holds nothing but the two.
+    """Returns a running trial by its number, so that a process can continue what another began."""
+    # Optuna itself makes a Trial only for new trials; it holds nothing but the study and the id.
     return optuna.Trial(of, of.get_trials(deepcopy=False)[number]._trial_id)
 
 
 def distributions(of: Space) -> dict[str, BaseDistribution]:
-    """A space as Optuna's distributions."""
+    """Returns a space as Optuna's distributions."""
     return {axis.key: _distribution(axis) for axis in of.axes}
 
 
@@ -222,17 +228,17 @@ def _distribution(axis: Axis) -> BaseDistribution:
 
 
 def derived_seed(seed: int, number: int) -> int:
-    """The sampler's seed for one trial: a sweep that was killed and restarted proposes what it would have proposed."""
+    """Returns the sampler's seed for one trial, so that a restarted sweep proposes the same points."""
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "big")
 
 
 def found(root: Path) -> list[Kept]:
-    """Every sweep in the SQLite files under a results folder, by name.
+    """Reads every sweep in the SQLite files under a results folder, by name.
 
     Raises:
       SweepError: a file that is no Optuna storage.
     """
-    return [one for path in sorted((root / "sweeps").glob("*.db")) for one in _sweeps_of(url_of(path))]
+    return [sweep for path in sorted((root / "sweeps").glob("*.db")) for sweep in _sweeps_of(url_of(path))]
 
 
 def _sweeps_of(url: str) -> list[Kept]:
@@ -241,6 +247,6 @@ def _sweeps_of(url: str) -> list[Kept]:
         with faults_named(url):
             names = sorted(optuna.get_all_study_names(storage))
             studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
-            return [kept(one) for one in studies if _SETTINGS in one.user_attrs]
+            return [kept(study) for study in studies if _SETTINGS in study.user_attrs]
     except StorageError as error:
         raise SweepError(str(error)) from None

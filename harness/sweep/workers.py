@@ -1,8 +1,8 @@
-"""Who is at which trial of a sweep: several workers share one, and what one of them left another takes up.
+"""The workers that share a sweep, and which trial each has; a trial that one leaves, another takes up.
 
-Points are chosen by one worker at a time. A trial names the worker that has it and beats while it is trained; one that
-was killed on this machine is found out at once, another machine's by its silence. That no run is trained twice does
-not rest on this, but on the queue of runs (:mod:`harness.scheduler.run_queue`).
+One worker at a time chooses a point. A trial names its worker and gets a heartbeat while it is trained. A worker killed
+on this machine is noticed at once, one on another machine by its missing heartbeat. It is the queue of runs
+(:mod:`harness.scheduler.run_queue`), and not this module, that prevents training a run twice.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from harness.scheduler.optuna_storage import FAULTS, Patience, StorageError
 from harness.sweep import trial_store
 from harness.sweep.trial_store import Tried
 
-_BEATS = 4  # in a lease
-_LOOK = (0.02, 0.1)  # seconds between two looks at whether another worker has chosen its point
-_OFTEN = 10  # such looks
+_BEATS = 4  # heartbeats in a lease
+_LOOK = (0.02, 0.1)  # seconds between two tries to be the one that chooses a point
+_OFTEN = 10  # tries between two calls of `wait`
 _CODE = "code"
 
 
 class Workers:
-    """The workers at one sweep, seen from one of them.
+    """The workers of one sweep, as one of them sees them.
 
     Args:
       study: Optuna's study.
       kept: the storage behind it.
-      token: of this process, as :func:`harness.scheduler.liveness.present` gives it.
+      token: token of this process, as :func:`harness.scheduler.liveness.present` gives it.
       lease: seconds after which the trial of a silent worker is given up.
-      patient: asks the storage again while it does not answer.
+      patient: retries calls of the storage while it does not answer.
     """
 
     def __init__(self, study: optuna.Study, kept: RDBStorage, token: str, lease: float, patient: Patience) -> None:
@@ -50,34 +50,34 @@ class Workers:
         kept.grace_period = round(lease)
 
     def join(self, where: str) -> list[str]:
-        """Joins the sweep, or goes on with one that nobody is at; lines to say.
+        """Joins the sweep's workers, or continues a sweep without any; returns lines to print.
 
         Args:
-          where: what the storage is called in messages.
+          where: name of the storage in messages.
 
         Raises:
-          StorageError: workers are at it that run other code, or on another machine that SQLite cannot be shared with.
+          StorageError: its workers run other code, or run on another machine, with which SQLite cannot be shared.
         """
         with self.alone():
             self.fail_silent()
-            at_it = sorted({one.owner[0] for one in self.others(trial_store.trials(self._study))})
-            self._refuse_other_hosts(at_it, where)
+            busy = sorted({trial.owner[0] for trial in self.others(trial_store.trials(self._study))})
+            self._refuse_other_hosts(busy, where)
             theirs, ours = self._study.user_attrs.get(_CODE), sharing.code()
             differ = [] if theirs is None else sharing.differences(_entry(theirs), _entry(ours))
             name = self._study.study_name
-            if differ and at_it:
+            if differ and busy:
                 raise StorageError(
-                    f"sweep {name!r}: {', '.join(at_it)} trains it with other code: {'; '.join(differ)}; start with "
+                    f"sweep {name!r}: {', '.join(busy)} trains it with other code: {'; '.join(differ)}; start with "
                     "the same, or once it has ended"
                 )
             if differ or theirs is None:
                 self._study.set_user_attr(_CODE, ours)
         if differ:
             return [f"Sweep {name}: goes on with other code than it was begun with: {'; '.join(differ)}"]
-        return [f"Joining {', '.join(at_it)}."] if at_it else []
+        return [f"Joining {', '.join(busy)}."] if busy else []
 
     def _refuse_other_hosts(self, at_it: Sequence[str], where: str) -> None:
-        hosts = {one.partition(":")[0] for one in at_it} - {socket.gethostname()}
+        hosts = {worker.partition(":")[0] for worker in at_it} - {socket.gethostname()}
         if hosts and self._kept.engine.dialect.name == "sqlite":
             raise StorageError(
                 f"{where}: {min(hosts)} trains with it, and SQLite is for one machine; share a sweep by --storage "
@@ -86,10 +86,10 @@ class Workers:
 
     @contextlib.contextmanager
     def alone(self, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """While no other worker chooses a point; waits until it has.
+        """Waits until no other worker chooses a point, and keeps others from choosing one in the context.
 
         Args:
-          wait: is called now and then, and may raise.
+          wait: called now and then while waiting; may raise.
         """
         for times in itertools.count(1):
             with optuna_storage.try_alone(self._kept) as alone:
@@ -101,30 +101,30 @@ class Workers:
                 wait()
 
     def take(self, trial: optuna.Trial) -> optuna.Trial:
-        """Makes a running trial this worker's; to be called while it is alone."""
+        """Makes a running trial this worker's; must be called within :meth:`alone`."""
         self._kept.record_heartbeat(trial._trial_id)
         trial.set_user_attr(trial_store.OWNER, list(self._own))
         return trial
 
     def has(self, one: Tried) -> bool:
-        """Whether a trial is, or was, this worker's."""
+        """Returns whether a trial is or was this worker's."""
         return one.owner == self._own
 
     def left(self, found: Sequence[Tried]) -> list[Tried]:
-        """The running trials that nobody is at: their worker gave them back, or ended here; asked while it is alone."""
-        return [one for one in found if one.state == "running" and _free(one)]
+        """Returns running trials whose worker gave them back or ended; must be called within :meth:`alone`."""
+        return [trial for trial in found if trial.state == "running" and _free(trial)]
 
     def others(self, found: Sequence[Tried]) -> list[Tried]:
-        """The running trials that somebody is at, as far as is known."""
-        return [one for one in found if one.state == "running" and not _free(one)]
+        """Returns the running trials that have a worker, as far as is known."""
+        return [trial for trial in found if trial.state == "running" and not _free(trial)]
 
     def fail_silent(self) -> None:
-        """Gives up the trials of workers that fell silent."""
+        """Fails the trials of workers that fell silent."""
         optuna.storages.fail_stale_trials(self._study)
 
     @contextlib.contextmanager
     def at(self, trial: optuna.Trial) -> Iterator[None]:
-        """Beats while a trial is trained; one that has to be left is given back."""
+        """Sends heartbeats while a trial is trained, and gives the trial back if the worker has to leave it."""
         ended = threading.Event()
         thread = threading.Thread(target=self._beat, args=(trial._trial_id, ended), daemon=True)
         thread.start()
@@ -137,11 +137,11 @@ class Workers:
 
     @contextlib.contextmanager
     def giving_back(self, trial: optuna.Trial) -> Iterator[None]:
-        """Gives a trial back where this worker has to leave it, for the next one to take up."""
+        """Gives a trial back if this worker has to leave it, for another to take up."""
         try:
             yield
         except BaseException:
-            with contextlib.suppress(*FAULTS, UpdateFinishedTrialError):  # else its silence tells
+            with contextlib.suppress(*FAULTS, UpdateFinishedTrialError):  # otherwise its missing heartbeat tells
                 trial.set_user_attr(trial_store.OWNER, None)
             raise
 
@@ -154,10 +154,10 @@ class Workers:
             self._kept.remove_session()
 
 
-def _free(one: Tried) -> bool:
-    return not one.owner[0] or liveness.gone(one.owner[1])
+def _free(trial: Tried) -> bool:
+    return not trial.owner[0] or liveness.gone(trial.owner[1])
 
 
 def _entry(code: dict[str, Any]) -> dict[str, Any]:
-    """What :func:`harness.scheduler.sharing.differences` compares; a sweep's settings are compared elsewhere."""
+    """Returns an entry for :func:`harness.scheduler.sharing.differences`; settings are compared in `trial_store`."""
     return {"code": code, "settings": {}, "rows": {}}
