@@ -340,9 +340,9 @@ def explained(
     if not with_runs and address.column.startswith("paper_"):
         with_runs = {"": Chosen(study, papers_own(Store(Path())), (0,), "")}
     lost = {
-        number: explanation
+        number: sentence
         for candidate in candidates.values()
-        for number, explanation in _without_start(study, candidate).items()
+        for number, sentence in _without_start(study, candidate).items()
     }
     if not with_runs:
         raise explain.ExplainError("; ".join([f"{text}: nothing of {study.name} was run", *lost.values()]))
