@@ -30,7 +30,8 @@ class Design:
       credits: seed -> key of a toggle -> number of a row -> weight of its accuracy in the toggle's credit.
       note: one sentence for captions that says how a toggle is credited.
       scales: key of a toggle -> the scale at which it is tested, where that is not the base's: "depth 200, 48 frames".
-      drawn: whether orders of toggles were drawn at random. One seed's credits then cannot tell how much other draws vary.
+      drawn: whether orders of toggles were drawn at random. One seed's credits then cannot tell how much
+        other draws vary.
     """
 
     study: Study
@@ -87,7 +88,7 @@ def _other_scale(row: Row, base: tuple[Applied, ...]) -> str:
 
 
 def additive(question: Question) -> Design:
-    """Adds one toggle after the other in the order given; uses the study's own rows where the question is the study's."""
+    """Adds one toggle after the other in the order given; uses the study's own rows if it is the study's question."""
     if question.own:
         return of_study(question)
     return _chain(question, "additive", question.factors, "in the order given", "additive: the step of adding it.")
@@ -181,8 +182,8 @@ def build(names: Iterable[str], question: Question) -> tuple[Design, ...]:
     """Builds the designs of these names, each once.
 
     Raises:
-      ToggleError: there are no factors, a factor is given twice or is in the base too, a scaling axis is at its default,
-        or there are too many factors for a factorial.
+      ToggleError: there are no factors, a factor is given twice or is in the base too, a scaling axis is at its
+        default, or there are too many factors for a factorial.
     """
     keys = [factor.toggle.key for factor in (*question.base, *question.factors)]
     for factor in question.factors:

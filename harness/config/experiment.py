@@ -1,7 +1,7 @@
 """Computes a run's complete settings and its identity from a cell, a profile and a data set, as plain data.
 
 Settings are a flat mapping of the Model Garden's dotted names (elements of a list as `name[i]`). Settings that the
-Garden's configuration lacks have names under `network.`. The data set or the profile states every leaf of the Garden's
+Garden's configuration lacks have names under `network.`. This module or the profile states every leaf of the Garden's
 configuration; none is left to a default. Values that cannot change a result (paths, logging intervals, addresses) are
 kept apart, in the bookkeeping, and are not part of the identity.
 """
@@ -158,7 +158,7 @@ class Run:
       scale: key -> value of every scaling axis.
       parent: identity of the run whose checkpoint it starts from.
       recorded: the identity that its record holds; None for a run that was not read from a record.
-      start: the previous stage of a chain, whose checkpoint it starts from; None for a first stage.
+      start: the previous stage of a chain, whose checkpoint it starts from; None where there is none.
       evaluated: whether it is evaluated after training.
     """
 

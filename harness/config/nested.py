@@ -1,4 +1,7 @@
-"""Converts flat dotted names to nested mappings and lists, and back: `task.model.dropout_rate`, `task.train_data.feature_shape[0]`."""
+"""Converts flat dotted names to nested mappings and lists, and back.
+
+Examples of dotted names: `task.model.dropout_rate`, `task.train_data.feature_shape[0]`.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Slices of a TPU pod by name: their chips, cores and hosts, and the peak compute and bandwidth of one core.
 
-The names are those of Google's compiler: a generation and the sides of the slice in chips, such as "v3:8x8". The numbers
-that Google publishes are in `ablations/published/tpus.json`, one object per generation, with its source. This module
-adds nothing to them and needs neither a TPU nor the compiler.
+The names are those of Google's compiler: a generation and the sides of the slice in chips, such as "v3:8x8". The
+numbers that Google publishes are in `ablations/published/tpus.json`, one object per generation, with its source. This
+module adds nothing to them and needs neither a TPU nor the compiler.
 
 A core is what the compiler and a distribution strategy count as one device. For TPU v5p that is a whole chip.
 """
@@ -22,7 +22,7 @@ from harness.config.toggles import suggest
 
 PACKAGE = "ablations.published"
 FILENAME = "tpus.json"
-# Side of a host, in chips, along each of the first two dimensions; along a third it is one chip. The compiler's default.
+# Side of a host, in chips, along each of the first two dimensions; a third is one chip. The compiler's default.
 HOST_SIDE = 2
 REQUIRED = ("memory_bytes", "compiler_gib_a_core", "peak_bf16", "bandwidth")
 

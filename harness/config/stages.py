@@ -1,7 +1,7 @@
 """Stages of a chain of trainings, such as pre-training and fine-tuning, each as a diff on the settings.
 
-The stages of a row are trained one after the other, each from the weights of the stage before it. Like a toggle, a stage
-is data. Unlike a toggle, it overrides the recipe: its values for label smoothing or the schedule win.
+The stages of a row are trained one after the other, each from the weights of the stage before it. Like a toggle, a
+stage is data. Unlike a toggle, it overrides the recipe: its values for label smoothing or the schedule win.
 """
 
 from __future__ import annotations

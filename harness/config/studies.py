@@ -18,7 +18,8 @@ class Cell:
     Attributes:
       applied: the toggles and axes.
       seed: the seed of every stage.
-      stages: the stages of the chain up to this one; empty for a single training from its seed, with the profile's recipe.
+      stages: the stages of the chain up to this one; empty for a single training from its seed, with the
+        profile's recipe.
       dataset: name of the paper's data set for it; None for that of its study.
     """
 
@@ -127,8 +128,8 @@ class Study:
       dataset: name of the paper's data set for it, one of `ablations/datasets.py`.
       layout: how its figure is drawn, one of :data:`harness.reporting.layouts.LAYOUTS`.
       crops_differ: whether its rows may be evaluated at crops of different sizes, as in a study of the resolution.
-      stand_in: name of the generated data set that replaces its data sets where none is available, one of `GENERATED` in
-        `ablations/datasets.py`.
+      stand_in: name of the generated data set that replaces its data sets where none is available, one of `GENERATED`
+        in `ablations/datasets.py`.
     """
 
     name: str
@@ -206,7 +207,7 @@ class Study:
         return dataclasses.replace(self, rows=tuple(row for row in self.rows if row.number in set(numbers)))
 
     def plus(self, added: Sequence[Applied]) -> Study:
-        """Returns the study with one more row for each added toggle; each row adds its toggle to the last row before it."""
+        """Returns the study with one more row for each added toggle, which that row adds to the row before it."""
         study = self
         for applied in added:
             last = study.rows[-1]

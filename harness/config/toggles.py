@@ -116,7 +116,7 @@ class Applied:
 
     @property
     def label(self) -> str:
-        """The label for tables and figures, with the value where it is not the default; an axis always shows its value."""
+        """The label for tables and figures, with the value unless it is the default; an axis always shows its value."""
         if self.toggle.axis:
             # The value comes before a plural label ("48 frames") and after any other ("resolution 256").
             plural = self.toggle.label.endswith("s")
@@ -147,13 +147,13 @@ def compose(applied: Sequence[Applied]) -> dict[str, Any]:
     """
     changes: dict[str, Any] = {}
     setter: dict[str, Applied] = {}
-    for toggle in applied:
-        for field, value in toggle.changes.items():
+    for item in applied:
+        for field, value in item.changes.items():
             if field in changes and changes[field] != value:
                 raise ToggleError(
-                    f"{setter[field]} and {toggle} both set {field}, to {changes[field]} and {value}: choose one of them"
+                    f"{setter[field]} and {item} both set {field}, to {changes[field]} and {value}: choose one of them"
                 )
-            changes[field], setter[field] = value, toggle
+            changes[field], setter[field] = value, item
     return changes
 
 
