@@ -1,4 +1,4 @@
-"""Rows on the same videos -> their differences, and what may be said of them; what cannot be compared is refused."""
+"""Compares rows on the same videos: their differences and the findings; refuses rows that cannot be compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.analysis.estimates import Difference
 from harness.system.errors import HarnessError
 
 LEVEL = 0.05  # of every test, after Holm's correction
-_MOST = 100_000  # seeds or videos that nobody would add
+_MOST = 100_000  # more seeds or videos than anyone would add
 
 
 class MixedError(HarnessError):
@@ -24,14 +24,14 @@ class MixedError(HarnessError):
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """What a row's runs made of the videos.
+    """Which videos the runs of a row classified rightly.
 
     Attributes:
-      name: the row's, for messages: "row 3".
+      name: name of the row in messages: "row 3".
       seeds: the seeds of its runs, sorted.
       videos: ids of the videos, sorted.
-      labels: their classes, numbers from 0.
-      right: whether a run's first guess was right; (seeds, videos).
+      labels: classes of the videos, numbers from 0.
+      right: whether the first guess of a run was right; (seeds, videos).
     """
 
     name: str
@@ -42,10 +42,10 @@ class Outcomes:
 
 
 def outcomes(name: str, runs: Mapping[int, str], found: Mapping[str, pd.DataFrame]) -> Outcomes:
-    """What a row's runs made of the videos.
+    """Collects which videos the runs of a row classified rightly.
 
     Args:
-      name: the row's.
+      name: name of the row.
       runs: seed -> id of the run; each has predictions.
       found: id -> predictions, as :meth:`harness.store.run_store.Store.outcomes` gives them.
 
@@ -61,13 +61,13 @@ def outcomes(name: str, runs: Mapping[int, str], found: Mapping[str, pd.DataFram
 
 
 def refuse_several_sets(named: Mapping[str, pd.DataFrame]) -> None:
-    """Refuses outcomes on other videos, or with other labels, than the first's.
+    """Refuses outcomes that have other videos or other labels than the first.
 
     Args:
       named: name for messages -> outcomes of a run.
 
     Raises:
-      MixedError: naming the two.
+      MixedError: two differ; the message names them.
     """
     first, *others = named
     for other in others:
@@ -75,10 +75,10 @@ def refuse_several_sets(named: Mapping[str, pd.DataFrame]) -> None:
 
 
 def _refuse_other_videos(one: str, other: str, first: pd.DataFrame, second: pd.DataFrame) -> None:
-    # Runs on the same videos mostly share one index, and comparing its texts takes as long as all the rest.
+    # Runs on the same videos mostly share one index object. Comparing its texts would take as long as all the rest.
     if first.index is not second.index and not first.index.equals(second.index):
-        strange = first.index.symmetric_difference(second.index)
-        example = f"; {strange[0]!r} is in one only" if len(strange) else ""
+        unshared = first.index.symmetric_difference(second.index)
+        example = f"; {unshared[0]!r} is in one only" if len(unshared) else ""
         raise MixedError(
             f"{one} and {other}: evaluated on different videos ({len(first):,} and {len(second):,}{example}): they "
             "cannot be compared"
@@ -89,22 +89,22 @@ def _refuse_other_videos(one: str, other: str, first: pd.DataFrame, second: pd.D
 
 
 def refuse_other_videos(one: Outcomes, other: Outcomes) -> None:
-    """Rows are compared on the same videos with the same labels only.
+    """Refuses two rows whose videos or labels differ.
 
     Raises:
-      MixedError: they are not.
+      MixedError: their videos or labels differ.
     """
-    tables = [pd.DataFrame({"label": some.labels}, index=pd.Index(some.videos)) for some in (one, other)]
+    tables = [pd.DataFrame({"label": outcome.labels}, index=pd.Index(outcome.videos)) for outcome in (one, other)]
     _refuse_other_videos(one.name, other.name, *tables)
 
 
 def compare(before: Outcomes, after: Outcomes, margin: float | None) -> Difference:
-    """The paired difference of two rows, which have the same seeds.
+    """Returns the paired difference of two rows with the same seeds, `after` less `before`.
 
     Args:
-      before: the one row.
-      after: the other.
-      margin: a difference up to so large, a fraction, counts as none; None for no margin.
+      before: the first row.
+      after: the second row.
+      margin: the largest difference that counts as none, a fraction; None for no margin.
 
     Raises:
       MixedError: they were evaluated on different videos.
@@ -114,12 +114,12 @@ def compare(before: Outcomes, after: Outcomes, margin: float | None) -> Differen
 
 
 def discordance(before: Outcomes, after: Outcomes) -> float:
-    """Fraction of the videos that flipped, mean over the seeds."""
+    """Returns the fraction of the videos that flipped, mean over the seeds."""
     return float((before.right != after.right).mean())
 
 
 def flipped_by_class(before: Outcomes, after: Outcomes, classes: Sequence[str]) -> pd.DataFrame:
-    """How many videos of each class flipped to right and to wrong, means over the seeds; the largest net first.
+    """Counts the videos of each class that flipped to right and to wrong, means over the seeds; the largest net first.
 
     Returns:
       Indexed by the class's name; columns "right", "wrong", "net" (right less wrong).
@@ -137,11 +137,12 @@ def _class_name(classes: Sequence[str], label: int) -> str:
 
 
 def verdicts(differences: Sequence[Difference | None], family: int) -> pd.DataFrame:
-    """What may be said of the differences of one table: a line for each, in order; None is a missing one.
+    """Returns the findings of the differences of one table: a line for each, in order; None is a missing difference.
 
     Args:
       differences: the differences.
-      family: how many there are to be; Holm's correction counts those still missing, so that a mark given early stays.
+      family: how many differences the table has when complete. Holm's correction counts the missing ones too, so that a
+        mark given early stays.
 
     Returns:
       Columns "value", "low", "high" (percentage points), "p", "p_holm", "p_equal", "p_equal_holm", "finding" ("better",
@@ -149,11 +150,11 @@ def verdicts(differences: Sequence[Difference | None], family: int) -> pd.DataFr
       where there is no p-value; empty where the difference is missing), "population", "units", "spread" (percentage
       points), "right", "wrong", "method". Missing numbers are NaN.
     """
-    lines = pd.DataFrame([_verdict(one) for one in differences], columns=_VERDICT)
+    lines = pd.DataFrame([_verdict(difference) for difference in differences], columns=_VERDICT)
     for column in ("p", "p_equal"):
-        own = lines[column].astype(float).tolist()
-        missing = family - sum(not math.isnan(p) for p in own)
-        lines[f"{column}_holm"] = estimates.holm([*own, *[1.0] * missing])[: len(own)]
+        p_values = lines[column].astype(float).tolist()
+        missing = family - sum(not math.isnan(p) for p in p_values)
+        lines[f"{column}_holm"] = estimates.holm([*p_values, *[1.0] * missing])[: len(p_values)]
     lines["finding"] = [_finding(line) for line in lines.to_dict("records")]
     return lines
 
@@ -181,12 +182,12 @@ def _finding(line: Mapping[Any, Any]) -> str:
 
 
 def smallest(difference: Difference, flipped: float, family: int) -> float:
-    """The smallest difference, in percentage points, that its test would have shown with 80 % power.
+    """Returns the smallest difference, in percentage points, that its test would have shown with 80 % power.
 
     Args:
       difference: the difference.
       flipped: fraction of the videos that flipped.
-      family: number of differences that Holm's correction goes over; its strictest level is the bar.
+      family: number of differences that Holm's correction covers; the test uses its strictest level.
     """
     bar = {"alpha": LEVEL / family}
     if difference.population == "seeds":
@@ -196,7 +197,7 @@ def smallest(difference: Difference, flipped: float, family: int) -> float:
 
 
 def settle(difference: Difference, flipped: float, family: int) -> str:
-    """How many more seeds or videos would show a difference as large as the one seen, with 80 % power; in words.
+    """Says how many more seeds or videos would show a difference as large as the one seen, with 80 % power.
 
     Args:
       difference: the difference.
@@ -206,11 +207,11 @@ def settle(difference: Difference, flipped: float, family: int) -> str:
     size, bar = abs(difference.value), {"alpha": LEVEL / family}
     if not size or not difference.spread or not flipped:
         return ""
-    what = difference.population.removesuffix("s")
+    unit = difference.population.removesuffix("s")
     try:
         needed = (
             power.seeds_needed(size, difference.spread, **bar)
-            if what == "seed"
+            if unit == "seed"
             else power.videos_needed(size, max(flipped, size), **bar)
         )
     except power.PowerError:
@@ -218,4 +219,4 @@ def settle(difference: Difference, flipped: float, family: int) -> str:
     more = needed - difference.units
     if more <= 0:
         return ""
-    return f"over {_MOST:,} more {what}s" if more > _MOST else f"{more:,} more {what}{'s' if more > 1 else ''}"
+    return f"over {_MOST:,} more {unit}s" if more > _MOST else f"{more:,} more {unit}{'s' if more > 1 else ''}"

@@ -1,4 +1,4 @@
-"""Estimates with their intervals, differences with their tests: arrays in, numbers out."""
+"""Estimates with intervals, and differences with tests, computed from arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNIFORM = 1 / math.sqrt(12)  # standard deviation of rounding to whole numbers
 
 
 class EstimateError(HarnessError):
-    """Arrays from which no such number can be estimated."""
+    """The number cannot be estimated from these arrays."""
 
 
 class NotEstimable(EstimateError):  # noqa: N818 - what is said of an effect
@@ -36,8 +36,8 @@ class Estimate:
     Attributes:
       value: the estimate.
       low, high: ends of the interval.
-      population: what the interval speaks of: "videos" (other videos of this kind, this very training) or "seeds"
-        (other trainings with other seeds, these very videos).
+      population: the population that the interval covers: "videos" (other videos of this kind, this very training)
+        or "seeds" (other trainings with other seeds, these very videos).
     """
 
     value: float
@@ -48,7 +48,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """By how much accuracy differs, with its 95 % interval and tests.
+    """A difference of accuracies, with its 95 % interval and tests.
 
     Attributes:
       value: the estimate, a fraction of the videos (0.01 = one point).
@@ -56,12 +56,12 @@ class Difference:
       p: two-sided p-value of "no difference".
       p_equal: p-value of the equivalence test: small where the difference lies within the margin on both sides. The
         larger of two one-sided p-values (TOST; Schuirmann 1987); NaN without a margin.
-      population: what interval and p-values speak of: "videos" (other videos of this kind, these very trainings) or
-        "seeds" (other trainings with other seeds, these very videos).
+      population: the population that interval and p-values cover: "videos" (other videos of this kind, these very
+        trainings) or "seeds" (other trainings with other seeds, these very videos).
       units: number of videos or seeds.
       spread: standard deviation of the difference over those units (divisor units - 1; NaN for one unit).
       right, wrong: videos that flipped to right and to wrong, on average over the seeds; NaN for a general contrast.
-      method: of the p-value: "exact McNemar" or "Student's t".
+      method: how the p-value was computed: "exact McNemar" or "Student's t".
     """
 
     value: float
@@ -79,7 +79,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Interaction:
-    """By how much more the first toggle adds where the second is on: a difference of differences.
+    """The interaction of two toggles: how much more the first adds where the second is on, a difference of differences.
 
     Attributes:
       first, second: columns of the two toggles; exchanging them changes nothing else.
@@ -97,7 +97,7 @@ class Interaction:
 
 
 def accuracy(correct: int, videos: int, level: float = 0.95) -> Estimate:
-    """Accuracy of one training over videos, with Wilson's interval.
+    """Returns the accuracy of one training over videos, with Wilson's interval.
 
     Args:
       correct: videos classified rightly, 0 to `videos`.
@@ -109,40 +109,40 @@ def accuracy(correct: int, videos: int, level: float = 0.95) -> Estimate:
 
 
 def mean_over_seeds(values: Sequence[float], level: float = 0.95, step: float = 0.0) -> Estimate:
-    """Mean accuracy of trainings with several seeds, with Student's interval, cut at 0 and 1, which loses no coverage.
+    """Returns the mean accuracy over seeds with Student's interval, cut at 0 and 1, which loses no coverage.
 
     Args:
       values: the accuracy at each seed, a fraction, at least two.
       level: coverage of the interval.
-      step: what the values are whole multiples of, 1 / videos; see `step` of :func:`contrast` over seeds.
+      step: the values are whole multiples of this, 1 / videos; see `step` of :func:`contrast` over seeds.
 
     Raises:
-      EstimateError: fewer than two values, or one that is not finite.
+      EstimateError: there are fewer than two values, or one is not finite.
     """
-    found = contrast(values, "seeds", level=level, step=step)
-    return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0), "seeds")
+    mean = contrast(values, "seeds", level=level, step=step)
+    return Estimate(mean.value, max(mean.low, 0.0), min(mean.high, 1.0), "seeds")
 
 
 def paired(before: npt.ArrayLike, after: npt.ArrayLike, margin: float | None = None, level: float = 0.95) -> Difference:
-    """Difference of two rows' accuracies on the same videos, `after` less `before`.
+    """Returns the difference of two rows' accuracies on the same videos, `after` less `before`.
 
-    One seed: it speaks of videos. p is that of the exact McNemar test; the interval is Student's, on the differences of
-    the single videos (-1, 0 or 1) and two videos that did not exist, one flipped each way (Bonett & Price 2012, Journal
-    of Educational and Behavioral Statistics 37), so that no flips do not make an interval without width. The estimate
-    itself is the plain difference, which an interval of 70 % or more always holds. p_equal: :func:`equivalence`.
+    With one seed, the population is videos. p is that of the exact McNemar test. The interval is Student's, on the
+    differences of the single videos (-1, 0 or 1) and of two added pseudo-videos, one flipped each way (Bonett & Price
+    2012, Journal of Educational and Behavioral Statistics 37), so that the interval has a width even without flips. The
+    estimate is the plain difference, which an interval of 70 % or more always contains. p_equal: :func:`equivalence`.
 
-    Several seeds: it speaks of seeds. One difference a seed, and Student's t on them, whether or not the two trainings
-    of a seed are alike. Accuracies are whole numbers of videos, so that three seeds of a small set agree to the video
-    now and then; see `step` of :func:`contrast`.
+    With several seeds, the population is seeds: Student's t on one difference per seed, whether or not the two
+    trainings of a seed are alike. Accuracies are whole numbers of videos, so the seeds of a small set sometimes agree
+    exactly; see `step` of :func:`contrast`.
 
     Args:
-      before: whether each video was right in the one row, booleans (seeds, videos).
-      after: the same of the other row, the same seeds and videos in the same order.
+      before: whether each video was right in the first row, booleans (seeds, videos).
+      after: the same of the second row, the same seeds and videos in the same order.
       margin: differences of at most this size do not matter, a fraction of the videos above 0.
       level: coverage of the interval.
 
     Raises:
-      EstimateError: the arrays do not fit together, or the margin is not above 0.
+      EstimateError: the arrays do not match, or the margin is not above 0.
     """
     old, new = np.asarray(before), np.asarray(after)
     if old.shape != new.shape or old.ndim != 2 or old.size == 0 or old.dtype != bool or new.dtype != bool:
@@ -153,12 +153,12 @@ def paired(before: npt.ArrayLike, after: npt.ArrayLike, margin: float | None = N
     right, wrong = np.sum(~old & new, axis=1), np.sum(old & ~new, axis=1)
     if len(old) == 1:
         return _on_videos(int(right[0]), int(wrong[0]), old.shape[1], margin, level)
-    found = contrast((right - wrong) / old.shape[1], "seeds", margin, level, step=1 / old.shape[1])
-    return dataclasses.replace(found, right=float(right.mean()), wrong=float(wrong.mean()))
+    difference = contrast((right - wrong) / old.shape[1], "seeds", margin, level, step=1 / old.shape[1])
+    return dataclasses.replace(difference, right=float(right.mean()), wrong=float(wrong.mean()))
 
 
 def _on_videos(right: int, wrong: int, videos: int, margin: float | None, level: float) -> Difference:
-    """:func:`paired` of one seed, from the number of videos and of flips."""
+    """Computes :func:`paired` of one seed from the numbers of videos and of flips."""
     low, high, _ = _student(*_moments(right + 1, wrong + 1, videos + 2), videos + 2, level)
     return Difference(
         (right - wrong) / videos,
@@ -176,16 +176,16 @@ def _on_videos(right: int, wrong: int, videos: int, margin: float | None, level:
 
 
 def equivalence(right: npt.ArrayLike, wrong: npt.ArrayLike, videos: int, margin: float) -> npt.NDArray[np.float64]:
-    """P-value of "two rows of one seed differ by the margin or more".
+    """Returns the p-value of "two rows of one seed differ by the margin or more".
 
-    Two one-sided score tests of paired proportions: the spread is the one most likely if the difference *were* the
-    margin (Tango 1998, Statistics in Medicine 17; Liu et al. 2002, Statistics in Medicine 21), since few flips tell
-    little of it. Half a video is allowed for the numbers being whole (continuity correction), without which the test
-    errs in up to 6.7 %.
+    These are two one-sided score tests of paired proportions. Since few flips say little about the spread, the tests
+    use its most likely value if the difference *were* the margin (Tango 1998, Statistics in Medicine 17; Liu et al.
+    2002, Statistics in Medicine 21). A continuity correction of half a video accounts for whole counts; without it the
+    test errs in up to 6.7 %.
 
     Args:
       right: videos that flipped to right, whole numbers of any shape.
-      wrong: videos that flipped to wrong, the same shape; with `right` no more than `videos`.
+      wrong: videos that flipped to wrong, the same shape; `right` and `wrong` add up to at most `videos`.
       videos: number of videos.
       margin: differences of at most this size do not matter, a fraction of the videos above 0.
 
@@ -193,7 +193,7 @@ def equivalence(right: npt.ArrayLike, wrong: npt.ArrayLike, videos: int, margin:
       The larger of the two p-values, the shape of `right`.
 
     Raises:
-      EstimateError: a margin that is not above 0.
+      EstimateError: the margin is not above 0.
     """
     _check_margin(margin)
     up, down = np.asarray(right, dtype=float), np.asarray(wrong, dtype=float)
@@ -205,17 +205,17 @@ def equivalence(right: npt.ArrayLike, wrong: npt.ArrayLike, videos: int, margin:
 def _score(
     up: npt.NDArray[np.float64], down: npt.NDArray[np.float64], videos: int, margin: float
 ) -> npt.NDArray[np.float64]:
-    """P-value of the one-sided score test of "flips up are likelier than flips down by the margin or more"."""
+    """Returns the p-value of a one-sided score test of "flips up exceed flips down by the margin or more"."""
     known = margin * (1 - margin)
     linear = (2 * videos - up + down) * margin - up - down
-    # The most likely chance to flip down, given a difference of the margin.
+    # The maximum-likelihood chance of a flip down if the difference is the margin.
     least = (np.sqrt(linear**2 + 8 * videos * down * known) - linear) / (4 * videos)
     error = np.sqrt(videos * (2 * least + known))
     return np.asarray(special.ndtr((up - down - videos * margin + 0.5) / error))
 
 
 def _moments(right: int, wrong: int, videos: int) -> tuple[float, float]:
-    """Mean and standard deviation of `right` ones, `wrong` minus ones and zeros."""
+    """Returns mean and standard deviation of `videos` values: `right` times 1, `wrong` times -1, the rest 0."""
     mean = (right - wrong) / videos
     squares = right + wrong - videos * mean**2
     return mean, math.sqrt(max(squares, 0.0) / (videos - 1)) if videos > 1 else math.nan
@@ -224,27 +224,27 @@ def _moments(right: int, wrong: int, videos: int) -> tuple[float, float]:
 def contrast(
     values: npt.ArrayLike, population: str, margin: float | None = None, level: float = 0.95, step: float = 0.0
 ) -> Difference:
-    """Mean of a weighted sum of rows' accuracies over units, with Student's interval and tests.
+    """Returns the mean over units of a weighted sum of rows' accuracies, with Student's interval and tests.
 
-    Over videos with a `step`, interval and tests count two videos more, at one step above and below 0: where rows agree
-    on every video their interval keeps a width, and for two rows (step 1) it is Bonett and Price's. The equivalence
-    test then takes the spread to be no less than if the margin came from videos that flipped in all rows at once, and
-    allows for half a video: few flips tell little of the spread, and whole videos are counted.
+    Over videos with a `step`, interval and tests include two pseudo-videos, one step above 0 and one below. The
+    interval then has a width even where rows agree on every video; for two rows (step 1) it is Bonett and Price's. The
+    equivalence test assumes at least the spread that results if videos that flip in all rows at once make up the
+    margin, since few flips say little about the spread. It also allows half a video, since counts are whole.
 
     Args:
-      values: the weighted sum for each unit (a toggle's credit or main effect at each seed, say), at least two. Over
-        videos the weights above 0 sum to 1, and so no value is beyond -1 and 1.
-      population: what the units are: "videos" or "seeds".
+      values: the weighted sum for each unit, such as a toggle's credit or main effect at each seed; at least two. Over
+        videos the positive weights sum to 1, so that every value is from -1 to 1.
+      population: the units: "videos" or "seeds".
       margin: sums of at most this size do not matter, a fraction of the videos above 0.
       level: coverage of the interval.
-      step: the smallest change of a value. Over videos: 1, a video that flips in all rows; a smaller one would leave
-        the interval too short where hardly any video flips. Over seeds: the smallest absolute weight / videos, which is
-        1 / videos for the difference of two rows; interval and tests take the spread to be no less than what
-        rounding to such steps leaves, step / sqrt(12): without it, a few seeds that agree by chance would make a
-        difference certain. 0: the values are continuous.
+      step: the smallest change of a value. Over videos it is 1, for a video that flips in all rows; a smaller step
+        makes the interval too short where hardly any video flips. Over seeds it is the smallest absolute weight /
+        videos, which is 1 / videos for the difference of two rows. Interval and tests then assume at least the spread of
+        rounding to such steps, step / sqrt(12); otherwise a few seeds that agree by chance would make a difference
+        certain. 0 where the values are continuous.
 
     Raises:
-      EstimateError: fewer than two values, one that is not finite, or a margin that is not above 0.
+      EstimateError: there are fewer than two values, one is not finite, or the margin is not above 0.
     """
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or len(array) < 2 or not np.isfinite(array).all():
@@ -265,7 +265,7 @@ def contrast(
 
 
 def _student(mean: float, spread: float, units: int, level: float) -> tuple[float, float, float]:
-    """Interval and p-value of "no difference"."""
+    """Returns the ends of the interval and the p-value of "no difference"."""
     if spread <= _ROUNDING:
         return mean, mean, float(abs(mean) <= _ROUNDING)
     error, freedom = spread / math.sqrt(units), units - 1
@@ -274,7 +274,7 @@ def _student(mean: float, spread: float, units: int, level: float) -> tuple[floa
 
 
 def _two_one_sided(size: float, spread: float, units: int, margin: float | None) -> float:
-    """The larger p-value of two one-sided t tests of a mean of this absolute size; NaN without a margin."""
+    """Returns the larger p-value of two one-sided t tests of a mean of this absolute size; NaN without a margin."""
     if margin is None:
         return math.nan
     if spread <= _ROUNDING:
@@ -288,10 +288,10 @@ def _check_margin(margin: float | None) -> None:
 
 
 def holm(p: Sequence[float]) -> npt.NDArray[np.float64]:
-    """P-values adjusted by Holm's method for the number of them, in the order given.
+    """Returns the p-values adjusted by Holm's method, in the order given.
 
     Args:
-      p: p-values; one that is NaN was not tested, stays NaN and does not count.
+      p: p-values; NaN means not tested, stays NaN and does not count.
     """
     adjusted = np.asarray(p, dtype=float).copy()
     tested = ~np.isnan(adjusted)
@@ -303,13 +303,13 @@ def holm(p: Sequence[float]) -> npt.NDArray[np.float64]:
 def interactions(
     accuracies: npt.ArrayLike, toggles: npt.ArrayLike, seeds: npt.ArrayLike, level: float = 0.95
 ) -> tuple[list[Interaction], int]:
-    """Interactions of every two toggles by ordinary least squares over runs, with a level of its own for each seed.
+    """Estimates the interactions of every two toggles by ordinary least squares over runs, with an intercept per seed.
 
     Toggles are coded -1/2 and 1/2, so that the coefficient of a product is a difference of differences at the middle
-    of the other toggles. What three toggles do together is taken for noise.
+    of the other toggles. Interactions of three toggles count as noise.
 
     Args:
-      accuracies: of each run, (runs,), as fractions.
+      accuracies: accuracy of each run, (runs,), as fractions.
       toggles: which toggles a run had, 0 or 1, (runs, toggles), at least two toggles.
       seeds: seed of each run, (runs,).
       level: coverage of the intervals.
@@ -319,7 +319,7 @@ def interactions(
 
     Raises:
       NotEstimable: the runs are too few, cannot tell the effects apart, or leave no noise to judge them by.
-      EstimateError: arrays that do not fit together.
+      EstimateError: the arrays do not match.
     """
     y, x, blocks = np.asarray(accuracies, dtype=float), np.asarray(toggles), np.asarray(seeds)
     if x.ndim != 2 or x.shape[1] < 2 or not y.shape == blocks.shape == x.shape[:1] or not np.isfinite(y).all():
@@ -338,19 +338,19 @@ def interactions(
         )
     columns = slice(-len(pairs), None)
     limits = fit.conf_int(alpha=1 - level)[columns].tolist()
-    found = [
+    estimates = [
         Interaction(*pair, value, low, high, p)
         for pair, value, (low, high), p in zip(
             pairs, fit.params[columns].tolist(), limits, fit.pvalues[columns].tolist(), strict=True
         )
     ]
-    return found, int(fit.df_resid)
+    return estimates, int(fit.df_resid)
 
 
 def _fitted(
     y: npt.NDArray[Any], coded: npt.NDArray[Any], blocks: npt.NDArray[Any], pairs: list[tuple[int, int]]
 ) -> Any:
-    """The fit of statsmodels; its last columns are the products of the pairs."""
+    """Returns the fit of statsmodels; its last columns are the products of the pairs."""
     levels = blocks[:, None] == np.unique(blocks)
     columns = np.column_stack([levels, coded, *(coded[:, i] * coded[:, j] for i, j in pairs)]).astype(float)
     needed = columns.shape[1] + 1
@@ -361,6 +361,6 @@ def _fitted(
             f"interactions of {coded.shape[1]} toggles: {len(y)} runs (at least {needed} are needed), in which some "
             "toggles are never switched without others"
         )
-    from statsmodels.regression.linear_model import OLS  # takes long to load, and is seldom asked for
+    from statsmodels.regression.linear_model import OLS  # slow to load and seldom needed
 
     return OLS(y, columns).fit()
