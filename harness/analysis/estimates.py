@@ -205,7 +205,10 @@ def equivalence(right: npt.ArrayLike, wrong: npt.ArrayLike, videos: int, margin:
 def _score(
     up: npt.NDArray[np.float64], down: npt.NDArray[np.float64], videos: int, margin: float
 ) -> npt.NDArray[np.float64]:
-    """Returns the p-value of a one-sided score test of "flips up exceed flips down by the margin or more"."""
+    """Returns the p-value of a one-sided score test.
+
+    Its null hypothesis is "flips up are likelier than flips down by the margin or more".
+    """
     known = margin * (1 - margin)
     linear = (2 * videos - up + down) * margin - up - down
     # The maximum-likelihood chance of a flip down if the difference is the margin.
@@ -239,8 +242,8 @@ def contrast(
       level: coverage of the interval.
       step: the smallest change of a value. Over videos it is 1, for a video that flips in all rows; a smaller step
         makes the interval too short where hardly any video flips. Over seeds it is the smallest absolute weight /
-        videos, which is 1 / videos for the difference of two rows. Interval and tests then assume at least the spread of
-        rounding to such steps, step / sqrt(12); otherwise a few seeds that agree by chance would make a difference
+        videos, which is 1 / videos for the difference of two rows. Interval and tests then assume at least the spread
+        of rounding to such steps, step / sqrt(12); otherwise a few seeds that agree by chance would make a difference
         certain. 0 where the values are continuous.
 
     Raises:

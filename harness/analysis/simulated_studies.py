@@ -267,7 +267,7 @@ def t_forecast(seeds: int, shift: float, rng: np.random.Generator, studies: int)
 
 
 def _t_power(seeds: int, difference: float, spread: float) -> float:
-    """Returns the power, in per cent, at which `difference` is the smallest that :mod:`harness.analysis.power` finds."""
+    """Returns the power, per cent, at which `difference` is the smallest that :mod:`harness.analysis.power` finds."""
     return 100 * float(
         optimize.brentq(
             lambda chance: power.smallest_over_seeds(seeds, spread, chance) - difference, 0.0501, 1 - 1e-9, xtol=1e-6
