@@ -1,7 +1,7 @@
 """The data sets of the paper, as they were distributed, and the generated ones that stand in for them."""
 
+from harness.config.embedded_spec import EmbeddedSpec
 from harness.config.experiment import DataFacts
-from harness.data.embedded import EmbeddedSpec
 
 # Sizes as the Model Garden states them (official.vision.configs.video_classification). Videos vanish from the web, so
 # what a lab holds is often less; a verdict on less says so.

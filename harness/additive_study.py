@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from harness.cli import options
+from harness.cli.options import TrainingOptions
 
 _EXAMPLES = """
 \b
@@ -59,7 +60,7 @@ def main(
     base: str | None,
     orderings: int | None,
     margin: float,
-    **flags: object,
+    **flags: Any,
 ) -> None:
     """Trains, evaluates and records the rows of the additive study, and draws its table beside the paper's.
 
@@ -85,8 +86,8 @@ def main(
     designs = options.designs_of(design_names, question, rows, factors, base)
     studies = [design.study for design in designs] or [study]
     console = Console()
-    purpose = "draw" if draw_only else "plan" if plan_only else "train"
-    workspace = options.workspace(**flags, purpose=purpose)  # type: ignore[arg-type]
+    purpose: options.Purpose = "draw" if draw_only else "plan" if plan_only else "train"
+    workspace = options.workspace(TrainingOptions(**flags), purpose=purpose)
     whole = workspace.plan(studies, range(seeds))
     whole.refuse_mixed_protocols()
     designs_.refuse_idle(designs, whole.wanted)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
+from harness.cli.options import TrainingOptions
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -149,7 +150,7 @@ def determinism(
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
     known = catalog.toggles(toggle_files)
     applied = options.applied(changes, {"depth": depth, "frames": frames, "resolution": resolution}, known)
-    workspace = options.workspace(**{**flags, "steps": flags["steps"] or 120})
+    workspace = options.workspace(TrainingOptions(**{**flags, "steps": flags["steps"] or 120}))
     run = workspace.complete(Cell(applied, seed))
     if run.settings["trainer.train_steps"] < 2 * run.bookkeeping["trainer.steps_per_loop"]:
         raise SettingsError(f"--steps {run.settings['trainer.train_steps']}: expected two inner loops at least")

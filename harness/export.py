@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
+from harness.cli.options import TrainingOptions
 
 if TYPE_CHECKING:
     from harness.config.experiment import Run
@@ -50,7 +51,7 @@ def main(what: str, output: Path | None, seed: int, gpus: int | None, **flags: A
 
     row = re.fullmatch(r"row(\d{1,4})", what)
     if row:
-        workspace = options.workspace(**flags, purpose="plan")
+        workspace = options.workspace(TrainingOptions(**flags), purpose="plan")
         run, changes = _of_row(int(row[1]), workspace, seed)
     else:
         options.refuse_others(_OPEN, f"run {what!r} was trained already; the flag is for a row")
@@ -85,7 +86,7 @@ def _recorded(what: str, flags: dict[str, Any]) -> tuple[Run, dict[str, Any], Wo
 
     record = Store(flags["results"], flags["runs"]).find(what)
     own = {"profile_name": record.profile, "data": flags["data"] or workspace_.generated_name(record.data)}
-    workspace = options.workspace(**{**flags, **own}, purpose="plan")
+    workspace = options.workspace(TrainingOptions(**{**flags, **own}), purpose="plan")
     named, made = workspace.data.facts, record.data
     if workspace.data.folder and named.fingerprint != made["fingerprint"]:
         raise SettingsError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
+from harness.cli.options import TrainingOptions
 
 if TYPE_CHECKING:
     from harness.analysis.seed_planning import Goal
@@ -140,7 +141,7 @@ def _recorded(flags: dict[str, Any]) -> Workspace:
     store, name = Store(flags["results"], flags["runs"]), workspace_.profile(flags["profile_name"]).name
     if not any(record.profile == name for record in workspace_.readable(store)):
         raise SettingsError(f"{store.runs}: holds no record of profile {name}: {_INSTEAD}")
-    return options.workspace(**flags, purpose="draw")
+    return options.workspace(TrainingOptions(**flags), purpose="draw")
 
 
 def _most_seeds(workspace: Workspace, study: Study) -> int:

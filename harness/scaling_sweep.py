@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from harness.cli import options
+from harness.cli.options import TrainingOptions
 
 _EXAMPLES = """
 \b
@@ -80,7 +81,7 @@ def main(
     plan_only: bool,
     draw_only: bool,
     wandb_mode: Literal["online", "offline", "off"],
-    **flags: object,
+    **flags: Any,
 ) -> None:
     """Searches depth, frames and resolution, and the parameter of any toggle, with Optuna.
 
@@ -102,8 +103,8 @@ def main(
     space = sweep_run.space_of({"depth": depth, "frames": frames, "resolution": resolution}, tuned, base, known)
     strategy = Strategy(sampler, (pruner or _PRUNERS[sampler]) == "median", population, seed)
     console = Console()
-    purpose = "plan" if plan_only or draw_only else "train"
-    workspace = options.workspace(**flags, purpose=purpose)  # type: ignore[arg-type]
+    purpose: options.Purpose = "plan" if plan_only or draw_only else "train"
+    workspace = options.workspace(TrainingOptions(**flags), purpose=purpose)
     asked = sweep_run.asked(workspace, space, Limits(max_gflops, max_hours), strategy, trials or TRIALS, name)
     asked.describe(console)
     if plan_only:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from harness.cli import options
+from harness.cli.options import TrainingOptions
 
 _EXAMPLES = """
 \b
@@ -45,7 +46,7 @@ def main(
     wandb_mode: Literal["online", "offline", "off"],
     seeds: int,
     margin: float,
-    **flags: object,
+    **flags: Any,
 ) -> None:
     """Trains, evaluates and records the rows of studies, and draws each beside the paper's.
 
@@ -70,9 +71,9 @@ def main(
 
         for study in studies:
             layouts.check(study)
-    options.refuse_idle_pre_training(studies, flags["pretrain_data"])  # type: ignore[arg-type]
+    options.refuse_idle_pre_training(studies, flags["pretrain_data"])
     console = Console()
-    workspace = options.workspace(**flags, purpose="plan" if plan_only else "train")  # type: ignore[arg-type]
+    workspace = options.workspace(TrainingOptions(**flags), purpose="plan" if plan_only else "train")
     plan = workspace.plan(studies, range(seeds))
     plan.refuse_mixed_protocols()
     checks.refuse_misfits(plan, workspace.store)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from harness.cli import options
+from harness.cli.options import TrainingOptions
 
 _EXAMPLES = """
 \b
@@ -43,7 +44,7 @@ def main(
     plan_only: bool,
     list_toggles: bool,
     wandb_mode: Literal["online", "offline", "off"],
-    **flags: object,
+    **flags: Any,
 ) -> None:
     """Trains, evaluates and records one run: the baseline with the toggles CHANGES, each at its value.
 
@@ -66,11 +67,7 @@ def main(
             click.echo(f"{toggle.key:12}{toggle.label:12}{toggle.meaning}{default}")
         return
     applied = options.applied(changes, {"depth": depth, "frames": frames, "resolution": resolution}, known)
-    workspace = options.workspace(
-        **flags,  # type: ignore[arg-type]
-        purpose="plan" if plan_only else "train",
-        parent=parent,
-    )
+    workspace = options.workspace(TrainingOptions(**flags, parent=parent), purpose="plan" if plan_only else "train")
     study = Study("train", "One run", tuple(one.toggle for one in applied), (Row(1, "", applied),))
     plan = workspace.plan([study], [seed])
     checks.refuse_misfits(plan, workspace.store)

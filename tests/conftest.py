@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.config import embedded_spec
 from harness.data import embedded
 
-EMBEDDED = embedded.EmbeddedSpec()
+EMBEDDED = embedded_spec.EmbeddedSpec()
 
 
 def pytest_collection_finish():

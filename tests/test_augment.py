@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from official.vision.ops import augment as gardens
 
+from harness.config import embedded_spec
 from harness.data import embedded, randaugment, seeded_ops
 
 SHAPE = (8, 40, 56, 3)
@@ -18,7 +19,7 @@ SEED = (3, 11)
 
 def clip(seed=0):
     """Digits that move, in colour, with black, white and every frame lit otherwise."""
-    spec = embedded.EmbeddedSpec(frames=SHAPE[0], height=SHAPE[1], width=SHAPE[2], seed=seed)
+    spec = embedded_spec.EmbeddedSpec(frames=SHAPE[0], height=SHAPE[1], width=SHAPE[2], seed=seed)
     pixels, _ = embedded.draw_pixels(spec, "train", 0)
     light = np.linspace(0.7, 1.3, SHAPE[0])[:, None, None, None]
     return np.clip((pixels - 20.0) * light, 0, 255).astype(np.uint8)

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from harness.config.sharing import Sharing
 from harness import report, train
 from harness.config.experiment import TRAIN_STEPS
+from harness.config.sharing import Sharing
 from harness.scheduler import membership, sharing
 from harness.store import run_store, write_once
 from harness.store.attempts import Attempts, LostError

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from harness.config import embedded_spec
+from harness.config.embedded_spec import CLASSES, EmbeddedSpec
 from harness.data import embedded
 from harness.data import manifest as manifests
-from harness.data.embedded import CLASSES, EmbeddedSpec
 from harness.data.manifest import ManifestError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -471,7 +472,7 @@ OTHER = EmbeddedSpec(name="other", paths="other", seed=1)
 
 def test_there_are_other_classes_and_the_first_set_is_as_it_was(tmp_path: Path) -> None:
     manifest = embedded.write(dataclasses.replace(TINY, name="others", paths="other"), tmp_path / "others")
-    assert manifest.classes == OTHER.classes == embedded.OTHER_CLASSES
+    assert manifest.classes == OTHER.classes == embedded_spec.OTHER_CLASSES
     assert manifest.splits["train"].histogram == (2,) * 7 + (1,) * 2
     assert not set(manifest.classes) & set(CLASSES)
     # The specification before there were others, by hand: its folder is found again.
@@ -481,7 +482,7 @@ def test_there_are_other_classes_and_the_first_set_is_as_it_was(tmp_path: Path) 
     assert TINY.digest == hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("name", embedded.OTHER_CLASSES)
+@pytest.mark.parametrize("name", embedded_spec.OTHER_CLASSES)
 def test_an_other_path_goes_where_its_name_says(name: str) -> None:
     """Net way over whole turns, and the reach around it, in units of what the digits' speed makes in that time."""
     spec = dataclasses.replace(OTHER, frames=101, speed=(2.0, 2.0), period=(20.0, 20.0))

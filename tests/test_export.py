@@ -15,6 +15,7 @@ from ablations.profiles import PAPER, QUICK
 from ablations.table2 import STUDY
 from ablations.toggles import EMA
 from harness.cli import synthetic
+from harness.config import embedded_spec
 from harness.config.devices import Devices
 from harness.config.experiment import Cut, DataFacts, SettingsError, complete
 from harness.config.studies import Cell
@@ -110,7 +111,7 @@ def test_a_tpu_is_named_on_the_command_line_too(tmp_path):
 
 
 def test_the_shards_are_those_of_the_manifest(tmp_path):
-    spec = embedded.EmbeddedSpec(train_videos=9, validation_videos=9)
+    spec = embedded_spec.EmbeddedSpec(train_videos=9, validation_videos=9)
     manifest, folder = embedded.ensure(spec, tmp_path), embedded.folder(spec, tmp_path)
     own = dataclasses.replace(target(), data=folder, manifest=manifest)
     assert own.bookkeeping()["task.train_data.input_path"] == f"{folder}/train-*"
@@ -175,7 +176,7 @@ def test_a_row_of_the_papers_training_needs_no_data(tmp_path):
 @pytest.fixture
 def stood_in(monkeypatch, tmp_path):
     """The embedded data set, drawn small."""
-    small = embedded.EmbeddedSpec(train_videos=9, validation_videos=9)
+    small = embedded_spec.EmbeddedSpec(train_videos=9, validation_videos=9)
     monkeypatch.setitem(datasets.GENERATED, small.name, small)
     return embedded.ensure(small, tmp_path / "data")
 
@@ -191,7 +192,7 @@ def test_a_row_is_written_where_results_are(stood_in, tmp_path):
 
 
 def test_a_recorded_pre_training_is_exported_for_the_gardens_other_trainer(tmp_path, monkeypatch):
-    small = embedded.EmbeddedSpec("embedded-motion", train_videos=9, validation_videos=9, alike=True)
+    small = embedded_spec.EmbeddedSpec("embedded-motion", train_videos=9, validation_videos=9, alike=True)
     monkeypatch.setitem(datasets.GENERATED, small.name, small)
     embedded.ensure(small, tmp_path / "data")
     made = workspace.data_set(small.name, QUICK, tmp_path)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ablations.profiles import QUICK
-from harness.config import experiment
+from harness.config import embedded_spec, experiment
 from harness.config.experiment import Protocol
 from harness.config.studies import Cell
 from harness.data import diagnose, embedded, reader
@@ -19,7 +19,7 @@ from harness.planning.workspace import facts
 from harness.training import garden_config
 
 # Eight shards of three videos, and four of three and once four.
-SPEC = embedded.EmbeddedSpec(train_videos=24, validation_videos=13)
+SPEC = embedded_spec.EmbeddedSpec(train_videos=24, validation_videos=13)
 DAMAGED = {"train": "train-00002-of-00008.tfrecord", "validation": "validation-00002-of-00004.tfrecord"}
 # The damaged record is the second of its shard.
 VIDEO = {"train": "embedded-train-00007", "validation": "embedded-validation-00007"}

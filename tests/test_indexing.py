@@ -7,9 +7,10 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 from harness import index_data
+from harness.config import embedded_spec
 from harness.data import embedded, manifest
 
-SPEC = embedded.EmbeddedSpec(train_videos=16, validation_videos=8)
+SPEC = embedded_spec.EmbeddedSpec(train_videos=16, validation_videos=8)
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def folder(tmp_path):
     embedded.ensure(SPEC, tmp_path)
     found = tmp_path / "copy"
     shutil.copytree(embedded.folder(SPEC, tmp_path), found)
-    (tmp_path / "classes.txt").write_text("\n".join(embedded.CLASSES))
+    (tmp_path / "classes.txt").write_text("\n".join(embedded_spec.CLASSES))
     return found
 
 

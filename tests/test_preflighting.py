@@ -326,7 +326,9 @@ def planned_with(root, purpose="plan", **flags):
     """The workspace of such flags of a command."""
     names = ("data", "strategy", "tpu", "worker_hosts", "task_index", "replicas", "batch", "steps", "validation_videos")
     given = {"profile_name": "paper", **dict.fromkeys(names), **flags}
-    return options.workspace(root, keep_checkpoints=2, repeat_short_videos=False, purpose=purpose, **given)
+    return options.workspace(
+        options.TrainingOptions(results=root, keep_checkpoints=2, repeat_short_videos=False, **given), purpose
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 from harness import prepare_data, train
+from harness.config import embedded_spec
 from harness.data import manifest as manifests
 from harness.data import prepare as prepare_
 from harness.data import shards
@@ -420,7 +421,7 @@ def test_a_changed_fingerprint_or_histogram_is_found(prepared):
 def test_the_embedded_set_can_be_checked_too(tmp_path):
     from harness.data import embedded
 
-    spec = embedded.EmbeddedSpec(train_videos=8, validation_videos=8, frames=4)
+    spec = embedded_spec.EmbeddedSpec(train_videos=8, validation_videos=8, frames=4)
     embedded.ensure(spec, tmp_path)
     assert check(embedded.folder(spec, tmp_path)).exit_code == 0
     assert check(tmp_path).exit_code == 2

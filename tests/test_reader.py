@@ -11,7 +11,7 @@ from official.vision.tasks import video_classification
 
 from ablations.profiles import QUICK
 from ablations.toggles import RA, SJ
-from harness.config import experiment
+from harness.config import embedded_spec, experiment
 from harness.config.experiment import Protocol
 from harness.config.studies import Cell
 from harness.config.toggles import VALUE, Toggle
@@ -36,7 +36,7 @@ MIXUP = Toggle(
     },
     default=0.2,
 )
-SPEC = embedded.EmbeddedSpec(train_videos=40, validation_videos=21)
+SPEC = embedded_spec.EmbeddedSpec(train_videos=40, validation_videos=21)
 
 
 @pytest.fixture(scope="module")

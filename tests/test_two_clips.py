@@ -11,13 +11,13 @@ from test_distortions import by_colour, contrasted, smoothed
 
 from ablations.profiles import QUICK
 from ablations.stages import CVRL
-from harness.config import experiment
+from harness.config import embedded_spec, experiment
 from harness.config.experiment import DataFacts
 from harness.config.studies import Cell
 from harness.data import cvrl_clips, embedded, on_device, reader, seeded_ops
 from harness.training import garden_config, tasks
 
-SPEC = embedded.EmbeddedSpec(train_videos=20, validation_videos=2)
+SPEC = embedded_spec.EmbeddedSpec(train_videos=20, validation_videos=2)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from harness.config.toggles import Applied, Toggle
     from harness.planning.workspace import Workspace
 
+# What a workspace is wanted for.
+Purpose = Literal["train", "plan", "draw"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 EXIT_CODES = (
@@ -375,37 +378,57 @@ def _named(data: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return data if isinstance(data, tuple) else () if data is None else (data,)
 
 
-def workspace(
-    results: Path,
-    profile_name: str,
-    data: str | tuple[str, ...] | None,
-    strategy: str | None,
-    tpu: str | None,
-    worker_hosts: str | None,
-    task_index: int | None,
-    replicas: int | None,
-    batch: int | None,
-    steps: int | None,
-    validation_videos: int | None,
-    keep_checkpoints: int,
-    repeat_short_videos: bool,
-    topology: str | None = None,
-    preflight: bool = True,
-    storage: str | None = None,
-    retries: int = RETRIES,
-    lease: float | None = None,
-    grace: float = GRACE,
-    purpose: Literal["train", "plan", "draw"] = "train",
-    parent: str | None = None,
-    runs: Folder | None = None,
-    pretrain_data: str | None = None,
-) -> Workspace:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """The flags that describe a training, as the commands which plan, train or draw share them.
+
+    Attributes:
+      results: the results folder.
+      profile_name: name of the profile.
+      data: folders of prepared data sets, or "embedded"; to draw, a name or the beginning of a fingerprint.
+      strategy, tpu, worker_hosts, task_index, topology: on which devices, see :mod:`harness.config.devices`.
+      replicas: over how many replicas a batch is split; None for the profile's or the devices' own number.
+      batch, steps, validation_videos: see :class:`harness.config.experiment.Cut`.
+      keep_checkpoints: training checkpoints kept of a run while it trains.
+      repeat_short_videos: whether a video that is shorter than a clip is played again from its start.
+      preflight: whether programs are compiled for a TPU before anything is trained.
+      storage, retries, lease, grace: see :class:`harness.config.sharing.Sharing`.
+      parent: id of the run to start from, or the beginning of it.
+      runs: folder or bucket of the runs; None for the results folder's own.
+      pretrain_data: folder of the data set that studies pre-train on.
+    """
+
+    results: Path
+    profile_name: str
+    data: str | tuple[str, ...] | None
+    strategy: str | None
+    tpu: str | None
+    worker_hosts: str | None
+    task_index: int | None
+    replicas: int | None
+    batch: int | None
+    steps: int | None
+    validation_videos: int | None
+    keep_checkpoints: int
+    repeat_short_videos: bool
+    topology: str | None = None
+    preflight: bool = True
+    storage: str | None = None
+    retries: int = RETRIES
+    lease: float | None = None
+    grace: float = GRACE
+    parent: str | None = None
+    runs: Folder | None = None
+    pretrain_data: str | None = None
+
+
+def workspace(given: TrainingOptions, purpose: Purpose = "train") -> Workspace:
     """Returns the workspace that the shared flags describe.
 
-    Most arguments are the values of the flags with their names. `purpose` is "train"; "plan", for which the paper's
-    data need not be at hand; or "draw", for which only records have to be: flags that are given then narrow the choice
-    of records, and `data` is a name or the beginning of a fingerprint. `parent` is the id of the run to start from, or
-    the beginning of one.
+    Args:
+      given: the flags.
+      purpose: to plan, the paper's data need not be at hand; to draw, nothing but records need be, and flags that are
+        given narrow the choice among them.
 
     Raises:
       SettingsError, ManifestError: flags or data that cannot be used.
@@ -415,32 +438,34 @@ def workspace(
     from harness.planning import workspace as workspace_
     from harness.store.run_store import Store
 
-    if results.exists() and not results.is_dir():
-        raise SettingsError(f"--results {results}: is a file; expected a folder")
-    store, profile = Store(results, runs), workspace_.profile(profile_name)
+    if given.results.exists() and not given.results.is_dir():
+        raise SettingsError(f"--results {given.results}: is a file; expected a folder")
+    store, profile = Store(given.results, given.runs), workspace_.profile(given.profile_name)
     if purpose == "draw":
-        if isinstance(data, tuple):
+        if isinstance(given.data, tuple):
             raise TypeError("to draw, one data set is chosen at a time")
-        given = {"replicas": replicas, "batch": batch, "steps": steps}
-        return trainings.recorded(store, profile, data, given, validation_videos)
-    devices = devices_.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
-    if purpose == "train" and devices.strategy == "one_device" and (replicas or 1) > 1:
-        raise SettingsError(f"--replicas {replicas}: one_device gives one; choose another --strategy")
-    first, *further = workspace_.data_sets(_named(data), profile, results, planning_only=purpose == "plan")
+        narrowing = {"replicas": given.replicas, "batch": given.batch, "steps": given.steps}
+        return trainings.recorded(store, profile, given.data, narrowing, given.validation_videos)
+    devices = devices_.of(given.strategy, given.tpu, given.worker_hosts, given.task_index, os.environ, given.topology)
+    if purpose == "train" and devices.strategy == "one_device" and (given.replicas or 1) > 1:
+        raise SettingsError(f"--replicas {given.replicas}: one_device gives one; choose another --strategy")
+    first, *further = workspace_.data_sets(_named(given.data), profile, given.results, planning_only=purpose == "plan")
     # A plan without data and devices describes the paper's own training, so it takes the profile's replicas.
-    only_planned = purpose == "plan" and not data and not profile.embedded and strategy is None
+    only_planned = purpose == "plan" and not given.data and not profile.embedded and given.strategy is None
     return workspace_.Workspace(
         profile=profile,
         data=first,
         further=tuple(further),
-        pre_training=workspace_.to_pre_train_on(pretrain_data, profile, results, planning_only=purpose == "plan"),
-        cut=Cut(steps, batch, validation_videos),
-        replicas=replicas or (profile.replicas if devices.tpu or only_planned else devices.workers),
+        pre_training=workspace_.to_pre_train_on(
+            given.pretrain_data, profile, given.results, planning_only=purpose == "plan"
+        ),
+        cut=Cut(given.steps, given.batch, given.validation_videos),
+        replicas=given.replicas or (profile.replicas if devices.tpu or only_planned else devices.workers),
         store=store,
         devices=devices,
-        parent=store.find(parent).identity if parent else None,
-        keep=keep_checkpoints,
-        repeat_short=repeat_short_videos,
-        preflight=preflight,
-        sharing=Sharing(storage, retries, lease, grace),
+        parent=store.find(given.parent).identity if given.parent else None,
+        keep=given.keep_checkpoints,
+        repeat_short=given.repeat_short_videos,
+        preflight=given.preflight,
+        sharing=Sharing(given.storage, given.retries, given.lease, given.grace),
     )

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from harness.config import network
+from harness.config.embedded_spec import CLASSES
 from harness.config.experiment import Run
 from harness.config.network import Cost
 from harness.config.studies import Study
-from harness.data.embedded import CLASSES
 from harness.planning.workspace import Workspace
 from harness.store import excerpts, records
 from harness.store.records import Evaluation

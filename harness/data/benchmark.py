@@ -19,6 +19,7 @@ from official.vision.dataloaders import video_input
 from official.vision.ops import preprocess_ops_3d
 from official.vision.tasks import video_classification
 
+from harness.config import embedded_spec
 from harness.data import embedded, reader
 
 WIDTHS = (340, 427, 455, 602)
@@ -51,7 +52,7 @@ def write_shard(path: Path) -> reader.Source:
     """Draws the videos, 250 frames each, and writes them into one file."""
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number in range(_VIDEOS):
-            spec = embedded.EmbeddedSpec(
+            spec = embedded_spec.EmbeddedSpec(
                 name=f"speed-{number}",
                 train_videos=1,
                 validation_videos=1,
@@ -65,7 +66,7 @@ def write_shard(path: Path) -> reader.Source:
             for video in embedded.videos(spec, "validation"):
                 writer.write(embedded.example(video))
     # The same file counts as several, so that beginning an epoch weighs no more than it does in a real data set.
-    return reader.Source((str(path),) * _EPOCH, (_VIDEOS,) * _EPOCH, len(embedded.CLASSES))
+    return reader.Source((str(path),) * _EPOCH, (_VIDEOS,) * _EPOCH, len(embedded_spec.CLASSES))
 
 
 def measure(source: reader.Source, rounds: int) -> Iterator[dict[str, Any]]:

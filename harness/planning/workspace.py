@@ -13,6 +13,7 @@ from ablations.datasets import DATASETS, GENERATED, OTHER_MOTION, WVT
 from ablations.profiles import PROFILES
 from harness.config import experiment
 from harness.config.devices import Devices
+from harness.config.embedded_spec import EmbeddedSpec
 from harness.config.experiment import Cut, DataFacts, Profile, Run, SettingsError
 from harness.config.sharing import Sharing
 from harness.config.stages import PRE_TRAINING
@@ -20,7 +21,6 @@ from harness.config.studies import Cell, Study
 from harness.config.toggles import suggest
 from harness.data import embedded
 from harness.data import manifest as manifests
-from harness.data.embedded import EmbeddedSpec
 from harness.data.manifest import Manifest
 from harness.planning import plans
 from harness.planning.plans import Known

@@ -15,10 +15,10 @@ from rich.console import Console
 from ablations import figure2
 from ablations.toggles import AXES
 from harness.accelerators import gate
+from harness.config.embedded_spec import EmbeddedSpec
 from harness.config.experiment import SettingsError
 from harness.config.studies import Row, Study
 from harness.config.toggles import Toggle, parse
-from harness.data.embedded import EmbeddedSpec
 from harness.planning import disk
 from harness.planning.plans import Plan, Planned
 from harness.planning.workspace import Workspace, readable

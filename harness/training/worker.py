@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.devices import WAIT, Devices, DevicesError
+from harness.config.embedded_spec import EmbeddedSpec
 from harness.config.experiment import Run, SettingsError
-from harness.data.embedded import EmbeddedSpec
 from harness.store.attempts import Interrupted, LostError
 from harness.store.records import RunRecord
 from harness.store.run_store import Store

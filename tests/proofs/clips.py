@@ -18,11 +18,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from harness.config import embedded_spec
 from harness.data import embedded
 from tests.support import commands
 from tests.support.commands import Runs
 
-SPEC = embedded.EmbeddedSpec()
+SPEC = embedded_spec.EmbeddedSpec()
 
 
 def train(folder: Path, data: Path, log: Path, steps: int | None, die_at: int | None) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.config import embedded_spec
 from harness.store.run_store import Store
 from tests.support import commands
 from tests.support.commands import Starts
@@ -68,7 +69,7 @@ def in_one_process(results: Path, data: Path, steps: int | None, videos: int | N
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     loop.strategy_for = lambda devices: strategy
-    spec = embedded.EmbeddedSpec()
+    spec = embedded_spec.EmbeddedSpec()
     described = embedded.ensure(spec, data)
     run = experiment.complete(Cell((), 0), QUICK, facts(described), Cut(steps, None, videos), replicas=2)
     store = Store(results)

@@ -103,7 +103,7 @@ def _published(_: Path) -> None:
 def _pixels(_: Path) -> None:
     from harness.data import embedded
 
-    embedded.draw_pixels(embedded.EmbeddedSpec(), "train", 0)
+    embedded.draw_pixels(embedded_spec.EmbeddedSpec(), "train", 0)
 
 
 def _unchanged(draw: Callable[[], Any]) -> Callable[[Path], bool]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ablations.profiles import QUICK
-from harness.config import experiment
+from harness.config import embedded_spec, experiment
 from harness.config.experiment import Cut, Profile, Run
 from harness.config.studies import Cell
 from harness.config.toggles import Applied
@@ -45,7 +45,7 @@ TINY = dataclasses.replace(
     crops=3,
 )
 PROTOCOL = "2x3@16"
-SPEC = embedded.EmbeddedSpec("tiny", train_videos=24, validation_videos=13, frames=12, digits=2)
+SPEC = embedded_spec.EmbeddedSpec("tiny", train_videos=24, validation_videos=13, frames=12, digits=2)
 OTHER = dataclasses.replace(SPEC, name="other", paths="other")
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -63,7 +63,7 @@ class Data:
     folder: Path
 
     @classmethod
-    def drawn(cls, spec: embedded.EmbeddedSpec, root: Path) -> Data:
+    def drawn(cls, spec: embedded_spec.EmbeddedSpec, root: Path) -> Data:
         """The data set of a specification, drawn below a folder if it is not there."""
         return cls(embedded.ensure(spec, root), embedded.folder(spec, root))
 
