@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 from ablations.toggles import BACKBONE, OPTIMIZER
 from harness.config import objectives
-from harness.config.toggles import In
+from harness.config.toggles import PaperAmount
 
 # Of C and G; to pre-train, the Garden's reader has these in its code and does not look.
 _CROPS = {
     "aug_min_aspect_ratio": 0.5,
     "aug_max_aspect_ratio": 2.0,
-    "aug_min_area_ratio": In("least_area", 0.3),
+    "aug_min_area_ratio": PaperAmount("least_area", 0.3),
     "aug_max_area_ratio": 1.0,
     "aug_type": None,
     "mixup_and_cutmix": None,
@@ -24,7 +24,7 @@ _CROPS = {
 _MODEL = {
     "model_type": "video_ssl_model",
     "dropout_rate": 0.0,  # this head has none, whatever is said
-    "hidden_dim": In("width", 2048),  # C, G
+    "hidden_dim": PaperAmount("width", 2048),  # C, G
     "hidden_norm_activation.activation": "relu",  # G
     "hidden_norm_activation.norm_momentum": 0.997,  # G
     "hidden_norm_activation.norm_epsilon": 1e-5,  # G
@@ -39,7 +39,7 @@ _NOT_ADAPTED = ["batch_normalization", "bias"]
 _LARS = {
     "name": "LARS",
     "momentum": 0.9,  # C, G
-    "eeta": In("trust", 0.001),  # G
+    "eeta": PaperAmount("trust", 0.001),  # G
     "weight_decay_rate": 0.0,  # the loss has it
     "nesterov": False,  # G
     "classic_momentum": True,  # G
@@ -54,10 +54,10 @@ _LARS = {
 
 def _schedule(epochs: int, rate: float) -> dict[str, object]:
     return {
-        "trainer.train_steps": In("stage_epochs", epochs),
-        f"{OPTIMIZER}.learning_rate.cosine.decay_steps": In("stage_epochs", epochs),
-        f"{OPTIMIZER}.learning_rate.cosine.initial_learning_rate": In("learning_rate", rate),
-        f"{OPTIMIZER}.warmup.linear.warmup_steps": In("stage_epochs", 5),  # C, G
+        "trainer.train_steps": PaperAmount("stage_epochs", epochs),
+        f"{OPTIMIZER}.learning_rate.cosine.decay_steps": PaperAmount("stage_epochs", epochs),
+        f"{OPTIMIZER}.learning_rate.cosine.initial_learning_rate": PaperAmount("learning_rate", rate),
+        f"{OPTIMIZER}.warmup.linear.warmup_steps": PaperAmount("stage_epochs", 5),  # C, G
         f"{OPTIMIZER}.ema": None,
     }
 
@@ -79,14 +79,14 @@ PRE_TRAINING = {
     **_under(f"{OPTIMIZER}.optimizer.lars", _LARS),
     f"{OPTIMIZER}.optimizer.type": "lars",  # P
     objectives.FIELD: objectives.CVRL,
-    "network.distortion": In("distortion", 1.0),  # of the Garden's strength
+    "network.distortion": PaperAmount("distortion", 1.0),  # of the Garden's strength
     "task.train_data.is_ssl": True,
-    "task.train_data.global_batch_size": In("clips", 2048),  # P; of each video, two
+    "task.train_data.global_batch_size": PaperAmount("clips", 2048),  # P; of each video, two
     # C, G: a clip's own statistics would give its partner away.
     "task.model.norm_activation.use_sync_bn": True,
     "task.model.hidden_norm_activation.use_sync_bn": True,
     "task.model.normalize_feature": False,  # G
-    "task.model.hidden_layer_num": In("hidden_layers", 3),  # C, G
+    "task.model.hidden_layer_num": PaperAmount("hidden_layers", 3),  # C, G
     "task.model.projection_dim": 128,  # C, G
     "task.losses.l2_weight_decay": 1e-6,  # C, G
 }
@@ -103,14 +103,14 @@ LINEAR_EVALUATION = {
     # Batch normalization takes its recorded statistics in a frozen backbone; stochastic depth would go on.
     f"{BACKBONE}.stochastic_depth_drop_rate": 0.0,
     # C, G: twice the frames of the pre-training, which has the recipe's.
-    "task.train_data.feature_shape[0]": In("linear_frames", 64),
-    "task.validation_data.feature_shape[0]": In("linear_frames", 64),
+    "task.train_data.feature_shape[0]": PaperAmount("linear_frames", 64),
+    "task.validation_data.feature_shape[0]": PaperAmount("linear_frames", 64),
     "task.train_data.is_ssl": False,
-    "task.train_data.global_batch_size": In("clips", 1024),  # P
+    "task.train_data.global_batch_size": PaperAmount("clips", 1024),  # P
     "task.model.norm_activation.use_sync_bn": False,
     "task.model.hidden_norm_activation.use_sync_bn": False,  # the Garden wants it alike, though there is no such layer
     "task.model.normalize_feature": True,  # G: features of length one, or the rate would be far too high
     "task.model.hidden_layer_num": 0,  # G
-    "task.model.projection_dim": In("classes", 1),  # as many as there are
+    "task.model.projection_dim": PaperAmount("classes", 1),  # as many as there are
     "task.losses.l2_weight_decay": 0.0,  # G
 }

@@ -1,17 +1,17 @@
 """The data sets of the paper, as they were distributed, and the generated ones that stand in for them."""
 
 from harness.config.embedded_spec import EmbeddedSpec
-from harness.config.experiment import DataFacts
+from harness.config.experiment import DatasetInfo
 
 # Sizes as the Model Garden states them (official.vision.configs.video_classification). Videos vanish from the web, so
 # what a lab holds is often less; a verdict on less says so.
-KINETICS_400 = DataFacts("Kinetics-400", classes=400, train_videos=215_570, validation_videos=17_706)
-KINETICS_600 = DataFacts("Kinetics-600", classes=600, train_videos=366_016, validation_videos=27_780)
+KINETICS_400 = DatasetInfo("Kinetics-400", classes=400, train_videos=215_570, validation_videos=17_706)
+KINETICS_600 = DatasetInfo("Kinetics-600", classes=600, train_videos=366_016, validation_videos=27_780)
 DATASETS = {facts.name: facts for facts in (KINETICS_400, KINETICS_600)}
 
 # What the paper pre-trains on (Section 4.5, Table 5): private, 70 million clips found by the labels of Kinetics-700. It
 # does not say how many are held out: ?, one in a thousand.
-WVT = DataFacts("WVT", classes=700, train_videos=70_000_000, validation_videos=70_000)
+WVT = DatasetInfo("WVT", classes=700, train_videos=70_000_000, validation_videos=70_000)
 
 # Generated clips for the quick profile. To show what pre-training is worth, there are few labelled clips of the classes
 # that are asked, and many of others.

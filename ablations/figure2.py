@@ -13,7 +13,7 @@ Paper: Du et al., 2021, "Revisiting 3D ResNets for Video Recognition", Figure 2 
 
 from ablations.toggles import DEPTH, FRAMES, R3D_RS, RESOLUTION, TABLE_2
 from harness.config.studies import Row, Study
-from harness.config.toggles import Applied
+from harness.config.toggles import ToggleValue
 
 # What every point has: the recipe of R3D-RS, row 8 of Table 2.
 BASE = R3D_RS
@@ -21,7 +21,7 @@ BASE = R3D_RS
 SCALES = {DEPTH.key: (50, 101, 152, 200, 270, 300), FRAMES.key: (32, 48), RESOLUTION.key: (224, 256)}
 
 
-def _row(number: int, model: str, *scale: Applied, follows: int | None = None) -> Row:
+def _row(number: int, model: str, *scale: ToggleValue, follows: int | None = None) -> Row:
     return Row(number, model, (*BASE, *scale), published=number, follows=follows)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from ablations.toggles import DEPTH, DSTEM, FRAMES, SE
-from harness.config.toggles import Applied
+from harness.config.toggles import ToggleValue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Model:
     """
 
     name: str
-    applied: tuple[Applied, ...]
+    applied: tuple[ToggleValue, ...]
     classes: int
     paper_params_m: float | None
     paper_gflops: float | None

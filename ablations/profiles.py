@@ -11,13 +11,13 @@ from typing import Any
 
 from ablations.toggles import AXES, BACKBONE, OPTIMIZER
 from harness.config.experiment import Profile
-from harness.config.toggles import In
+from harness.config.toggles import PaperAmount
 
 _DATA_BOTH = {
     "file_type": "tfrecord",
     "compressed_input": False,
     "variant_name": None,
-    "feature_shape[0]": In("frames", 32),  # P, Table 1: a clip of 32 frames, every second of which is seen
+    "feature_shape[0]": PaperAmount("frames", 32),  # P, Table 1: a clip of 32 frames, every second of which is seen
     "feature_shape[3]": 3,
     "temporal_stride": 2,  # P, Table 1
     "random_stride_range": 0,
@@ -53,8 +53,8 @@ _TRAIN_DATA = _DATA_BOTH | {
     "split": "train",
     "is_training": True,
     "drop_remainder": True,
-    "feature_shape[1]": In("pixels", 224),  # P
-    "feature_shape[2]": In("pixels", 224),
+    "feature_shape[1]": PaperAmount("pixels", 224),  # P
+    "feature_shape[2]": PaperAmount("pixels", 224),
     "min_image_size": 256,  # unused in training: the random resized crop fixes the size
     "global_batch_size": 1024,  # P
     "num_classes": 400,
@@ -65,9 +65,9 @@ _VALIDATION_DATA = _DATA_BOTH | {
     "split": "validation",
     "is_training": False,
     "drop_remainder": False,  # the last batch is padded and masked: every video counts once
-    "feature_shape[1]": In("evaluation_pixels", 224),  # P: trained at 224, evaluated at 256
-    "feature_shape[2]": In("evaluation_pixels", 224),
-    "min_image_size": In("evaluation_pixels", 224),
+    "feature_shape[1]": PaperAmount("evaluation_pixels", 224),  # P: trained at 224, evaluated at 256
+    "feature_shape[2]": PaperAmount("evaluation_pixels", 224),
+    "min_image_size": PaperAmount("evaluation_pixels", 224),
     "num_classes": 400,
     "seed": 0,
 }
@@ -83,7 +83,7 @@ _MODEL = {
     "backbone.type": "resnet_3d_rs",
 }
 _BACKBONE = {
-    "model_id": In("depth", 50),  # P
+    "model_id": PaperAmount("depth", 50),  # P
     "stem_type": "v0",  # P, the baseline's stem
     "stem_conv_temporal_kernel_size": 5,  # P, Table 1
     "stem_conv_temporal_stride": 2,  # P, Table 1
@@ -126,17 +126,17 @@ _SCHEDULE = {
     "learning_rate.type": "cosine",  # P
     "learning_rate.cosine.name": "CosineDecay",
     "learning_rate.cosine.initial_learning_rate": 0.8,  # P
-    "learning_rate.cosine.decay_steps": In("epochs", 200),  # ?, G's table of models says 200
+    "learning_rate.cosine.decay_steps": PaperAmount("epochs", 200),  # ?, G's table of models says 200
     "learning_rate.cosine.alpha": 0.0,
     "learning_rate.cosine.offset": 0,
     "warmup.type": "linear",  # P
     "warmup.linear.name": "linear",
     "warmup.linear.warmup_learning_rate": 0.0,  # G
-    "warmup.linear.warmup_steps": In("epochs", 5),  # P
+    "warmup.linear.warmup_steps": PaperAmount("epochs", 5),  # P
     "ema": None,  # P is silent; offered as the toggle "ema"
 }
 _TRAINER = {
-    "train_steps": In("epochs", 200),  # ?, G's table of models says 200
+    "train_steps": PaperAmount("epochs", 200),  # ?, G's table of models says 200
     "train_tf_while_loop": True,
     "train_tf_function": True,
     "eval_tf_function": True,
@@ -156,7 +156,7 @@ _RUNTIME = {
     "batchnorm_spatial_persistent": False,
 }
 _NETWORK = {f"network.filters[{stage}]": filters for stage, filters in enumerate((64, 128, 256, 512))} | {
-    f"network.blocks[{stage}]": In(f"blocks[{stage}]", 50) for stage in range(4)
+    f"network.blocks[{stage}]": PaperAmount(f"blocks[{stage}]", 50) for stage in range(4)
 }
 
 _DATA_BOOKKEEPING = {
@@ -179,10 +179,10 @@ _DATA_BOOKKEEPING = {
 }
 _TRAINER_BOOKKEEPING = {
     # A loop is not interrupted: so many steps may be lost, or waited for, when a machine is taken away.
-    "steps_per_loop": In("epochs", 0.1),
-    "summary_interval": In("epochs", 0.1),
-    "checkpoint_interval": In("epochs", 5),
-    "validation_interval": In("epochs", 5),
+    "steps_per_loop": PaperAmount("epochs", 0.1),
+    "summary_interval": PaperAmount("epochs", 0.1),
+    "checkpoint_interval": PaperAmount("epochs", 5),
+    "validation_interval": PaperAmount("epochs", 5),
     "validation_steps": -1,
     "max_to_keep": 2,
     "continuous_eval_timeout": 3600,
@@ -315,10 +315,10 @@ QUICK = dataclasses.replace(
     | {f"network.filters[{stage}]": filters for stage, filters in enumerate((16, 32, 64, 64))},
     bookkeeping=dict(PAPER.bookkeeping)
     | {
-        "trainer.steps_per_loop": In("epochs", 10),
-        "trainer.summary_interval": In("epochs", 10),
-        "trainer.checkpoint_interval": In("epochs", 50),
-        "trainer.validation_interval": In("epochs", 100),
+        "trainer.steps_per_loop": PaperAmount("epochs", 10),
+        "trainer.summary_interval": PaperAmount("epochs", 10),
+        "trainer.checkpoint_interval": PaperAmount("epochs", 50),
+        "trainer.validation_interval": PaperAmount("epochs", 100),
     },
     units={
         "epochs": 1 / 25,  # the baseline's 200 become 8, 350 become 14

@@ -6,7 +6,7 @@ P = paper, G = Model Garden, ? = our choice. Amounts are the paper's; the profil
 from ablations import cvrl
 from ablations.toggles import OPTIMIZER
 from harness.config.stages import PRE_TRAINING, Stage
-from harness.config.toggles import In
+from harness.config.toggles import PaperAmount
 
 _RATE = f"{OPTIMIZER}.learning_rate.cosine.initial_learning_rate"
 _DECAY = f"{OPTIMIZER}.learning_rate.cosine.decay_steps"
@@ -21,11 +21,11 @@ PRETRAIN = Stage(
     source="Section 4.5",
     meaning="supervised training on a large, weakly labelled set",
     changes={
-        _STEPS: In("stage_epochs", 4),  # P
-        _DECAY: In("stage_epochs", 4),
-        _WARMUP: In("stage_epochs", 0.1),  # ?, the same part of the training as the recipe's 5 of 200 epochs
-        _RATE: In("learning_rate", 1.6),  # P
-        _BATCH: In("clips", 1024),  # ?, the recipe's
+        _STEPS: PaperAmount("stage_epochs", 4),  # P
+        _DECAY: PaperAmount("stage_epochs", 4),
+        _WARMUP: PaperAmount("stage_epochs", 0.1),  # ?, the same part of the training as the recipe's 5 of 200 epochs
+        _RATE: PaperAmount("learning_rate", 1.6),  # P
+        _BATCH: PaperAmount("clips", 1024),  # ?, the recipe's
         # ?, the paper names RandAugment for one of its models only; so one pre-training serves whatever follows.
         "task.train_data.aug_type": None,
     },
@@ -38,11 +38,11 @@ FINETUNE = Stage(
     source="Section 4.5",
     meaning="supervised training from pre-trained weights, with a new head",
     changes={
-        _STEPS: In("steps", 10_000),  # P
-        _DECAY: In("steps", 10_000),
-        _WARMUP: In("steps", 250),  # ?, as above
-        _RATE: In("learning_rate", 0.05),  # P
-        _BATCH: In("clips", 1024),  # ?, the recipe's
+        _STEPS: PaperAmount("steps", 10_000),  # P
+        _DECAY: PaperAmount("steps", 10_000),
+        _WARMUP: PaperAmount("steps", 250),  # ?, as above
+        _RATE: PaperAmount("learning_rate", 0.05),  # P
+        _BATCH: PaperAmount("clips", 1024),  # ?, the recipe's
         _MODULES: "backbone",  # the head has other classes
     },
 )

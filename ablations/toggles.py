@@ -3,7 +3,7 @@
 A toggle of your own is an object like these in a file of yours, named with `--toggles FILE`.
 """
 
-from harness.config.toggles import VALUE, In, Toggle
+from harness.config.toggles import VALUE, PaperAmount, Toggle
 
 BACKBONE = "task.model.backbone.resnet_3d_rs"
 OPTIMIZER = "trainer.optimizer_config"
@@ -41,8 +41,8 @@ EP = Toggle(
     source="Section 4.3",
     meaning="training epochs, in the paper's (the baseline has 200)",
     changes={
-        "trainer.train_steps": In("epochs"),
-        f"{OPTIMIZER}.learning_rate.cosine.decay_steps": In("epochs"),
+        "trainer.train_steps": PaperAmount("epochs"),
+        f"{OPTIMIZER}.learning_rate.cosine.decay_steps": PaperAmount("epochs"),
     },
     default=350,
     bounds=(1, 100_000),
@@ -83,10 +83,10 @@ RA = Toggle(
         "task.train_data.aug_type": {
             "type": "randaug",
             "randaug": {
-                "num_layers": In("policy_layers", 2),
-                "magnitude": In("policy_magnitude"),
-                "cutout_const": In("pixels", 40),
-                "translate_const": In("pixels", 10),
+                "num_layers": PaperAmount("policy_layers", 2),
+                "magnitude": PaperAmount("policy_magnitude"),
+                "cutout_const": PaperAmount("pixels", 40),
+                "translate_const": PaperAmount("pixels", 10),
                 "magnitude_std": 0.0,
                 "prob_to_apply": None,
                 "exclude_ops": [],
@@ -131,8 +131,8 @@ DEPTH = Toggle(
     source="Section 3.3, Figure 2",
     meaning="layers of the network",
     changes={
-        f"{BACKBONE}.model_id": In("depth"),
-        **{f"network.blocks[{stage}]": In(f"blocks[{stage}]") for stage in range(4)},
+        f"{BACKBONE}.model_id": PaperAmount("depth"),
+        **{f"network.blocks[{stage}]": PaperAmount(f"blocks[{stage}]") for stage in range(4)},
     },
     default=50,
     choices=(50, 101, 152, 200, 270, 300),
@@ -144,8 +144,8 @@ FRAMES = Toggle(
     source="Section 3.3, Table 1; 32x2 and 48x2 are the Garden's reading",
     meaning="frames of a clip, of which the network sees every second one; 32x2 and 48x2: it sees 32 and 48",
     changes={
-        "task.train_data.feature_shape[0]": In("frames"),
-        "task.validation_data.feature_shape[0]": In("frames"),
+        "task.train_data.feature_shape[0]": PaperAmount("frames"),
+        "task.validation_data.feature_shape[0]": PaperAmount("frames"),
     },
     default=32,
     choices=(32, 48, 64, "32x2", "48x2"),
@@ -157,11 +157,11 @@ RESOLUTION = Toggle(
     source="Section 4.4; 320 for evaluating at 288 is our choice",
     meaning="side of the training crop; evaluation is one step larger (256, 288, 320)",
     changes={
-        "task.train_data.feature_shape[1]": In("pixels"),
-        "task.train_data.feature_shape[2]": In("pixels"),
-        "task.validation_data.feature_shape[1]": In("evaluation_pixels"),
-        "task.validation_data.feature_shape[2]": In("evaluation_pixels"),
-        "task.validation_data.min_image_size": In("evaluation_pixels"),
+        "task.train_data.feature_shape[1]": PaperAmount("pixels"),
+        "task.train_data.feature_shape[2]": PaperAmount("pixels"),
+        "task.validation_data.feature_shape[1]": PaperAmount("evaluation_pixels"),
+        "task.validation_data.feature_shape[2]": PaperAmount("evaluation_pixels"),
+        "task.validation_data.min_image_size": PaperAmount("evaluation_pixels"),
     },
     default=224,
     choices=(224, 256, 288),

@@ -96,8 +96,8 @@ def main(
         describing.describe(workspace, chosen, console)
     if plan_only:
         return
-    name = evidence.stem(workspace, study, seeds, evidence.asked(question, designs))
-    how = running.How(wandb_mode, train=not draw_only, fail_fast=fail_fast)
+    name = evidence.stem(workspace, study, seeds, evidence.design_names(question, designs))
+    how = running.RunOptions(wandb_mode, train=not draw_only, fail_fast=fail_fast)
     # The table is always the whole study's: a row that was not asked for is shown as not run.
     draw = functools.partial(writers.draw, workspace, whole, designs, question, name, plots, margin)
     running.run(workspace, chosen, name, console, how, draw, plots)

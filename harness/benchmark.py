@@ -67,7 +67,7 @@ def reading(rounds: int, as_json: bool, results: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         lines = list(benchmark.measure(benchmark.write_shard(Path(folder) / "shard.tfrecord"), rounds))
     click.echo(json.dumps(lines, indent=1) if as_json else reading_table(lines))
-    input_speed.write(results, lines)
+    input_speed.write_input_speed(results, lines)
 
 
 def reading_table(lines: list[dict[str, Any]]) -> str:
@@ -231,7 +231,7 @@ def seconds_a_step(workspace: Workspace, run: Run, deterministic: bool, folder: 
     nothing = mock.patch.object(tf.config.experimental, "enable_op_determinism", lambda: None)
     with contextlib.nullcontext() if deterministic else nothing:
         described, data = _described(workspace)
-        loop.train(_without_pauses(run), described, loop.Place(data, folder, workspace.devices), report)
+        loop.train(_without_pauses(run), described, loop.RunContext(data, folder, workspace.devices), report)
     (first, began), (last, ended) = points[0], points[-1]
     return (ended - began) / (last - first)
 

@@ -11,8 +11,8 @@ from harness.cli import options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.analysis.simulated_checks import Check, Found
-    from harness.analysis.simulated_methods import Tried
+    from harness.analysis.simulated_checks import Check, CheckResult
+    from harness.analysis.simulated_methods import MethodResult
 
 _EXAMPLES = """
 \b
@@ -54,7 +54,7 @@ def main(studies: int, fast: bool) -> None:
     raise SystemExit(1 if missed else 0)
 
 
-def table(found: Sequence[Found]) -> str:
+def table(found: Sequence[CheckResult]) -> str:
     """What the checks found, in Markdown."""
     lines = ["| what | case | studies | found | target |", "|---|---|---:|---:|---|"]
     lines += [
@@ -64,7 +64,7 @@ def table(found: Sequence[Found]) -> str:
     return "\n".join(lines)
 
 
-def methods(tried: Sequence[Tried]) -> str:
+def methods(tried: Sequence[MethodResult]) -> str:
     """How methods for several seeds fared, in Markdown."""
     counts = list(tried[0].coverage)
     lines = [
@@ -78,11 +78,11 @@ def methods(tried: Sequence[Tried]) -> str:
     return "\n".join(lines)
 
 
-def _studies(found: Found) -> str:
+def _studies(found: CheckResult) -> str:
     return f"{found.studies:,}" if found.studies else "exact"
 
 
-def _figure(found: Found) -> str:
+def _figure(found: CheckResult) -> str:
     text = f"{found.figure:.1f} {found.check.unit}" if found.check.chance else f"{found.figure:.0e}"
     return text if found.within else f"**{text}**"
 

@@ -23,7 +23,7 @@ def lines() -> list[dict[str, Any]]:
 
     found = []
     for model in MODELS:
-        data = experiment.DataFacts(f"kinetics{model.classes}", model.classes, train_videos=1, validation_videos=1)
+        data = experiment.DatasetInfo(f"kinetics{model.classes}", model.classes, train_videos=1, validation_videos=1)
         cost = network.count(experiment.complete(Cell(model.applied), PAPER, data, replicas=1).settings)
         found.append(
             {

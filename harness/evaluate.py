@@ -51,7 +51,7 @@ def main(
     from rich.console import Console
 
     from harness.cli import describing
-    from harness.config.experiment import Cut, Protocol, SettingsError
+    from harness.config.experiment import Overrides, Protocol, SettingsError
     from harness.config.sharing import Sharing
     from harness.planning import workspace
     from harness.scheduler import orchestrator
@@ -59,7 +59,7 @@ def main(
     from harness.store.run_store import Store
     from harness.tracking import study_mirror
 
-    chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
+    chosen = devices.devices_from_flags(strategy, tpu, worker_hosts, task_index, os.environ, topology)
     clips, crops = options.views_of(views)
     store = Store(results, runs)
     record = store.find(run)
@@ -75,7 +75,9 @@ def main(
                 f"the data named are {found.facts.name} ({found.facts.fingerprint[:8]})"
             )
         again = records.run_of(record, wanted, profile.evaluation_batch)
-        place = workspace.Workspace(profile, found, Cut(), again.replicas, store, chosen, sharing=Sharing(storage))
+        place = workspace.Workspace(
+            profile, found, Overrides(), again.replicas, store, chosen, sharing=Sharing(storage)
+        )
         with study_mirror.mirror(wandb_mode, f"evaluate-{record.profile}", store, console) as mirror:
             failures = orchestrator.conduct(place, orchestrator.plan_of_one(again, done=True), console, mirror)
         if failures:

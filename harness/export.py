@@ -65,7 +65,7 @@ def main(what: str, output: Path | None, seed: int, gpus: int | None, **flags: A
         parent=str(workspace.store.weights(workspace.store.read(run.parent[:16]))) if run.parent else None,
     )
     folder = output or workspace.store.root / "export" / run.id
-    command = garden_export.write(run, target, changes, folder)
+    command = garden_export.write_export(run, target, changes, folder)
     _say(folder, command, run, manifest, workspace)
 
 
@@ -125,7 +125,7 @@ def _say(folder: Path, command: list[str], run: Run, manifest: Manifest | None, 
         click.echo(f"Put the folder of {workspace.data.facts.name} in place of {garden_export.ELSEWHERE} in it.")
     where = "; on every worker, with TF_CONFIG set" if workspace.devices.strategy == MULTI_WORKER else ""
     click.echo(f"To train it with the Model Garden alone{where}:\n  {garden_export.typed(command)}")
-    if objectives.of(run.settings) is not None:
+    if objectives.objective(run.settings) is not None:
         return  # import_garden takes in the Garden's video classification alone
     taken = ["python", "-m", "harness.import_garden", str(folder / "model"), "--results", str(workspace.store.root)]
     if workspace.store.elsewhere is not None:

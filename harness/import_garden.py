@@ -58,7 +58,7 @@ def main(
 
     from ablations.profiles import PROFILES
     from harness.cli import describing
-    from harness.config.experiment import Cut
+    from harness.config.experiment import Overrides
     from harness.config.sharing import Sharing
     from harness.planning import workspace
     from harness.scheduler import orchestrator
@@ -66,17 +66,19 @@ def main(
     from harness.tracking import study_mirror
     from harness.training import garden_folder
 
-    chosen = devices.of(strategy, tpu, worker_hosts, task_index, os.environ, topology)
+    chosen = devices.devices_from_flags(strategy, tpu, worker_hosts, task_index, os.environ, topology)
     if chosen.workers > 1:
         raise garden_folder.GardenFolderError(f"--strategy {chosen.strategy}: a folder is taken in by one process")
-    found = garden_folder.read(model_dir, checkpoint)
+    found = garden_folder.read_garden_folder(model_dir, checkpoint)
     profile = garden_folder.profile_of(found, PROFILES.values())
     data_set = workspace.data_set(data, profile, results)
     run = garden_folder.run_of(found, profile, data_set.facts, replicas, options.views_of(views) if views else None)
     store, console = Store(results, runs), Console()
     if not store.has(run.id):
         shared = Sharing(storage)
-        place = workspace.Workspace(profile, data_set, Cut(), run.replicas, store, chosen, garden=found, sharing=shared)
+        place = workspace.Workspace(
+            profile, data_set, Overrides(), run.replicas, store, chosen, garden=found, sharing=shared
+        )
         with study_mirror.mirror(wandb_mode, f"import-{profile.name}", store, console) as mirror:
             failures = orchestrator.conduct(place, orchestrator.plan_of_one(run, done=False), console, mirror)
         if failures:

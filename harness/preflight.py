@@ -73,9 +73,9 @@ def main(
     from harness.planning import catalog
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the processes that compile, too
-    studies = catalog.named(names)
+    studies = catalog.studies_named(names)
     options.refuse_idle_pre_training(studies, pretrain_data)
-    asked = preflighting.Asked(
+    asked = preflighting.PreflightRequest(
         studies=tuple(studies), topology=topology, batch=batch, profile=profile_name, data=data, rows=rows, seeds=seeds,
         price=price, jobs=jobs, cached=cached, results=results,
         runs=runs, pretrain_data=pretrain_data,

@@ -16,7 +16,7 @@ from harness.cli import options
 if TYPE_CHECKING:
     from collections import Counter
 
-    from harness.data.destinations import Place
+    from harness.data.destinations import Destination
     from harness.data.manifest import Manifest
     from harness.data.prepare import Progress, Survey
     from harness.data.sources import Listing
@@ -151,12 +151,12 @@ def main(
     if videos is None or out is None or kind is None:
         raise click.UsageError("needs VIDEOS, OUT and --format; see --help for an example of each format")
     from harness.data import lists, sources, video
-    from harness.data.destinations import Place
+    from harness.data.destinations import Destination
 
     decoding = video.Decoding(short_side, quality, _rate(fps), min_frames)
     named = lists.names(classes) if classes else None
     request = sources.Request(videos, annotations, named, fold, test_as_validation, holdout)
-    place = Place(out)
+    place = Destination(out)
     if kind == "folders" and place.local and Path(out).resolve().is_relative_to(videos.resolve()):
         raise lists.SourceError(f"{out}: is inside {videos}, where every folder is a class; name one outside")
     listing = sources.listing(kind, request)
@@ -208,13 +208,13 @@ def _describe(listing: Listing) -> None:
     click.echo(f"{text} videos of {len(listing.classes)} classes{others}")
 
 
-def _describe_problems(left_out: Counter[str], place: Place) -> None:
+def _describe_problems(left_out: Counter[str], place: Destination) -> None:
     if left_out:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
         click.echo(f"{left_out.total():,} videos left out ({kinds}): {place.path('problems-*.csv')}")
 
 
-def _say_done(place: Place, manifest: Manifest) -> None:
+def _say_done(place: Destination, manifest: Manifest) -> None:
     counts = ", ".join(f"{split.examples:,} {name}" for name, split in manifest.splits.items())
     size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
     frames = sum(split.frames or 0 for split in manifest.splits.values())
@@ -224,7 +224,7 @@ def _say_done(place: Place, manifest: Manifest) -> None:
     )
 
 
-def _run(plan: Survey, place: Place, workers: int, videos: int) -> None:
+def _run(plan: Survey, place: Destination, workers: int, videos: int) -> None:
     from harness.data import prepare
 
     todo = sum(len(task.videos) for task in plan.todo)
@@ -294,9 +294,9 @@ def _check(folder: str) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     from harness.data import check
-    from harness.data.destinations import Place
+    from harness.data.destinations import Destination
 
-    place = Place(folder)
+    place = Destination(folder)
     manifest = check.load(place)
     total = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
     found = 0

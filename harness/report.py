@@ -80,7 +80,7 @@ def main(
     from harness.reporting import sections as sections_
 
     figure_style.load_backends()
-    studies = catalog.named(names) or list(catalog.studies().values())
+    studies = catalog.studies_named(names) or list(catalog.studies().values())
     for study in studies:
         layouts.check(study)
     trainings = _trainings(store, profile_name, data, {**given, "validation_videos": validation_videos})

@@ -105,7 +105,7 @@ def main(
     console = Console()
     purpose: options.Purpose = "plan" if plan_only or draw_only else "train"
     workspace = options.workspace(TrainingOptions(**flags), purpose=purpose)
-    asked = sweep_run.asked(workspace, space, Limits(max_gflops, max_hours), strategy, trials or TRIALS, name)
+    asked = sweep_run.sweep_request(workspace, space, Limits(max_gflops, max_hours), strategy, trials or TRIALS, name)
     asked.describe(console)
     if plan_only:
         return

@@ -65,7 +65,7 @@ def main(
         return
     if not names:
         raise click.UsageError("name a study, such as table3; --list names them all")
-    studies = catalog.named(names)
+    studies = catalog.studies_named(names)
     if any(catalog.studies().get(study.name) != study for study in studies):
         from harness.reporting import layouts
 
@@ -86,7 +86,7 @@ def main(
 
     name = "-".join(evidence.stem(workspace, study, seeds) for study in studies)
     draw = functools.partial(writers.draw_each, workspace, plan, seeds, plots, margin)
-    running.run(workspace, plan, name, console, running.How(wandb_mode, fail_fast=fail_fast), draw, plots)
+    running.run(workspace, plan, name, console, running.RunOptions(wandb_mode, fail_fast=fail_fast), draw, plots)
 
 
 if __name__ == "__main__":

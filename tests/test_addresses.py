@@ -15,7 +15,7 @@ from tests.support import local_gfile
 def place(request, tmp_path, monkeypatch):
     if request.param.endswith("TensorFlow"):
         monkeypatch.setattr(paths, "_gfile", lambda: local_gfile)
-    return tmp_path / "a [b]*" if request.param == "path" else paths.of(f"file://{tmp_path}/a [b]*")
+    return tmp_path / "a [b]*" if request.param == "path" else paths.path_of(f"file://{tmp_path}/a [b]*")
 
 
 def names(found):
@@ -29,9 +29,9 @@ def error_of(what):
 
 
 def test_a_text_is_a_path_or_an_address():
-    assert paths.of("gs://lab//table2/") == Address("gs://lab/table2")
-    assert str(paths.of("file:///tmp/x/")) == "file:///tmp/x"
-    assert str(paths.of("results/runs")) == "results/runs"
+    assert paths.path_of("gs://lab//table2/") == Address("gs://lab/table2")
+    assert str(paths.path_of("file:///tmp/x/")) == "file:///tmp/x"
+    assert str(paths.path_of("results/runs")) == "results/runs"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_file_is_created_where_none_is(place):
 
 def test_lines_are_added_to_what_is_there(place):
     for text in "ab":
-        lines = files.Lines(place / "log")
+        lines = files.AppendedFile(place / "log")
         lines.write(f"{text}\n")
         lines.publish()
         lines.write("end\n")
@@ -106,14 +106,14 @@ def test_lines_are_added_to_what_is_there(place):
 def test_what_fails_leaves_no_half_and_names_the_address(tmp_path, monkeypatch, without):
     if without:
         monkeypatch.setattr(paths, "_gfile", lambda: local_gfile)
-    place = paths.of(f"file://{tmp_path}/a")
+    place = paths.path_of(f"file://{tmp_path}/a")
     (place / "folder" / "x").write_text("")
     with pytest.raises(OSError, match="irectory") as error:
         (place / "folder").write_text("there is a folder of the name")
     assert error.value.filename == f"{place}/folder"
     assert names(place.glob("*")) == ["folder"]
     with pytest.raises(OSError, match="not implemented") as error:
-        paths.of("s3://lab/x").exists()
+        paths.path_of("s3://lab/x").exists()
     assert error.value.filename == "s3://lab/x"
 
 

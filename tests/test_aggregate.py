@@ -11,7 +11,7 @@ from ablations.table2 import STUDY
 from ablations.toggles import LS
 from harness.analysis import published, study_summary
 from harness.analysis.comparison import MixedError
-from harness.config.experiment import DataFacts
+from harness.config.experiment import DatasetInfo
 from harness.config.studies import Row, Study
 from tests.support.measured import evidence, first, from_outcomes, line, outcomes
 
@@ -171,7 +171,7 @@ def test_only_the_papers_training_on_its_whole_data_answers_to_the_paper(
 def test_pre_training_on_another_set_than_the_papers_earns_no_verdict(classes, videos, like):
     kinetics = {"classes": 400, "videos": 17_706, "videos_in_split": 17_706, "train_videos": 215_570}
     lines = [line(name, top1, profile="paper", **kinetics) for name, top1 in (("a", 0.744), ("b", 0.749))]
-    wanted, web = {1: ["a"], 2: ["b"]}, DataFacts("tiny-web", classes, videos, 100, "ef" * 32)
+    wanted, web = {1: ["a"], 2: ["b"]}, DatasetInfo("tiny-web", classes, videos, 100, "ef" * 32)
     found = summarise(lines, wanted, (1, 2), "paper", pre_trained={"b": web})
     assert found.comparable is like
     assert (found.rows["verdict"] != "").all() == like

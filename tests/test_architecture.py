@@ -10,11 +10,11 @@ import pytest
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, DSTEM, EP, FRAMES, LS, RA, RESOLUTION, SD, SE, SJ, WD
 from harness.config import experiment
-from harness.config.experiment import DataFacts
+from harness.config.experiment import DatasetInfo
 from harness.config.studies import Cell
 from harness.reporting import architecture_table, render
 
-KINETICS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
+KINETICS = DatasetInfo("kinetics400", 400, 215_570, 17_706, "ab" * 32)
 RS = (LS.at(), SD.at(), WD.at(), EP.at(), SJ.at(), SE.at(), DSTEM.at())
 # The paper's Table 1, typed from its page: stage, output size, operations, repetitions. A stroke is an underline there.
 PAPER_TABLE = [

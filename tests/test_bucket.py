@@ -38,7 +38,7 @@ TABLE = pd.DataFrame(
 
 
 def bucket(folder):
-    return paths.of(f"file://{folder}/bucket")
+    return paths.path_of(f"file://{folder}/bucket")
 
 
 @pytest.fixture
@@ -196,9 +196,9 @@ def test_the_one_whose_record_stands_keeps_its_files(remote):
 
 
 def test_nothing_that_no_attempt_wrote_has_a_draft(remote):
-    path = write_once.write(remote.folder(RUN), "record.json", b"1", None)
+    path = write_once.write_once(remote.folder(RUN), "record.json", b"1", None)
     with pytest.raises(FileExistsError):
-        write_once.write(remote.folder(RUN), "record.json", b"2", None)
+        write_once.write_once(remote.folder(RUN), "record.json", b"2", None)
     assert path.read_bytes() == b"1"
     assert Attempts(remote.folder(RUN)).numbers == []
 

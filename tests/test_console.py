@@ -8,13 +8,13 @@ from rich.console import Console
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
 from harness.config import experiment
-from harness.config.experiment import DataFacts
+from harness.config.experiment import DatasetInfo
 from harness.planning import plans
 from harness.reporting import study_tables, terminal
 from harness.scheduler import progress
 from tests.support import summaries
 
-DATA = DataFacts("embedded", 8, 512, 240, "ab" * 32)
+DATA = DatasetInfo("embedded", 8, 512, 240, "ab" * 32)
 TRAIN = {"event": "train", "done": 5, "total": 10, "step": 5, "loss": 1.234, "top1": 0.5}
 DONE = {"event": "done", "top1": 0.75, "top5": 1.0, "videos": 240}
 
@@ -30,7 +30,7 @@ def out(width, is_terminal):
 
 def test_lines_say_each_stage_once(plan):
     said = out(200, False)
-    with progress.view(progress.Board(plan, 1e10), said) as view:
+    with progress.progress_view(progress.ProgressState(plan, 1e10), said) as view:
         for event in ({"event": "build"}, TRAIN, TRAIN, {**TRAIN, "event": "validation"}, DONE):
             view.event(plan.runs[1].run.id, event)
     lines = said.file.getvalue().splitlines()
@@ -47,8 +47,8 @@ def test_lines_say_each_stage_once(plan):
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_live_table_shows_the_last_metrics_at_any_width(plan, width):
     screen = out(width, True)
-    board = progress.Board(plan, 1e10)
-    view = progress.Screen(board, screen)
+    board = progress.ProgressState(plan, 1e10)
+    view = progress.LiveProgress(board, screen)
     view.event(plan.runs[9].run.id, TRAIN)
     screen.print(view._draw())
     text = screen.file.getvalue()
@@ -57,7 +57,7 @@ def test_live_table_shows_the_last_metrics_at_any_width(plan, width):
 
 
 def test_time_to_go_is_unknown_until_something_was_measured(plan):
-    board = progress.Board(plan, None)
+    board = progress.ProgressState(plan, None)
     assert board.remaining is None
     board.update(plan.runs[0].run.id, TRAIN)
     board.update(plan.runs[0].run.id, DONE)

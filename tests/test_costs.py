@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from ablations.profiles import PAPER
 from harness import costs
 from harness.config import experiment, network
-from harness.config.experiment import DataFacts
+from harness.config.experiment import DatasetInfo
 from harness.config.studies import Cell
 
 # Measured on the Garden's built models: all Keras weights, and the profiler's convolutions and dense layers.
@@ -35,7 +35,7 @@ def test_counts_are_exact_and_near_the_papers(counted):
 
 
 def test_training_costs_three_forward_passes_of_the_training_clips():
-    run = experiment.complete(Cell(()), PAPER, DataFacts("k", 400, 1024, 1), replicas=1)
+    run = experiment.complete(Cell(()), PAPER, DatasetInfo("k", 400, 1024, 1), replicas=1)
     forward = network.count(run.settings, frames=16, size=224).multiply_adds
     assert network.training(run.settings) == 3 * forward * 1024 * 200
 

@@ -12,13 +12,13 @@ from ablations.stages import CVRL, FINETUNE, LINEAR, PRETRAIN
 from ablations.toggles import SE
 from harness.cli import describing, synthetic
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, DataFacts
+from harness.config.experiment import DatasetInfo, Overrides
 from harness.config.studies import Row, Study
 from harness.planning import workspace
 from harness.store.run_store import Store
 
-TARGET = DataFacts("clips", 8, 128, 240, "ab" * 32)
-NAMESAKE = DataFacts("clips", 9, 512, 240, "cd" * 32)
+TARGET = DatasetInfo("clips", 8, 128, 240, "ab" * 32)
+NAMESAKE = DatasetInfo("clips", 9, 512, 240, "cd" * 32)
 ROWS = (
     Row(1, "random", (), stages=(LINEAR,)),
     Row(2, "contrasted", (), follows=1, stages=(CVRL, LINEAR)),
@@ -32,13 +32,13 @@ STUDY = Study("own", "Chains", (SE,), ROWS)
 def place(tmp_path):
     target, other = (workspace.DataSet(facts, None, None, ready=True) for facts in (TARGET, NAMESAKE))
     store = Store(tmp_path / "results")
-    return workspace.Workspace(QUICK, target, Cut(), 1, store, Devices(), pre_training=other, repeat_short=True)
+    return workspace.Workspace(QUICK, target, Overrides(), 1, store, Devices(), pre_training=other, repeat_short=True)
 
 
 @pytest.fixture
 def finished(place):
     """All seven runs of the chains, recorded."""
-    synthetic.write(place, [STUDY], 7)
+    synthetic.write_synthetic(place, [STUDY], 7)
     return place
 
 
@@ -88,7 +88,7 @@ def test_a_finished_run_says_its_stage_and_what_it_started_from(finished):
     assert line(first["2"]).endswith(f": {common}, self-supervised pre-training, starts from its seed, profile quick")
     shutil.rmtree(finished.store.folder(first["2"]))
     assert f"starts from run {first['2'][:8]}, whose record is not there any more, profile" in line(last[2][0])
-    synthetic.write(finished, [Study("plain", "", (), (Row(1, "", ()),))], 1)
+    synthetic.write_synthetic(finished, [Study("plain", "", (), (Row(1, "", ()),))], 1)
     (plain,) = set(finished.store.ids()) - {one.run.id for one in plan.runs}
     assert line(plain) == f"Run {plain}: {common}, profile quick"
 

@@ -89,7 +89,7 @@ def test_draws_are_as_likely_as_said():
     @tf.function
     def some(number):
         with seeded_ops.fixed_by(tf.stack([7, number])):
-            return [cvrl_distortions.drawn(view) for view in cvrl_distortions.VIEWS]
+            return [cvrl_distortions.draw_distortions(view) for view in cvrl_distortions.VIEWS]
 
     count = 600
     found = tf.map_fn(some, tf.range(count), fn_output_signature=tf.nest.map_structure(like, some(tf.constant(0))))

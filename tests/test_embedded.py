@@ -43,7 +43,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_same_seed_same_bytes(written: Path, tmp_path: Path) -> None:
     place = embedded.folder(TINY, written)
-    manifest = embedded.write(TINY, tmp_path / "again")
+    manifest = embedded.write_shards(TINY, tmp_path / "again")
     assert hashes(tmp_path / "again") == hashes(place)
     assert manifest == manifests.load(place)
     assert embedded.content_fingerprint(TINY) == manifest.fingerprint
@@ -60,7 +60,7 @@ def test_the_fingerprint_is_that_of_all_videos_one_after_the_other() -> None:
 
 
 def test_other_sharding_same_fingerprint(written: Path, tmp_path: Path) -> None:
-    other = embedded.write(TINY, tmp_path / "other", {"train": 3, "validation": 1})
+    other = embedded.write_shards(TINY, tmp_path / "other", {"train": 3, "validation": 1})
     first = manifests.load(embedded.folder(TINY, written))
     assert other.fingerprint == first.fingerprint
     assert [shard.examples for shard in other.splits["train"].shards] == [5, 5, 6]
@@ -94,7 +94,7 @@ def test_ensure_writes_once(written: Path) -> None:
 def test_the_first_of_two_writers_wins(written: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
     # Writing where another process has already renamed its folder to.
-    manifest = embedded.write(TINY, embedded.folder(TINY, written))
+    manifest = embedded.write_shards(TINY, embedded.folder(TINY, written))
     assert manifest == embedded.ensure(TINY, written)
     assert {path: path.stat().st_mtime_ns for path in written.rglob("*.*")} == {
         path: time for path, time in before.items() if path.is_file()
@@ -118,7 +118,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 def test_another_set_in_the_folder_is_refused(written: Path) -> None:
     other = dataclasses.replace(TINY, seed=1)
     with pytest.raises(ManifestError, match=r"manifest\.json: source is .*; expected .* specification " + other.digest):
-        embedded.write(other, embedded.folder(TINY, written))
+        embedded.write_shards(other, embedded.folder(TINY, written))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_what_cannot_be_drawn_is_refused(change: dict[str, Any], message: str) -
 
 def test_every_split_needs_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"shards is \{'train': 1\}; expected at least one file for each"):
-        embedded.write(TINY, tmp_path / "set", {"train": 1})
+        embedded.write_shards(TINY, tmp_path / "set", {"train": 1})
 
 
 # --- The set as examples ----------------------------------------------------------------------------------------------
@@ -471,7 +471,7 @@ OTHER = EmbeddedSpec(name="other", paths="other", seed=1)
 
 
 def test_there_are_other_classes_and_the_first_set_is_as_it_was(tmp_path: Path) -> None:
-    manifest = embedded.write(dataclasses.replace(TINY, name="others", paths="other"), tmp_path / "others")
+    manifest = embedded.write_shards(dataclasses.replace(TINY, name="others", paths="other"), tmp_path / "others")
     assert manifest.classes == OTHER.classes == embedded_spec.OTHER_CLASSES
     assert manifest.splits["train"].histogram == (2,) * 7 + (1,) * 2
     assert not set(manifest.classes) & set(CLASSES)

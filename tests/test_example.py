@@ -14,7 +14,7 @@ from harness.analysis import evidence
 from harness.config import designs
 from harness.config.designs import Question
 from harness.config.devices import Devices
-from harness.config.experiment import Cut
+from harness.config.experiment import Overrides
 from harness.planning import catalog, workspace
 from harness.reporting import layouts, render, study_tables, writers
 from harness.store.run_store import Store
@@ -34,13 +34,13 @@ QUESTION = Question(STUDY, tuple(TOGGLES[key].at() for key in ("sd", "ep", "dste
 def example(tmp_path_factory):
     profile = workspace.profile("quick")
     data = workspace.data_set(None, profile, tmp_path_factory.mktemp("results"))
-    return workspace.Workspace(profile, data, Cut(), 1, Store(EXAMPLE), Devices())
+    return workspace.Workspace(profile, data, Overrides(), 1, Store(EXAMPLE), Devices())
 
 
 @pytest.fixture(scope="module")
 def asked(example):
     """The workspace of the example of several designs, the designs, and their plan."""
-    made = workspace.Workspace(example.profile, example.data, Cut(), 1, Store(DESIGNS), Devices())
+    made = workspace.Workspace(example.profile, example.data, Overrides(), 1, Store(DESIGNS), Devices())
     built = designs.build(["additive", "reverse", "leave-one-out", "shapley"], QUESTION)
     return made, built, made.plan([design.study for design in built], QUESTION.seeds)
 
@@ -88,7 +88,7 @@ def test_the_tables_follow_from_the_records_and_stand_in_the_readme(summary):
     shown = [*((name, 1, "quick") for name in SHOWN), *((name, 3, "quick-3-seeds") for name in THREE_SEEDS)]
     for study, seeds, ending in ((catalog.study(name), *how) for name, *how in shown):
         numbers = summary(study.name, seeds)
-        drawn = {f"{study.name}-{ending}": layouts.of(study).table(numbers)}
+        drawn = {f"{study.name}-{ending}": layouts.layout_of(study).table(numbers)}
         if any(row.follows for row in study.rows):
             drawn[f"{study.name}-{ending}-steps"] = study_tables.steps(numbers)
         for name, table in drawn.items():
@@ -101,7 +101,7 @@ def test_the_tables_follow_from_the_records_and_stand_in_the_readme(summary):
 def test_the_sweeps_follow_from_their_storage_and_the_records(tmp_path):
     shutil.copytree(EXAMPLE / "runs", tmp_path / "runs")
     shutil.copytree(EXAMPLE / "sweeps", tmp_path / "sweeps")
-    found = sweep_summary.found(tmp_path)
+    found = sweep_summary.summaries(tmp_path)
     assert [one.name for one in found] == ["nsga2-quick", "tpe-quick"]
     for one in found:
         for name, table in sweep_summary.tables(one):
@@ -124,7 +124,7 @@ def test_the_sweeps_follow_from_their_storage_and_the_records(tmp_path):
 def test_the_credits_follow_from_the_records_and_stand_in_the_readme(asked):
     made, built, plan = asked
     found = writers.credits(built, QUESTION, plan, evidence.evidence(made, plan, margin=0.5))
-    stem = evidence.stem(made, STUDY, 3, evidence.asked(QUESTION, built))
+    stem = evidence.stem(made, STUDY, 3, evidence.design_names(QUESTION, built))
     name = f"{stem}-additive-reverse-leave-one-out-shapley"
     for kind, table in (("credit", study_tables.credits(found)), ("interactions", study_tables.interactions(found))):
         for suffix, text in render.render(table).items():

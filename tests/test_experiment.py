@@ -11,11 +11,11 @@ from ablations.profiles import PAPER, PROFILES, QUICK
 from ablations.table2 import STUDY
 from ablations.toggles import AXES, DEPTH, DSTEM, EMA, EP, FRAMES, LS, RA, RESOLUTION, SD, SE, SJ, TABLE_2, WD
 from harness.config import experiment
-from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.experiment import DatasetInfo, Overrides, SettingsError
 from harness.config.studies import Cell
 from harness.config.toggles import Toggle, ToggleError
 
-KINETICS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
+KINETICS = DatasetInfo("kinetics400", 400, 215_570, 17_706, "ab" * 32)
 BACKBONE = "task.model.backbone.resnet_3d_rs"
 OPTIMIZER = "trainer.optimizer_config"
 
@@ -81,7 +81,7 @@ def test_axes_change_what_the_paper_scales():
 
 
 def test_350_epochs_are_one_and_three_quarters_of_the_baseline_in_the_quick_profile():
-    data = DataFacts("embedded", 8, 512, 240)
+    data = DatasetInfo("embedded", 8, 512, 240)
     steps = [settings(*applied, profile=QUICK, data=data)["trainer.train_steps"] for applied in ((), (EP.at(),))]
     assert steps[1] == 1.75 * steps[0]
 
@@ -102,7 +102,7 @@ def test_identity_is_a_full_content_hash_of_what_decides_the_result():
         run(LS.at(), profile=PAPER, replicas=1),
         run(LS.at(), data=dataclasses.replace(KINETICS, fingerprint="cd" * 32)),
         run(LS.at(), replicas=2),
-        run(LS.at(), cut=Cut(steps=2)),
+        run(LS.at(), cut=Overrides(steps=2)),
         run(LS.at(), parent="ef" * 32),
     ]
     assert len({base.identity, *(other.identity for other in others)}) == len(others) + 1
@@ -111,7 +111,7 @@ def test_identity_is_a_full_content_hash_of_what_decides_the_result():
 def test_identity_leaves_out_what_cannot_change_the_result():
     base = run()
     assert run(data=dataclasses.replace(KINETICS, name="another name")).identity == base.identity
-    assert run(cut=Cut(validation_videos=2)).identity == base.identity
+    assert run(cut=Overrides(validation_videos=2)).identity == base.identity
     elsewhere = dataclasses.replace(QUICK, bookkeeping={**QUICK.bookkeeping, "trainer.steps_per_loop": 3})
     assert run(profile=elsewhere).identity == base.identity
 
@@ -132,8 +132,8 @@ def test_an_integer_and_its_float_are_one_setting():
     ("make", "message"),
     [
         (lambda: run(replicas=3), "batch 16: cannot be split evenly over 3 replicas"),
-        (lambda: Cut(steps=0), "steps 0: expected at least 1"),
-        (lambda: run(cut=Cut(validation_videos=99_999)), "validation videos 99999: kinetics400 has 17706"),
+        (lambda: Overrides(steps=0), "steps 0: expected at least 1"),
+        (lambda: run(cut=Overrides(validation_videos=99_999)), "validation videos 99999: kinetics400 has 17706"),
         (
             lambda: run(Toggle("mine", "", "", "", {"task.losses.label_smothing": 1}, 1).at()),
             "toggle mine changes 'task.losses.label_smothing', which is no setting: did you mean task.losses.label_sm",

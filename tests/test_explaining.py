@@ -20,7 +20,7 @@ from harness.analysis import evidence, explain, trainings
 from harness.analysis.explain import Address, ExplainError
 from harness.cli import synthetic
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, DataFacts
+from harness.config.experiment import DatasetInfo, Overrides
 from harness.planning import workspace
 from harness.reporting import sections
 from harness.store.run_store import Snapshot, Store
@@ -140,11 +140,11 @@ def test_addresses_are_read():
 
 
 def test_what_a_run_starts_from_differs_too(tmp_path):
-    facts = DataFacts("embedded-motion", 8, 512, 240, "ab" * 32)
+    facts = DatasetInfo("embedded-motion", 8, 512, 240, "ab" * 32)
     made = workspace.DataSet(facts, None, None, ready=True)
-    place = workspace.Workspace(QUICK, made, Cut(), 1, Store(tmp_path), Devices(), repeat_short=True)
+    place = workspace.Workspace(QUICK, made, Overrides(), 1, Store(tmp_path), Devices(), repeat_short=True)
     study = dataclasses.replace(table6.STUDY, rows=table6.STUDY.rows[:2])
-    synthetic.write(place, [study], 3)
+    synthetic.write_synthetic(place, [study], 3)
     plan = place.plan([study], [0])
     before = next(one.run.id for one in plan.runs if not one.run.evaluated)
     numbers = evidence.summary(study, plan, evidence.evidence(place, plan, 0.5))

@@ -17,7 +17,7 @@ from ablations.toggles import EMA
 from harness.cli import synthetic
 from harness.config import embedded_spec
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, DataFacts, SettingsError, complete
+from harness.config.experiment import DatasetInfo, Overrides, SettingsError, complete
 from harness.config.studies import Cell
 from harness.data import embedded
 from harness.export import main
@@ -25,19 +25,19 @@ from harness.planning import workspace
 from harness.planning.workspace import facts
 from harness.store.run_store import Store
 from harness.training import garden_config, garden_export, garden_folder
-from harness.training.loop import Place
+from harness.training.loop import RunContext
 from tests.support.plain import leaves
 
-KINETICS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
+KINETICS = DatasetInfo("kinetics400", 400, 215_570, 17_706, "ab" * 32)
 DATA = Path("/data/k400")
 
 
 def planned(number=1, profile=QUICK, replicas=1, **cut):
-    return complete(STUDY.only([number]).rows[0].cell(0), profile, KINETICS, Cut(**cut), replicas)
+    return complete(STUDY.only([number]).rows[0].cell(0), profile, KINETICS, Overrides(**cut), replicas)
 
 
 def target(devices=Devices(), gpus=None, parent=None):
-    gpus = Place("", "", devices).bookkeeping()["runtime.num_gpus"] if gpus is None else gpus
+    gpus = RunContext("", "", devices).bookkeeping()["runtime.num_gpus"] if gpus is None else gpus
     return garden_export.Target(devices, gpus, DATA, None, parent)
 
 
@@ -57,7 +57,7 @@ def call(*words):
 @pytest.mark.parametrize("profile", [QUICK, PAPER], ids=["quick", "paper"])
 def test_the_gardens_parsing_gives_the_configuration_that_is_trained_here(profile, number, tmp_path):
     run = planned(number, profile)
-    ours = garden_config.build(run.settings, {**run.bookkeeping, **Place(str(DATA), "").bookkeeping()})
+    ours = garden_config.build(run.settings, {**run.bookkeeping, **RunContext(str(DATA), "").bookkeeping()})
     theirs = parsed(garden_export.yaml_of(run, target(), {}), tmp_path)
     assert leaves(theirs.as_dict()) == leaves(ours.as_dict())
 
@@ -67,7 +67,7 @@ def test_the_stages_of_self_supervision_are_parsed_too(profile, tmp_path):
     cell = table6.STUDY.rows[2].cell(0)
     first = complete(cell.before, profile, KINETICS)
     for run in (first, complete(cell, profile, KINETICS, parent=first)):
-        ours = garden_config.build(run.settings, {**run.bookkeeping, **Place(str(DATA), "").bookkeeping()})
+        ours = garden_config.build(run.settings, {**run.bookkeeping, **RunContext(str(DATA), "").bookkeeping()})
         theirs = parsed(garden_export.yaml_of(run, target(), {}), tmp_path, objective=run.settings["network.objective"])
         assert leaves(theirs.as_dict()) == leaves(ours.as_dict())
 
@@ -76,7 +76,7 @@ def test_every_kind_of_setting_survives(tmp_path):
     """Averaged weights, a parent and a TPU: sub-configurations that are absent from the Garden's own experiment."""
     run = dataclasses.replace(complete(Cell((EMA.at(),)), PAPER, KINETICS, replicas=8), parent="cd" * 32)
     devices = Devices("tpu", "local")
-    place = Place(str(DATA), "", devices, "/runs/weights-7")
+    place = RunContext(str(DATA), "", devices, "/runs/weights-7")
     ours = garden_config.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
     theirs = parsed(garden_export.yaml_of(run, target(devices, parent="/runs/weights-7"), {}), tmp_path, "local")
     assert leaves(theirs.as_dict()) == leaves(ours.as_dict())
@@ -84,7 +84,7 @@ def test_every_kind_of_setting_survives(tmp_path):
 
 def test_a_target_says_what_a_place_says():
     for devices in (Devices(), Devices("mirrored"), Devices("multi_worker_mirrored", None, ("a:1", "b:1"), 1)):
-        assert target(devices).bookkeeping() == Place(str(DATA), "", devices).bookkeeping()
+        assert target(devices).bookkeeping() == RunContext(str(DATA), "", devices).bookkeeping()
 
 
 def test_the_shipped_networks_are_the_gardens():
@@ -98,7 +98,7 @@ def test_the_shipped_networks_are_the_gardens():
 
 @pytest.mark.parametrize("profile", [QUICK, PAPER], ids=["quick", "paper"])
 def test_only_a_network_that_the_garden_does_not_ship_needs_a_trainer(profile, tmp_path):
-    command = garden_export.write(planned(10, profile), target(), {}, tmp_path)
+    command = garden_export.write_export(planned(10, profile), target(), {}, tmp_path)
     trainer = tmp_path / "train.py"
     assert trainer.exists() == (profile is QUICK)
     assert command[1] == (str(trainer) if profile is QUICK else "-m")
@@ -107,7 +107,7 @@ def test_only_a_network_that_the_garden_does_not_ship_needs_a_trainer(profile, t
 
 
 def test_a_tpu_is_named_on_the_command_line_too(tmp_path):
-    assert "--tpu=local" in garden_export.write(planned(), target(Devices("tpu", "local"), 0), {}, tmp_path)
+    assert "--tpu=local" in garden_export.write_export(planned(), target(Devices("tpu", "local"), 0), {}, tmp_path)
 
 
 def test_the_shards_are_those_of_the_manifest(tmp_path):
@@ -157,7 +157,7 @@ def test_gpus_share_the_batch_as_the_run_does(replicas, devices, given, gpus):
     ],
 )
 def test_another_split_of_the_batch_is_refused(replicas, devices, given, message):
-    run = complete(Cell(()), QUICK, KINETICS, Cut(batch=12), replicas)
+    run = complete(Cell(()), QUICK, KINETICS, Overrides(batch=12), replicas)
     with pytest.raises(SettingsError, match=message):
         garden_export.gpus_for(run, devices, given)
 
@@ -196,9 +196,9 @@ def test_a_recorded_pre_training_is_exported_for_the_gardens_other_trainer(tmp_p
     monkeypatch.setitem(datasets.GENERATED, small.name, small)
     embedded.ensure(small, tmp_path / "data")
     made = workspace.data_set(small.name, QUICK, tmp_path)
-    place = workspace.Workspace(QUICK, made, Cut(), 1, Store(tmp_path), Devices())
+    place = workspace.Workspace(QUICK, made, Overrides(), 1, Store(tmp_path), Devices())
     study = dataclasses.replace(table6.STUDY, rows=table6.STUDY.rows[1:2])
-    first, _ = synthetic.write(place, [study], 2)
+    first, _ = synthetic.write_synthetic(place, [study], 2)
     assert place.store.read(first).evaluations == {}
     result = call(first, "--results", tmp_path)
     assert result.exit_code == 0, result.output
@@ -212,7 +212,7 @@ def test_a_recorded_pre_training_is_exported_for_the_gardens_other_trainer(tmp_p
     assert "Negatives come from all replicas on a TPU only" in text
     assert "Validation is" not in text
     run = place.plan([study], [0]).runs[0].run
-    place_ = Place(str(embedded.folder(small, tmp_path / "data")), "")
+    place_ = RunContext(str(embedded.folder(small, tmp_path / "data")), "")
     ours = garden_config.build(run.settings, {**run.bookkeeping, **place_.bookkeeping()})
     assert leaves(parsed(text, tmp_path, objective="cvrl").as_dict()) == leaves(ours.as_dict())
 

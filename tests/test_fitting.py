@@ -11,15 +11,15 @@ from harness import train
 from harness.cli import synthetic
 from harness.config import experiment
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.experiment import DatasetInfo, Overrides, SettingsError
 from harness.config.stages import Stage
 from harness.config.studies import Cell, Row, Study
 from harness.data import embedded
 from harness.planning import checks, workspace
 from harness.store.run_store import Store
 
-FACTS = DataFacts("d", 8, 64, 16, "ab" * 32)
-OTHER = DataFacts("o", 9, 64, 16, "cd" * 32)
+FACTS = DatasetInfo("d", 8, 64, 16, "ab" * 32)
+OTHER = DatasetInfo("o", 9, 64, 16, "cd" * 32)
 
 
 def settings(*applied, stages=(), profile=QUICK, facts=FACTS):
@@ -62,7 +62,15 @@ def test_another_head_is_told_where_it_would_be_taken():
 def place(root, profile=QUICK, *facts):
     other, target, *further = (workspace.DataSet(one, None, None, ready=True) for one in (OTHER, *(facts or (FACTS,))))
     return workspace.Workspace(
-        profile, target, Cut(), 1, Store(root), Devices(), further=tuple(further), pre_training=other, repeat_short=True
+        profile,
+        target,
+        Overrides(),
+        1,
+        Store(root),
+        Devices(),
+        further=tuple(further),
+        pre_training=other,
+        repeat_short=True,
     )
 
 
@@ -83,7 +91,7 @@ def test_a_stage_that_changes_the_network_is_refused(tmp_path):
 def test_a_parent_that_does_not_fit_is_refused_with_and_without_plan(tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "content_fingerprint", lambda spec: spec.name.encode().hex().ljust(64, "0"))
     study = Study("own", "", (), (Row(1, "", (), stages=(CVRL, LINEAR)),))
-    first, _ = synthetic.write(place(tmp_path), [study], 2)
+    first, _ = synthetic.write_synthetic(place(tmp_path), [study], 2)
     for how in (["--plan"], []):
         words = ["se", "dstem", "--depth", "101", "--parent", first, "--results", str(tmp_path), *how]
         done = CliRunner().invoke(train.main, words)

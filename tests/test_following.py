@@ -9,9 +9,9 @@ import pytest
 from harness.config.devices import Devices, DevicesError
 from harness.scheduler import chief as chief_
 from harness.scheduler import orchestrator, sharing
-from harness.scheduler.chief import Heard, Orders, SilentError
+from harness.scheduler.chief import Broadcast, Follower, SilentError
 from harness.scheduler.optuna_storage import UnansweredError
-from harness.scheduler.orchestrator import Conductor, Stopped
+from harness.scheduler.orchestrator import Orchestrator, Stopped
 
 FIRST, SECOND = (Devices("multi_worker_mirrored", None, ("a:1", "b:1"), index) for index in (0, 1))
 HOUR = 3600.0
@@ -32,7 +32,7 @@ def clock(monkeypatch):
 
 def given(root):
     """A chief's orders whose thread does not beat by itself."""
-    return Orders(root, FIRST, beat=HOUR)
+    return Broadcast(root, FIRST, beat=HOUR)
 
 
 def taken(heard):
@@ -41,7 +41,7 @@ def taken(heard):
 
 
 def test_an_order_is_taken_once_and_a_new_one_of_the_same_run_anew(tmp_path, clock):
-    heard = Heard(tmp_path, SECOND)
+    heard = Follower(tmp_path, SECOND)
     with given(tmp_path) as orders:
         assert heard.order().token == "", "it is there, and at nothing yet"
         orders.give("0123", "10x3@32", "train", 4)
@@ -57,7 +57,7 @@ def test_what_a_chief_of_long_ago_said_counts_for_nothing(tmp_path, clock):
     with given(tmp_path) as orders:
         orders.give("0123", "10x3@32", "train", 4)
         orders.end(0)
-    heard = Heard(tmp_path, SECOND, wait=30)
+    heard = Follower(tmp_path, SECOND, wait=30)
     assert heard.order() is None
     with pytest.raises(SilentError, match="for 30 seconds"):
         taken(heard)
@@ -67,14 +67,14 @@ def test_what_a_chief_of_long_ago_said_counts_for_nothing(tmp_path, clock):
 def test_an_order_in_progress_counts_once_the_chief_shows_that_it_is_there(tmp_path, clock):
     with given(tmp_path) as orders:
         orders.give("0123", "10x3@32", "train", 4)
-        heard = Heard(tmp_path, SECOND)
+        heard = Follower(tmp_path, SECOND)
         assert heard.order() is None
         clock.then = orders._written  # its next beat
         assert taken(heard).run == "0123"
 
 
 def test_a_chief_that_beats_is_not_silent(tmp_path, clock):
-    heard = Heard(tmp_path, SECOND, wait=30)
+    heard = Follower(tmp_path, SECOND, wait=30)
     with given(tmp_path) as orders:
         orders.give("0123", "10x3@32", "train", 4)
         taken(heard)
@@ -88,7 +88,7 @@ def test_a_chief_that_beats_is_not_silent(tmp_path, clock):
 
 
 def test_an_order_is_left_at_once_where_another_is_given_or_the_chief_begins_anew(tmp_path, clock):
-    heard = Heard(tmp_path, SECOND)
+    heard = Follower(tmp_path, SECOND)
     with given(tmp_path) as orders:
         for change in (orders.withdraw, lambda: orders.give("0123", "10x3@32", "train", 5)):
             orders.give("0123", "10x3@32", "train", 4)
@@ -103,7 +103,7 @@ def test_an_order_is_left_at_once_where_another_is_given_or_the_chief_begins_ane
 
 
 def test_who_trained_with_a_chief_that_has_ended_has_a_little_time(tmp_path, clock):
-    heard = Heard(tmp_path, SECOND)
+    heard = Follower(tmp_path, SECOND)
     with given(tmp_path) as orders:
         orders.give("0123", "10x3@32", "train", 4)
         taken(heard)
@@ -126,9 +126,9 @@ def test_who_trained_with_a_chief_that_has_ended_has_a_little_time(tmp_path, clo
     ],
 )
 def test_the_others_learn_how_the_chief_ended(tmp_path, raised, failed, status):
-    heard = Heard(tmp_path, SECOND)
+    heard = Follower(tmp_path, SECOND)
     try:
-        with chief_.orders(tmp_path, FIRST) as orders:
+        with chief_.broadcast(tmp_path, FIRST) as orders:
             orders.failed = failed
             if raised:
                 raise raised
@@ -138,13 +138,13 @@ def test_the_others_learn_how_the_chief_ended(tmp_path, raised, failed, status):
 
 
 def test_one_that_works_alone_writes_nothing(tmp_path):
-    with chief_.orders(tmp_path, Devices()) as orders:
+    with chief_.broadcast(tmp_path, Devices()) as orders:
         assert orders is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failure_of_another_worker_is_of_the_order_it_was_met_in(tmp_path, clock):
-    heard = Heard(tmp_path, SECOND)
+    heard = Follower(tmp_path, SECOND)
     with given(tmp_path) as orders:
         orders.give("0123", "10x3@32", "train", 4)
         taken(heard)
@@ -158,14 +158,14 @@ def test_a_failure_of_another_worker_is_of_the_order_it_was_met_in(tmp_path, clo
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"token": 3, "other": 1}'])
 def test_a_file_that_makes_no_sense_says_nothing(tmp_path, clock, content):
-    heard = Heard(tmp_path, SECOND, wait=2)
+    heard = Follower(tmp_path, SECOND, wait=2)
     chief_._file(tmp_path, FIRST).write_text(content)
     assert heard.order() is None
 
 
 def test_other_hosts_have_another_file(tmp_path):
     other = Devices("multi_worker_mirrored", None, ("a:1", "b:2"), 0)
-    with given(tmp_path), Orders(tmp_path, other, beat=HOUR):
+    with given(tmp_path), Broadcast(tmp_path, other, beat=HOUR):
         assert len(list(tmp_path.glob(".cluster-*"))) == 2
 
 
@@ -177,7 +177,7 @@ PLANNED = SimpleNamespace(run=RUN, rows=("1",), done=False, evaluated=False)
 def second(tmp_path, monkeypatch, clock):
     """What the second worker does where its training process says so: function of the events of each order."""
     monkeypatch.setattr(orchestrator, "label", lambda one: "row 1")
-    monkeypatch.setattr(orchestrator, "_job", lambda workspace, one, attempt: chief_.Order(attempt=attempt))
+    monkeypatch.setattr(orchestrator, "_job", lambda workspace, one, attempt: chief_.Assignment(attempt=attempt))
 
     def obey(order, heard, *events, asked=()):
         jobs = []
@@ -200,7 +200,7 @@ GONE = {"event": "interrupted", "reason": "another worker is gone", "watched": F
 
 
 def test_a_worker_does_as_ordered_whatever_its_own_plan_had_to_do(tmp_path, second):
-    heard = Heard(tmp_path, SECOND)
+    heard = Follower(tmp_path, SECOND)
     with given(tmp_path) as orders:
         orders.give(RUN.id, "10x3@32", "evaluate", 7)
         (job,) = second(taken(heard), heard, {"event": "done"})
@@ -210,7 +210,7 @@ def test_a_worker_does_as_ordered_whatever_its_own_plan_had_to_do(tmp_path, seco
 
 @pytest.mark.parametrize(("run", "protocol"), [("fedcba9876543210", "10x3@32"), (RUN.id, "1x1@32")])
 def test_workers_with_other_flags_find_out_at_once_all_of_them(tmp_path, second, run, protocol):
-    heard = Heard(tmp_path, SECOND)
+    heard = Follower(tmp_path, SECOND)
     with given(tmp_path) as orders:
         orders.give(run, protocol, "train", 0)
         with pytest.raises(DevicesError, match=rf"run {run} under {protocol}.*the same flags"):
@@ -219,7 +219,7 @@ def test_workers_with_other_flags_find_out_at_once_all_of_them(tmp_path, second,
 
 
 def test_a_workers_own_failure_is_told_and_a_loss_is_not(tmp_path, second):
-    heard = Heard(tmp_path, SECOND)
+    heard = Follower(tmp_path, SECOND)
     with given(tmp_path) as orders:
         orders.give(RUN.id, "10x3@32", "train", 0)
         second(taken(heard), heard, GONE)
@@ -239,7 +239,7 @@ def test_a_workers_own_failure_is_told_and_a_loss_is_not(tmp_path, second):
     ],
 )
 def test_when_a_worker_stops(tmp_path, second, event, asked, status):
-    heard = Heard(tmp_path, SECOND)
+    heard = Follower(tmp_path, SECOND)
     with given(tmp_path) as orders:
         orders.give(RUN.id, "10x3@32", "train", 0)
         with pytest.raises(Stopped) as stopped:
@@ -320,7 +320,7 @@ def chief(tmp_path, monkeypatch, clock):
     ignored = SimpleNamespace(begins=lambda one: None, event=lambda run_id, event: None)
 
     def conduct(*lives, answer=lambda heard: None, asked=()):
-        queue, heard, seen, left = FakeQueue(), Heard(tmp_path, SECOND), [], list(lives)
+        queue, heard, seen, left = FakeQueue(), Follower(tmp_path, SECOND), [], list(lives)
         plan = SimpleNamespace(missing=[PLANNED], runs=(PLANNED,))
 
         def events(job, watch, held, over):
@@ -329,7 +329,9 @@ def chief(tmp_path, monkeypatch, clock):
             yield from left.pop(0)
 
         with given(tmp_path) as orders:
-            conductor = Conductor(workspace, SimpleNamespace(events=events), ignored, queue, list(asked), None, orders)
+            conductor = Orchestrator(
+                workspace, SimpleNamespace(events=events), ignored, queue, list(asked), None, orders
+            )
             try:
                 failures, status = conductor.carry_out_all(plan, "study", ignored, False), 0
             except Stopped as stopped:

@@ -13,11 +13,11 @@ from official.vision.tasks import video_classification
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import BACKBONE, DEPTH, DSTEM, EMA, EP, FRAMES, LS, RA, SD, SE, SJ, TABLE_2, WD
 from harness.config import experiment, network
-from harness.config.experiment import DataFacts, SettingsError
+from harness.config.experiment import DatasetInfo, SettingsError
 from harness.config.studies import Cell
 from harness.training import garden_config
 
-KINETICS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
+KINETICS = DatasetInfo("kinetics400", 400, 215_570, 17_706, "ab" * 32)
 
 
 def planned(*applied, profile=QUICK):

@@ -18,7 +18,7 @@ from ablations.toggles import DEPTH, DSTEM, EMA, SE
 from harness import export, import_garden
 from harness.config import experiment
 from harness.config.devices import Devices
-from harness.config.experiment import DataFacts, Protocol
+from harness.config.experiment import DatasetInfo, Protocol
 from harness.config.studies import Cell
 from harness.planning.workspace import facts
 from harness.store import records
@@ -40,7 +40,7 @@ class Trained:
 
     def taken(self, folder=None, views=(1, 1), checkpoint=None):
         """The folder as a run, and what it holds."""
-        found = garden_folder.read(folder or self.folder, checkpoint)
+        found = garden_folder.read_garden_folder(folder or self.folder, checkpoint)
         return garden_folder.run_of(found, TINY, facts(self.data.manifest), views=views), found
 
     def take_in(self, store, folder=None, **how):
@@ -63,7 +63,7 @@ def trained(data, once):
 
     def train(folder):
         target = garden_export.Target(Devices(), 0, data.folder, data.manifest)
-        command = garden_export.write(run, target, {"se": 0.25}, folder / "exported")
+        command = garden_export.write_export(run, target, {"se": 0.25}, folder / "exported")
         environment = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": ""}
         words = [sys.executable, *command[1:]]
         done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
@@ -93,7 +93,7 @@ def copied(trained, tmp_path):
 def edited(folder, **changes):
     """The folder with leaves of its configuration changed: "task__losses" for "task.losses"."""
     path = folder / "params.yaml"
-    config = garden_folder.read(folder).config
+    config = garden_folder.read_garden_folder(folder).config
     for field, value in changes.items():
         place = config
         *parents, leaf = field.split("__")
@@ -118,7 +118,7 @@ def test_the_garden_trained_the_exported_configuration(trained):
     run, store = trained.run, Store(Path())
     place = trained.data.place(store, run, store.attempt(run.id, 0))
     ours = garden_config.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
-    assert leaves(garden_folder.read(trained.folder).config) == leaves(
+    assert leaves(garden_folder.read_garden_folder(trained.folder).config) == leaves(
         {part: ours.as_dict()[part] for part in ("task", "trainer", "runtime")}
     )
 
@@ -254,7 +254,7 @@ def test_a_damaged_checkpoint_is_named(copied, trained, store):
 )
 def test_unusable_configurations_are_named(copied, trained, changes, message):
     with pytest.raises(GardenFolderError, match=message):
-        found = garden_folder.read(edited(copied, **changes))
+        found = garden_folder.read_garden_folder(edited(copied, **changes))
         garden_folder.run_of(found, garden_folder.profile_of(found, PROFILES.values()), facts(trained.data.manifest))
 
 
@@ -303,7 +303,7 @@ def test_mistakes_are_one_line_and_exit_code_2(copied, trained, tmp_path, damage
 
 @pytest.mark.parametrize("depth", [50, 350])
 def test_a_folder_of_the_gardens_own_depth_is_of_the_papers_profile(depth, tmp_path):
-    run = experiment.complete(Cell((DEPTH.at(50),)), PAPER, DataFacts("k400", 400, 8, 8, "ab" * 32), replicas=1)
+    run = experiment.complete(Cell((DEPTH.at(50),)), PAPER, DatasetInfo("k400", 400, 8, 8, "ab" * 32), replicas=1)
     run = dataclasses.replace(run, settings={**run.settings, garden_folder.DEPTH: depth})
     config = garden_export.configuration(run, garden_export.Target(Devices(), 0, tmp_path, None))
     found = garden_folder.GardenFolder(tmp_path, config, tmp_path / "ckpt-9", "", "")

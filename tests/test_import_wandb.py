@@ -53,7 +53,7 @@ def call(*words):
 
 def staged(folder, run, name):
     """W&B's copy of a file of a run."""
-    artifacts = wandb_files.merged(wandb_files.read(folder))[run].artifacts
+    artifacts = wandb_files.merged(wandb_files.read_runs(folder))[run].artifacts
     return artifacts[-1].files[name]
 
 

@@ -22,21 +22,21 @@ MEASURED = [
 
 
 def test_what_was_measured_is_read_again(tmp_path):
-    path = input_speed.write(tmp_path, MEASURED)
+    path = input_speed.write_input_speed(tmp_path, MEASURED)
     assert path == input_speed.path(tmp_path)
-    found = input_speed.read(tmp_path)
+    found = input_speed.read_input_speed(tmp_path)
     assert (found.plain, found.augmented) == (40.0, 24.0)
     assert 1 <= found.cores <= os.cpu_count()
 
 
 def test_nothing_measured_is_nothing(tmp_path):
-    assert input_speed.read(tmp_path) is None
+    assert input_speed.read_input_speed(tmp_path) is None
 
 
 def test_a_machine_that_measures_again_replaces_it(tmp_path):
-    input_speed.write(tmp_path, MEASURED)
-    path = input_speed.write(tmp_path, [{**one, "ours": 2 * one["ours"]} for one in MEASURED])
-    found = input_speed.read(tmp_path)
+    input_speed.write_input_speed(tmp_path, MEASURED)
+    path = input_speed.write_input_speed(tmp_path, [{**one, "ours": 2 * one["ours"]} for one in MEASURED])
+    found = input_speed.read_input_speed(tmp_path)
     assert (found.plain, found.augmented) == (80.0, 48.0)
     assert list(path.parent.iterdir()) == [path]
 
@@ -107,17 +107,17 @@ def rates(plain=40.0, augmented=24.0):
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(tmp_path, damage):
-    path = input_speed.write(tmp_path, MEASURED)
+    path = input_speed.write_input_speed(tmp_path, MEASURED)
     path.write_text(damage(path.read_text()))
     with pytest.raises(SettingsError) as error:
-        input_speed.read(tmp_path)
+        input_speed.read_input_speed(tmp_path)
     assert str(path) in str(error.value)
     assert "harness.benchmark input" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_file_changed_in_nothing_is_no_damage(tmp_path):
-    path = input_speed.write(tmp_path, MEASURED)
-    before = input_speed.read(tmp_path)
+    path = input_speed.write_input_speed(tmp_path, MEASURED)
+    before = input_speed.read_input_speed(tmp_path)
     path.write_text(damaged(clips_per_second=rates())(path.read_text()))
-    assert input_speed.read(tmp_path) == before
+    assert input_speed.read_input_speed(tmp_path) == before

@@ -12,11 +12,11 @@ import pytest
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, DataFacts
+from harness.config.experiment import DatasetInfo, Overrides
 from harness.config.sharing import Sharing
 from harness.config.studies import Row
 from harness.planning import plans
-from harness.planning.plans import Known
+from harness.planning.plans import RunKnowledge
 from harness.planning.workspace import DataSet, Workspace
 from harness.scheduler import membership, optuna_storage, run_queue, sharing
 from harness.scheduler.optuna_storage import StorageError
@@ -25,7 +25,7 @@ from harness.store.run_store import Store
 
 NAME = "table2 quick"
 ME = f"{socket.gethostname()}:{os.getpid()}"
-DATA = DataSet(DataFacts("clips", 8, 512, 240, "cd" * 32), None, None, ready=True)
+DATA = DataSet(DatasetInfo("clips", 8, 512, 240, "cd" * 32), None, None, ready=True)
 ROWS = dataclasses.replace(STUDY, rows=STUDY.rows[:3])
 
 
@@ -53,7 +53,7 @@ def made(template, tmp_path):
 
 
 def of(folder, url=None):
-    return Workspace(QUICK, DATA, Cut(), 1, Store(folder), Devices(), sharing=Sharing(url))
+    return Workspace(QUICK, DATA, Overrides(), 1, Store(folder), Devices(), sharing=Sharing(url))
 
 
 def queue_of(workspace):
@@ -249,7 +249,7 @@ def _other_replicas(workspace, _):
 
 
 def _other_steps(workspace, _):
-    changed = dataclasses.replace(workspace, cut=Cut(steps=16))
+    changed = dataclasses.replace(workspace, cut=Overrides(steps=16))
     return changed, plan(changed), "cut none there, steps 16 here"
 
 
@@ -338,7 +338,7 @@ def planned(known=None, **changes):
         return dataclasses.replace(workspace.complete(cell), **changes)
 
     first = complete(None, ROWS.rows[0].cell(0)).id
-    return plans.plan([ROWS], [0], complete, lambda run: Known(known if run.id == first else None))
+    return plans.plan([ROWS], [0], complete, lambda run: RunKnowledge(known if run.id == first else None))
 
 
 def test_items_are_what_is_missing_in_the_order_of_the_plan():

@@ -12,7 +12,7 @@ from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, DSTEM, FRAMES, SD, SE
 from harness.analysis import published
 from harness.config import experiment
-from harness.config.experiment import DataFacts
+from harness.config.experiment import DatasetInfo
 from harness.config.studies import Cell
 from harness.reporting import architecture_table, paper_tables, render, study_tables
 from tests.support import paper_summaries, summaries
@@ -21,7 +21,7 @@ from tests.support.summaries import MISSING, PARTIAL, STUDY
 
 pytestmark = pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 
-FACTS = DataFacts("kinetics400", 400, 215_570, 17_706, "ab" * 32)
+FACTS = DatasetInfo("kinetics400", 400, 215_570, 17_706, "ab" * 32)
 WITH_AWKWARD = STUDY.plus([summaries.AWKWARD.at()])
 JUDGED = {number: {"verdict": "inconclusive", "verdict_low": -0.9, "verdict_high": 0.8} for number in range(1, 12)}
 # As the study of the name asks it: each row is compared with the one that it scales.

@@ -9,17 +9,17 @@ from ablations.table2 import STUDY
 from ablations.toggles import DEPTH, LS, RESOLUTION
 from harness.config import designs, experiment, network
 from harness.config.designs import Question
-from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.experiment import DatasetInfo, Overrides, SettingsError
 from harness.config.studies import Row, Study
 from harness.planning import plans
 
-NO_CUT = Cut()
-DATA = DataFacts("embedded", 8, 512, 240, "ab" * 32)
+NO_CUT = Overrides()
+DATA = DatasetInfo("embedded", 8, 512, 240, "ab" * 32)
 
 
 def plan(study=STUDY, seeds=(0,), held=(), profile=QUICK, cut=NO_CUT):
     def known(run):
-        return plans.Known(dict(held).get(run.id))
+        return plans.RunKnowledge(dict(held).get(run.id))
 
     return plans.plan([study], seeds, lambda _, cell: experiment.complete(cell, profile, DATA, cut, 1), known)
 
@@ -60,7 +60,7 @@ def test_rows_under_different_protocols_are_refused():
 
 
 def test_the_papers_cost_is_of_the_right_order():
-    kinetics = DataFacts("k400", 400, 215_570, 17_706)
+    kinetics = DatasetInfo("k400", 400, 215_570, 17_706)
     found = plans.plan([STUDY], [0], lambda _, cell: experiment.complete(cell, PAPER, kinetics, replicas=128))
     # By hand for row 1: 3 x 45.5e9 multiply-adds a clip at 224 pixels, 1024 clips, 42,104 steps.
     training = 3 * 45.5e9 * 1024 * 42_104
@@ -90,7 +90,7 @@ def test_a_run_that_cannot_be_carried_out_is_not_missing():
         [STUDY],
         [0],
         lambda _, cell: experiment.complete(cell, QUICK, DATA, NO_CUT, 1),
-        lambda run: plans.Known(fault="broken" if run.id == bad else ""),
+        lambda run: plans.RunKnowledge(fault="broken" if run.id == bad else ""),
     )
     assert [one.run.id for one in found.faulty] == [bad]
     assert bad not in {one.run.id for one in found.missing}

@@ -428,7 +428,7 @@ def test_no_preflight_is_a_flag_of_training():
 def point_of_a_sweep(root, **changes):
     """A sweep by the paper's recipe over two depths, and its points, the smaller one first."""
     place = on_pod(root, **changes)
-    asked = sweep_run.asked(place, sweeps.sweep(place, *sweeps.axes((50, 200), (32,))).space, Limits(),
+    asked = sweep_run.sweep_request(place, sweeps.sweep(place, *sweeps.axes((50, 200), (32,))).space, Limits(),
                             Strategy("grid", False, 4, 0), 2, "s")  # fmt: skip
     return asked, asked.sweep.grid()
 

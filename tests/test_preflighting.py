@@ -28,7 +28,7 @@ from harness.accelerators.results import Results
 from harness.accelerators.tpu_compiler import REFUSED, RefusedError, TooLargeError
 from harness.cli import options, synthetic
 from harness.config import devices, slices
-from harness.config.experiment import Cut, SettingsError
+from harness.config.experiment import Overrides, SettingsError
 from harness.data import input_speed
 from harness.store import records
 from harness.store.run_store import RECORD
@@ -211,7 +211,7 @@ def test_an_estimate_is_held_against_what_a_core_gives_a_program(tmp_path, monke
 )
 def test_the_slice_is_that_of_the_flag_or_of_the_tpu_vm(strategy, tpu, named, kind, topology):
     environment = {} if kind is None else {"TPU_ACCELERATOR_TYPE": kind}
-    found = devices.of(strategy, tpu, None, None, environment, named)
+    found = devices.devices_from_flags(strategy, tpu, None, None, environment, named)
     assert (found.topology, found.tpu) == (topology, tpu)
     assert found.strategy == ("tpu" if tpu else strategy or "one_device")
 
@@ -230,7 +230,7 @@ def test_the_slice_is_that_of_the_flag_or_of_the_tpu_vm(strategy, tpu, named, ki
 )
 def test_a_slice_that_cannot_be_is_refused(strategy, tpu, named, words):
     with pytest.raises(SettingsError, match=words):
-        devices.of(strategy, tpu, None, None, {"TPU_ACCELERATOR_TYPE": "v3-128"}, named)
+        devices.devices_from_flags(strategy, tpu, None, None, {"TPU_ACCELERATOR_TYPE": "v3-128"}, named)
 
 
 # What recorded runs took.
@@ -241,7 +241,9 @@ def recorded(place, row, seconds, topology=POD, **about):
 
     `about` is what its provenance says beside that.
     """
-    (run_id,) = synthetic.write(place, [dataclasses.replace(table2.STUDY, rows=(table2.STUDY.rows[row - 1],))], 1)
+    (run_id,) = synthetic.write_synthetic(
+        place, [dataclasses.replace(table2.STUDY, rows=(table2.STUDY.rows[row - 1],))], 1
+    )
     record = place.store.read(run_id)
     where = {"commit": "by hand", "attempts": 1, "topology": topology, **about}
     record = dataclasses.replace(
@@ -270,15 +272,15 @@ def test_records_of_the_slice_measure_their_programs(tmp_path):
 
 def test_a_training_in_one_go_is_measured_whatever_was_evaluated_of_it(tmp_path):
     recorded(made(tmp_path), 1, 84_208.0, attempts=None)  # of a version that did not count them
-    recorded(made(tmp_path, cut=Cut(validation_videos=1_000)), 2, 42_104.0)
+    recorded(made(tmp_path, cut=Overrides(validation_videos=1_000)), 2, 42_104.0)
     assert forecasting.measured(made(tmp_path), V3).steps == {TRAIN.fed: 2.0, pair(LS.at())[0].fed: 1.0}
 
 
 @pytest.mark.parametrize(
     ("place", "about"),
     [
-        ({"cut": Cut(steps=42_104)}, {}),
-        ({"cut": Cut(steps=42_104, validation_videos=1_000)}, {}),
+        ({"cut": Overrides(steps=42_104)}, {}),
+        ({"cut": Overrides(steps=42_104, validation_videos=1_000)}, {}),
         ({}, {"attempts": 2}),
         ({"replicas": 64}, {}),
         ({"profile": dataclasses.replace(PAPER, name="mine")}, {}),
@@ -382,7 +384,7 @@ def show(results, *flags, code=0):
 
 def test_the_command_says_all_in_one_object(tmp_path):
     write(tmp_path, result(TRAIN, **HALF), result(EVALUATION, **SECOND), result(pair(LS.at())[0], **HALF))
-    input_speed.write(tmp_path, [
+    input_speed.write_input_speed(tmp_path, [
         {"case": "training", "ours": 40.0}, {"case": "training with RandAugment", "ours": 20.0}
     ])  # fmt: skip
     found = json.loads(show(tmp_path, "--json", "--price", "2"))

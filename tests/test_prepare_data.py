@@ -24,7 +24,7 @@ from harness.config import embedded_spec
 from harness.data import manifest as manifests
 from harness.data import prepare as prepare_
 from harness.data import shards
-from harness.data.destinations import Place, PlaceError
+from harness.data.destinations import Destination, PlaceError
 from tests.support import odd_videos
 
 LESS = ["--min-frames", "16", "--videos-per-shard", "2"]
@@ -345,7 +345,7 @@ def test_a_worker_that_is_killed_is_said(mixed, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_, "_make", _die)
     plan, progress = prepare_.Survey(tasks, (), ()), prepare_.Progress(int, lambda name, report: None)
     with pytest.raises(prepare_.WorkerLostError, match=r"killed while it made one of train-0000.*goes on"):
-        prepare_.run(plan, Place(str(tmp_path)), 2, progress)
+        prepare_.run(plan, Destination(str(tmp_path)), 2, progress)
 
 
 def _die(task, place):
@@ -468,7 +468,7 @@ def test_no_video_and_one_video(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_keeps_the_old_one(tmp_path):
-    place = Place(str(tmp_path))
+    place = Destination(str(tmp_path))
     place.make()
     place.write("a", b"old")
     with pytest.raises(ZeroDivisionError), place.writer("a") as file:
@@ -477,4 +477,4 @@ def test_a_file_that_cannot_be_written_keeps_the_old_one(tmp_path):
     assert place.read("a") == b"old"
     assert list((tmp_path / ".parts").iterdir()) == []
     with pytest.raises(PlaceError):
-        Place(str(tmp_path / "a")).make()
+        Destination(str(tmp_path / "a")).make()

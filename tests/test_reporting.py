@@ -15,7 +15,7 @@ from harness import report
 from harness.analysis import trainings as trainings_
 from harness.cli import synthetic
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.experiment import DatasetInfo, Overrides, SettingsError
 from harness.data import embedded
 from harness.planning import workspace
 from harness.planning.workspace import Workspace
@@ -31,7 +31,7 @@ SHORT = dataclasses.replace(table2.STUDY, rows=table2.STUDY.rows[:3])
 def made(folder, cut=None):
     profile = workspace.profile("quick")
     store = Store(folder)
-    return Workspace(profile, workspace.data_set(None, profile, folder), cut or Cut(), 1, store, Devices())
+    return Workspace(profile, workspace.data_set(None, profile, folder), cut or Overrides(), 1, store, Devices())
 
 
 def chosen(folder, study=SHORT):
@@ -50,7 +50,7 @@ def rewrite(path, **changed):
 @pytest.fixture
 def three_seeds(tmp_path):
     """Three rows with three seeds each."""
-    synthetic.write(made(tmp_path), [SHORT], 9)
+    synthetic.write_synthetic(made(tmp_path), [SHORT], 9)
     return tmp_path
 
 
@@ -62,7 +62,7 @@ def undrawn(monkeypatch):
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_chain_is_drawn_with_all_its_seeds_and_what_it_started_from(tmp_path):
-    synthetic.write(made(tmp_path), [table5.STUDY], 15)
+    synthetic.write_synthetic(made(tmp_path), [table5.STUDY], 15)
     assert len(Store(tmp_path).ids()) == 15, "four rows and what two of them start from, three times"
     (one,) = chosen(tmp_path, table5.STUDY)
     assert (one.seeds, len(one.run_ids)) == ((0, 1, 2), 12)
@@ -86,11 +86,11 @@ def test_a_chain_is_drawn_with_all_its_seeds_and_what_it_started_from(tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_trainings_that_pre_trained_on_different_sets_are_told_apart(tmp_path):
-    synthetic.write(made(tmp_path), [table5.STUDY], 5)
-    third = workspace.DataSet(DataFacts("third", 3, 100, 50, "ef" * 32), None, None, ready=True)
+    synthetic.write_synthetic(made(tmp_path), [table5.STUDY], 5)
+    third = workspace.DataSet(DatasetInfo("third", 3, 100, 50, "ef" * 32), None, None, ready=True)
     there = dataclasses.replace(made(tmp_path), pre_training=third)
     alone = dataclasses.replace(table5.STUDY, rows=(dataclasses.replace(table5.STUDY.rows[3], follows=None),))
-    synthetic.write(there, [alone], 2)
+    synthetic.write_synthetic(there, [alone], 2)
     names = [one.flags.partition(" --pretrain-data ")[2] for one in chosen(tmp_path, table5.STUDY)]
     assert sorted(names) == ["embedded-other", "third"]
     scratch = dataclasses.replace(table5.STUDY, rows=table5.STUDY.rows[::2])
@@ -100,7 +100,7 @@ def test_trainings_that_pre_trained_on_different_sets_are_told_apart(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_chain_may_pre_train_on_the_set_that_it_is_asked_on(tmp_path):
     few = workspace.data_set("embedded-few", workspace.profile("quick"), tmp_path)
-    synthetic.write(dataclasses.replace(made(tmp_path), pre_training=few), [table5.STUDY], 4)
+    synthetic.write_synthetic(dataclasses.replace(made(tmp_path), pre_training=few), [table5.STUDY], 4)
     (one,) = chosen(tmp_path, table5.STUDY)  # row 3 from scratch is this pre-training, under the quick profile
     assert len(one.run_ids) == 4
     table = sections_.draw(one, 0.5).tables["table5-quick"]
@@ -111,14 +111,14 @@ def test_a_chain_may_pre_train_on_the_set_that_it_is_asked_on(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_self_supervision_on_a_set_is_no_pre_training_on_it(tmp_path):
     few = dataclasses.replace(table6.STUDY, stand_in="embedded-few")
-    synthetic.write(made(tmp_path), [table5.STUDY, few], 18)
+    synthetic.write_synthetic(made(tmp_path), [table5.STUDY, few], 18)
     assert [(one.flags, len(one.run_ids)) for one in chosen(tmp_path, table5.STUDY)] == [("", 4)]
 
 
 @pytest.fixture
 def started_from_nothing(tmp_path, undrawn):
     """Chains of two seeds, of which what was pre-trained is not there any more."""
-    synthetic.write(made(tmp_path), [table5.STUDY], 10)
+    synthetic.write_synthetic(made(tmp_path), [table5.STUDY], 10)
     store = Store(tmp_path)
     parents = {one.parent[:16] for one in store.excerpts() if one.parent}
     assert len(parents) == 2
@@ -129,7 +129,7 @@ def started_from_nothing(tmp_path, undrawn):
 
 def test_a_chain_whose_start_was_removed_is_drawn_where_its_data_can_be_told(started_from_nothing):
     other = workspace.data_set("embedded-other", workspace.profile("quick"), started_from_nothing)
-    synthetic.write(dataclasses.replace(made(started_from_nothing), data=other), [SHORT], 1)
+    synthetic.write_synthetic(dataclasses.replace(made(started_from_nothing), data=other), [SHORT], 1)
     (one,) = chosen(started_from_nothing, table5.STUDY)
     assert (one.seeds, len(one.run_ids), one.note) == ((0, 1), 8, "")
     caption = sections_.draw(one, 0.5).tables["table5-quick-2-seeds"].caption
@@ -156,9 +156,9 @@ def test_trainings_are_called_by_the_name_of_their_data_where_it_tells_them_apar
     profile, store = workspace.profile("quick"), Store(tmp_path)
 
     def write(name, fingerprint):
-        facts = DataFacts(name, 8, 512, 240, fingerprint * 32)
+        facts = DatasetInfo(name, 8, 512, 240, fingerprint * 32)
         data = workspace.DataSet(facts, None, None, ready=True)
-        synthetic.write(Workspace(profile, data, Cut(), 1, store, Devices()), [SHORT], 1)
+        synthetic.write_synthetic(Workspace(profile, data, Overrides(), 1, store, Devices()), [SHORT], 1)
 
     def recorded(data=None):
         return trainings_.recorded(store, profile, data, {}, None).data.facts.fingerprint[:4]
@@ -178,13 +178,20 @@ def test_trainings_are_called_by_the_name_of_their_data_where_it_tells_them_apar
 
 
 def test_a_study_on_two_data_sets_is_one_table(tmp_path):
-    sets = [DataFacts(name, classes, 1000, 240, name * 16) for name, classes in (("four", 400), ("six", 600))]
-    web = workspace.DataSet(DataFacts("web", 700, 9000, 240, "ef" * 32), None, None, ready=True)
+    sets = [DatasetInfo(name, classes, 1000, 240, name * 16) for name, classes in (("four", 400), ("six", 600))]
+    web = workspace.DataSet(DatasetInfo("web", 700, 9000, 240, "ef" * 32), None, None, ready=True)
     first, further = (workspace.DataSet(facts, None, None, ready=True) for facts in sets)
     paper = Workspace(
-        workspace.profile("paper"), first, Cut(), 128, Store(tmp_path), Devices(), further=(further,), pre_training=web
+        workspace.profile("paper"),
+        first,
+        Overrides(),
+        128,
+        Store(tmp_path),
+        Devices(),
+        further=(further,),
+        pre_training=web,
     )
-    synthetic.write(paper, [table5.STUDY], 5)
+    synthetic.write_synthetic(paper, [table5.STUDY], 5)
     (one,) = chosen(tmp_path, table5.STUDY)
     assert len(one.run_ids) == 4
     table = sections_.draw(one, 0.5).tables["table5-paper-on-four-fourfour"]
@@ -221,7 +228,7 @@ def test_nothing_run_is_the_papers_numbers(tmp_path):
 
 
 def test_several_trainings_are_sections_of_their_own(three_seeds):
-    synthetic.write(made(three_seeds, Cut(steps=7)), [SHORT], 3)
+    synthetic.write_synthetic(made(three_seeds, Overrides(steps=7)), [SHORT], 3)
     found = chosen(three_seeds)
     assert sorted((len(one.run_ids), one.seeds, str(one.workspace.cut)) for one in found) == [
         (3, (0,), "steps 7"),
@@ -271,7 +278,7 @@ def test_a_record_made_otherwise_is_not_taken_for_a_row(three_seeds, change):
 def test_true_is_not_taken_for_one(three_seeds):
     record = Store(three_seeds).read(record_of(three_seeds, 1, 0).parent.name)
     one, true = ({**record.settings, "task.model.dropout_rate": value} for value in (1, True))
-    excerpting = excerpts.Excerpting()
+    excerpting = excerpts.RecordSummarizer()
     kinds = [excerpting(dataclasses.replace(record, settings=some)).kind for some in (one, true)]
     assert kinds[0] != kinds[1]
     whole = {**record.settings, "task.model.dropout_rate": 1.0}

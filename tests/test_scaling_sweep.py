@@ -18,7 +18,7 @@ from rich.console import Console
 from ablations import figure2
 from ablations.toggles import DEPTH, SD
 from harness import scaling_sweep
-from harness.config.experiment import Cut
+from harness.config.experiment import Overrides
 from harness.config.studies import Cell
 from harness.planning import workspace
 from harness.scheduler import liveness, progress, sharing
@@ -28,7 +28,7 @@ from harness.sweep import sweep_run, sweep_summary
 from harness.sweep.progress import TrialBoard
 from harness.sweep.search import Strategy
 from harness.sweep.space import Axis, Limits, validated
-from harness.sweep.trial_store import SweepError, file_of, found, trials
+from harness.sweep.trial_store import SweepError, file_of, stored_sweeps, trials
 from harness.tracking import wandb_files
 from harness.training.worker import Job
 from tests.support import pretend, sweeps
@@ -126,7 +126,7 @@ def test_a_killed_sweep_goes_on_as_if_it_had_not_been(tmp_path, strategy, dies):
     trainer = Trainer(broken.store, top1, dies=dies)
     with pytest.raises(Killed):
         sweeps.search(broken, sweeps.sweep(broken, *searched), trainer, strategy, wanted).run()
-    assert [one.state for one in found(broken.store.root)[0].trials][-1] == "running"
+    assert [one.state for one in stored_sweeps(broken.store.root)[0].trials][-1] == "running"
     search = sweeps.search(broken, sweeps.sweep(broken, *searched), trainer, strategy, wanted)
     search.run()
     assert [(one.number, one.state, one.params, one.values, one.steps) for one in told(search)] == [
@@ -213,7 +213,7 @@ def test_workers_at_the_same_time_train_no_point_twice_and_none_too_many(here, s
     both = [point.run.id for trainer in trainers for point in trainer.trained]
     assert len(both) == len(set(both)) == (trials or 6)
     assert all(trainer.trained for trainer in trainers)
-    (kept,) = found(here.store.root)
+    (kept,) = stored_sweeps(here.store.root)
     assert {one.state for one in kept.trials if one.source == "trained"} == {"complete"}
 
 
@@ -378,8 +378,8 @@ def test_a_run_behind_the_median_is_pruned_and_its_steps_counted(here):
         assert max(one.reports.values()) < median
         assert one.steps == -(-one.schedule // 5) * last // 20
     assert len(ended) == 12
-    (kept,) = found(here.store.root)
-    summary = sweep_summary.of(kept, here.store)
+    (kept,) = stored_sweeps(here.store.root)
+    summary = sweep_summary.summarize(kept, here.store)
     saved = sum(one.schedule - one.steps for one in pruned)
     schedule = pruned[0].schedule
     assert f"Pruning saved {saved:,} of the grid's {24 * schedule:,} training steps" in summary.saving_note
@@ -487,17 +487,17 @@ def test_a_damaged_record_is_named_and_not_trained_over(here):
     sweeps.keep(here.store, sweeps.record(point.run, 0.5))
     (predictions,) = here.store.attempt(point.run.id, 0).folder.glob("predictions-*")
     predictions.write_bytes(b"damaged")
-    asked = sweep_run.asked(here, sweeps.sweep(here).space, Limits(), TPE, 1, "s")
+    asked = sweep_run.sweep_request(here, sweeps.sweep(here).space, Limits(), TPE, 1, "s")
     outcome = asked._carry(None, None, None, None, point, "trial 3: depth=50", None)
     assert outcome.failure.startswith("trial 3: depth=50: ")
     assert str(predictions) in outcome.failure
 
 
 def test_the_live_table_grows_with_the_trials(here):
-    asked = sweep_run.asked(here, sweeps.sweep(here).space, Limits(), TPE, 4, "s")
+    asked = sweep_run.sweep_request(here, sweeps.sweep(here).space, Limits(), TPE, 4, "s")
     board, (first, second, *_) = TrialBoard(1e10, 4, 1e12), asked.sweep.grid()
     console = Console(force_terminal=True, file=io.StringIO(), width=160)
-    with progress.view(board, console) as shown:
+    with progress.progress_view(board, console) as shown:
         for number, point in enumerate((first, second)):
             board.begin(asked._planned(point, f"trial {number}: some name"))
             shown.event(point.run.id, {"event": "attempt", "step": 0})
@@ -517,7 +517,7 @@ def test_a_run_is_ended_at_a_validation_and_gone_on_with_in_the_same_process(tmp
         sweeps.workspace(tmp_path),
         profile=TINY,
         data=workspace.data_set(str(data.folder), TINY, tmp_path),
-        cut=Cut(steps=5, validation_videos=8),
+        cut=Overrides(steps=5, validation_videos=8),
     )
     (point, *_) = sweeps.sweep(here, *sweeps.axes((50,), (32,))).grid()
     run, seen = validated(point.run), []
@@ -582,8 +582,8 @@ def test_a_sweep_that_trains_and_one_that_is_told(tmp_path, data, monkeypatch):
     assert f"recorded already, top-1 {100 * top1:.1f} %" in second
     assert second.count(": done after") == 1
     assert (store.folder(record.id) / "record.json").read_bytes() == kept
-    assert [summary.name for summary in sweep_summary.found(store.root)] == [name.replace("tpe", "nsga2"), name]
-    groups = {one.group for one in wandb_files.read(store.root / "wandb")}
+    assert [summary.name for summary in sweep_summary.summaries(store.root)] == [name.replace("tpe", "nsga2"), name]
+    groups = {one.group for one in wandb_files.read_runs(store.root / "wandb")}
     assert groups == {f"sweep-{name}", f"sweep-{name}".replace("tpe", "nsga2")}
 
     drawn = trained("--draw")

@@ -179,7 +179,9 @@ def test_the_union_of_four_designs_is_every_combination():
 
 def test_what_misses_its_target_is_named(monkeypatch):
     monkeypatch.setattr(simulated_checks, "checks", lambda: [check((93, 97), 50.0), check((93, 97), 95.0)])
-    monkeypatch.setattr(simulated_methods, "tried", lambda studies: [simulated_methods.Tried("m", "s", {3: 94.0})])
+    monkeypatch.setattr(
+        simulated_methods, "tried", lambda studies: [simulated_methods.MethodResult("m", "s", {3: 94.0})]
+    )
     done = CliRunner().invoke(check_statistics.main, ["--fast"])
     assert done.exit_code == 1
     assert "| what | case | 100 | **50.0 %** | 93 to 97 % |" in done.stdout

@@ -12,14 +12,14 @@ from ablations.stages import CVRL, FINETUNE, LINEAR, PRETRAIN
 from ablations.toggles import BACKBONE, EP, LS, OPTIMIZER, RA, SD, SE, WD
 from harness.config import experiment, stages
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.experiment import DatasetInfo, Overrides, SettingsError
 from harness.config.stages import Stage
 from harness.config.studies import Cell, Row, Study
-from harness.config.toggles import In, ToggleError
+from harness.config.toggles import PaperAmount, ToggleError
 from harness.data import embedded
 from harness.planning import labels as labels_
 from harness.planning import plans, workspace
-from harness.planning.plans import Known
+from harness.planning.plans import RunKnowledge
 from harness.scheduler import sharing
 from harness.store import excerpts
 from harness.store.run_store import Store
@@ -27,13 +27,13 @@ from harness.store.run_store import Store
 RATE = f"{OPTIMIZER}.learning_rate.cosine.initial_learning_rate"
 DECAY = f"{OPTIMIZER}.learning_rate.cosine.decay_steps"
 WARMUP = f"{OPTIMIZER}.warmup.linear.warmup_steps"
-KINETICS = DataFacts("four", 400, 215_570, 17_706, "ab" * 32)
-KINETICS_600 = DataFacts("six", 600, 366_016, 27_780, "cd" * 32)
-WEB = DataFacts("web", 700, 70_000_000, 7_000, "ef" * 32)
+KINETICS = DatasetInfo("four", 400, 215_570, 17_706, "ab" * 32)
+KINETICS_600 = DatasetInfo("six", 600, 366_016, 27_780, "cd" * 32)
+WEB = DatasetInfo("web", 700, 70_000_000, 7_000, "ef" * 32)
 CHAIN = (PRETRAIN, FINETUNE)
 
 
-def place(root, profile=PAPER, cut=Cut()):  # noqa: B008 - frozen
+def place(root, profile=PAPER, cut=Overrides()):  # noqa: B008 - frozen
     first, further, web = (workspace.DataSet(facts, None, None, ready=True) for facts in (KINETICS, KINETICS_600, WEB))
     return workspace.Workspace(
         profile, first, cut, 128, Store(root), Devices(), further=(further,), pre_training=web, repeat_short=True
@@ -171,18 +171,18 @@ def test_a_stage_that_is_only_started_from_is_done_once_it_is_trained(tmp_path):
     def planned(known):
         return plans.plan([study(Row(1, "", (), stages=CHAIN))], [0], lambda _, __: last, lambda run: known[run.id])
 
-    found = planned({first.id: Known(frozenset()), last.id: Known()})
+    found = planned({first.id: RunKnowledge(frozenset()), last.id: RunKnowledge()})
     assert [one.run for one in found.missing] == [last]
     assert found.runs[0].work == 0
     assert found.missing[0].work == plain.runs[1].work
-    gone = planned({first.id: Known(), last.id: Known(frozenset({last.protocol.name}))})
+    gone = planned({first.id: RunKnowledge(), last.id: RunKnowledge(frozenset({last.protocol.name}))})
     assert gone.missing == (), "its record was removed, and nothing is left to start from it"
     alone = plans.plan([study(Row(1, "", ()))], [0], lambda _, __: first)
     assert [one.run for one in alone.missing] == [first], "who asks for it wants it"
-    lost = planned({first.id: Known(fault="is damaged"), last.id: Known()})
+    lost = planned({first.id: RunKnowledge(fault="is damaged"), last.id: RunKnowledge()})
     assert lost.missing == ()
     assert lost.faulty[1].fault == f"starts from run {first.id[:8]}: is damaged"
-    kept = planned({first.id: Known(fault="is damaged"), last.id: Known(frozenset({last.protocol.name}))})
+    kept = planned({first.id: RunKnowledge(fault="is damaged"), last.id: RunKnowledge(frozenset({last.protocol.name}))})
     assert [one.run for one in kept.faulty] == [first], "what it left is not needed any more"
 
 
@@ -205,7 +205,7 @@ def test_a_row_alone_needs_what_it_starts_from(tmp_path):
 
 
 def test_cuts_hold_for_every_stage(tmp_path):
-    run = place(tmp_path, cut=Cut(steps=5, batch=256)).complete(Cell((), 0, CHAIN))
+    run = place(tmp_path, cut=Overrides(steps=5, batch=256)).complete(Cell((), 0, CHAIN))
     assert [one.settings["trainer.train_steps"] for one in run.chain] == [5, 5]
     assert [one.settings[experiment.TRAIN_BATCH] for one in run.chain] == [256, 256]
 
@@ -217,7 +217,7 @@ def test_a_chain_without_its_data_set_is_refused_in_one_line(tmp_path):
 
 
 def test_a_batch_is_not_counted_in_epochs():
-    own = Stage("own", "own", "", "", {experiment.TRAIN_BATCH: In("epochs", 1)})
+    own = Stage("own", "own", "", "", {experiment.TRAIN_BATCH: PaperAmount("epochs", 1)})
     with pytest.raises(SettingsError, match="the batch, by which epochs are counted"):
         experiment.complete(Cell((), 0, (own,)), PAPER, KINETICS)
 
@@ -240,7 +240,7 @@ def test_a_study_stands_on_its_own_generated_set_unless_another_is_named(tmp_pat
 
     def sets(*studies, data=None):
         made = workspace.data_set(data, QUICK, tmp_path)
-        here = workspace.Workspace(QUICK, made, Cut(), 1, Store(tmp_path), Devices())
+        here = workspace.Workspace(QUICK, made, Overrides(), 1, Store(tmp_path), Devices())
         found = here.plan(studies, [0])
         assert [here.data_of(one.run).facts for one in found.runs] == [one.run.data for one in found.runs]
         return [one.run.data.name for one in found.runs]
@@ -259,6 +259,6 @@ def test_the_quick_profile_has_sets_for_it_of_other_motion_and_of_few_labels():
 
 
 def test_chains_are_named_in_words():
-    assert stages.named(CHAIN) == "pre-training, fine-tuning"
+    assert stages.stage_names(CHAIN) == "pre-training, fine-tuning"
     assert str(Cell((LS.at(),), 1, CHAIN)) == "ls (fine-tuning) seed=1"
     assert QUICK.units["stage_epochs"][4] > 0

@@ -31,16 +31,16 @@ def test_wrong_urls_are_refused_in_one_line_without_their_secret(url):
     with pytest.raises(StorageError) as found:
         optuna_storage.open_storage(url)
     assert SECRET not in str(found.value)
-    assert SECRET not in optuna_storage.shown(url)
+    assert SECRET not in optuna_storage.redacted(url)
     assert "\n" not in str(found.value)
 
 
 def test_said_keeps_words_whole_or_says_nothing():
     error = ValueError("failed to import access")
-    assert optuna_storage.said(error, "postgresql+psycopg://a:b@h/d") == "ValueError: failed to import access"
-    assert optuna_storage.said(error, "postgresql+psycopg://h/d") == "ValueError: failed to import access"
-    assert optuna_storage.said(error, "postgresql+psycopg://a:to@h/d") == "ValueError"
-    assert optuna_storage.said(error, "postgresql+psycopg://a:impo@h/d") == "ValueError"
+    assert optuna_storage.describe_error(error, "postgresql+psycopg://a:b@h/d") == "ValueError: failed to import access"
+    assert optuna_storage.describe_error(error, "postgresql+psycopg://h/d") == "ValueError: failed to import access"
+    assert optuna_storage.describe_error(error, "postgresql+psycopg://a:to@h/d") == "ValueError"
+    assert optuna_storage.describe_error(error, "postgresql+psycopg://a:impo@h/d") == "ValueError"
 
 
 def test_braces_in_the_name_of_a_file(tmp_path):

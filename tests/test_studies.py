@@ -11,7 +11,7 @@ from ablations.toggles import DEPTH, FRAMES, R3D_RS, RA, RESOLUTION
 from harness import report, study
 from harness.analysis import published
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, DataFacts, SettingsError
+from harness.config.experiment import DatasetInfo, Overrides, SettingsError
 from harness.config.studies import Study
 from harness.config.toggles import ToggleError
 from harness.planning import catalog, workspace
@@ -29,7 +29,7 @@ def planned(tmp_path):
         if chosen.embedded:
             first, further = workspace.data_set(None, chosen, tmp_path), []
         made = workspace.Workspace(
-            chosen, first, Cut(), chosen.replicas, Store(tmp_path), Devices(), further=tuple(further)
+            chosen, first, Overrides(), chosen.replicas, Store(tmp_path), Devices(), further=tuple(further)
         )
         return made.plan([catalog.study(name) for name in names], [0])
 
@@ -42,7 +42,7 @@ def test_every_study_of_the_paper_is_there_and_says_what_it_is():
         module = __import__(f"ablations.{name}", fromlist=["__doc__"])
         for part in ("Question:", "Command:", "Cost:", "Result:", "Paper:"):
             assert part in module.__doc__, (name, part)
-        layouts.of(catalog.study(name))
+        layouts.layout_of(catalog.study(name))
 
 
 def test_rows_answer_to_the_papers_own_models():
@@ -112,13 +112,13 @@ def test_resolutions_may_share_a_study_that_says_so(planned):
 
 
 def data(name, classes):
-    return workspace.DataSet(DataFacts(name, classes, 100, 50, name * 4), None, None, ready=True)
+    return workspace.DataSet(DatasetInfo(name, classes, 100, 50, name * 4), None, None, ready=True)
 
 
 def assigned(sets, *names):
     first, *further = sets
     profile = workspace.profile("paper")
-    made = workspace.Workspace(profile, first, Cut(), 128, Store("nowhere"), Devices(), further=tuple(further))
+    made = workspace.Workspace(profile, first, Overrides(), 128, Store("nowhere"), Devices(), further=tuple(further))
     return {name: one.facts.name for name, one in made.assigned([catalog.study(name) for name in names]).items()}
 
 
@@ -214,9 +214,9 @@ def test_data_sets_that_there_are_not_are_refused_when_a_study_is_loaded(tmp_pat
 
 def test_a_layout_that_there_is_not_is_refused():
     with pytest.raises(ToggleError, match="layout 'pie'"):
-        layouts.of(Study("s", "", (), (), layout="pie"))
+        layouts.layout_of(Study("s", "", (), (), layout="pie"))
     of_none = dataclasses.replace(catalog.study("table3"), published=None)
-    assert layouts.of(of_none)
+    assert layouts.layout_of(of_none)
 
 
 def test_the_recipe_is_table_2s_without_randaugment():

@@ -60,7 +60,7 @@ def check_what_follows(first, folder):
     assert "done after" not in drawn
     assert (folder / "results/tables/table2-quick-cut-steps-2-validation-videos-8.md").read_text() == table
 
-    mirrored = {one.run: one for one in wandb_files.read(folder / "results" / "wandb")}
+    mirrored = {one.run: one for one in wandb_files.read_runs(folder / "results" / "wandb")}
     assert {*store.ids()} < {*mirrored}, "and the study itself"
     assert mirrored[removed].job_type == "row 2" or mirrored[store.ids()[1]].job_type == "row 2"
     imported = Store(folder / "imported")

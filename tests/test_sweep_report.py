@@ -15,7 +15,7 @@ from harness.store.records import RecordError
 from harness.sweep import front_figure, sweep_run, sweep_summary
 from harness.sweep.search import Strategy
 from harness.sweep.sweep_summary import pareto, summarise
-from harness.sweep.trial_store import Kept, SweepError, Tried
+from harness.sweep.trial_store import StoredSweep, SweepError, Trial
 from tests.support import sweeps
 
 SETTINGS = {"sampler": "tpe", "profile": "quick", "clips": 10, "crops": 3, "validation videos": None,
@@ -39,10 +39,10 @@ def kept(grid, *told, **settings):
         point = grid[place]
         steps = {"complete": 100 if source == "trained" else 0}.get(state, value)
         values = (value,) if state == "complete" else ()
-        trials.append(Tried(number, state, point.params, values, {}, point.run.id, source, steps, 100, point.gflops,
+        trials.append(Trial(number, state, point.params, values, {}, point.run.id, source, steps, 100, point.gflops,
                             "a reason"))  # fmt: skip
     points = [{"run": one.run.id, "steps": 100, "gflops": one.gflops, "within": True} for one in grid]
-    return Kept("s", SETTINGS | settings, "Made up.", AXES, points, trials)
+    return StoredSweep("s", SETTINGS | settings, "Made up.", AXES, points, trials)
 
 
 def records(of, grid, **changed):
@@ -167,7 +167,7 @@ def test_importance_names_its_evaluators(tmp_path):
     told = [(place, "complete", "trained", round(240 * (0.2 + point.params["depth"] / 500)) / 240)
             for place, point in enumerate(wide)]  # fmt: skip
     of = kept(wide, *told)
-    found = summarise(Kept("s", of.settings, "", axes, of.points, of.trials), records(of, wide))
+    found = summarise(StoredSweep("s", of.settings, "", axes, of.points, of.trials), records(of, wide))
     assert list(found.importance.columns) == ["PED-ANOVA", "fANOVA"]
     assert list(found.importance.index) == ["depth", "frames", "resolution"]
     for name in found.importance.columns:
@@ -187,7 +187,7 @@ def test_every_sweep_can_be_drawn(grid, told, tmp_path):
     for _, table in sweep_summary.tables(found):
         assert set(render(table)) == {"md", "tex", "csv", "html"}
     assert figure_style.to_bytes(front_figure.front(found), "png").startswith(b"\x89PNG")
-    written = sweep_run.write(found, tmp_path / "results", tmp_path / "plots")
+    written = sweep_run.write_sweep(found, tmp_path / "results", tmp_path / "plots")
     assert {path.name for path in written} == {
         *(f"sweep-s-{name}.{suffix}" for name in ("front", "saving") for suffix in ("md", "tex", "csv", "html")),
         "sweep-s-front.png",
@@ -235,6 +235,6 @@ def test_sweeps_are_found_without_tensorflow(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['a', 'b'] False"
-    first, second = sweep_summary.found(tmp_path)
+    first, second = sweep_summary.summaries(tmp_path)
     assert len(first.points) == len(list(itertools.product((50, 101, 200), (32, 48))))
     assert set(second.points["state"]) == {"recorded"}, "the grid had trained them all"

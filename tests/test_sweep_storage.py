@@ -8,10 +8,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from ablations.toggles import DSTEM, RA, SD, TOGGLES
-from harness.scheduler.optuna_storage import StorageError, faults_named, open_storage, shown, url_of
+from harness.scheduler.optuna_storage import StorageError, faults_named, open_storage, redacted, url_of
 from harness.sweep import trial_store
 from harness.sweep.space import Axis, Limits, space
-from harness.sweep.trial_store import SweepError, file_of, found, study, trials
+from harness.sweep.trial_store import SweepError, file_of, stored_sweeps, study, trials
 from tests.support import sweeps
 
 SETTINGS = {"sampler": "tpe", "space": ["depth=50,101"], "seed": 0, "max gflops": None}
@@ -69,14 +69,14 @@ def test_a_study_of_somebody_elses_is_refused(tmp_path):
     theirs.add_trial(optuna.create_trial(value=1.0))
     with pytest.raises(SweepError, match="holds a study 's' that is no sweep of this harness"):
         begun(tmp_path / "s.db")
-    assert found(tmp_path) == []
+    assert stored_sweeps(tmp_path) == []
 
 
 def test_a_damaged_file_is_one_line(tmp_path):
     path = file_of(tmp_path, "s")
     begun(path)
     path.write_bytes(b"no database" * 1000)
-    for use in (lambda: open_storage(url_of(path)), lambda: found(tmp_path)):
+    for use in (lambda: open_storage(url_of(path)), lambda: stored_sweeps(tmp_path)):
         with pytest.raises((SweepError, StorageError)) as error:
             use()
         assert str(path) in str(error.value)
@@ -110,13 +110,13 @@ def test_credentials_are_not_said(url):
         open_storage(url)
     if "/dev/null" not in url:
         assert "hunter" not in str(error.value)
-        assert "hunter" not in shown(url)
+        assert "hunter" not in redacted(url)
         assert "\n" not in str(error.value)
 
 
 def test_what_a_storage_is_called():
-    assert shown("postgresql+psycopg://me:pw@host:5432/db?a=b") == "postgresql+psycopg://host:5432/db"
-    assert shown("sqlite:////tmp/s.db") == "sqlite:////tmp/s.db"
+    assert redacted("postgresql+psycopg://me:pw@host:5432/db?a=b") == "postgresql+psycopg://host:5432/db"
+    assert redacted("sqlite:////tmp/s.db") == "sqlite:////tmp/s.db"
 
 
 def test_a_trial_that_another_process_began_is_gone_on_with(tmp_path):
@@ -147,7 +147,7 @@ def test_what_is_kept_is_found_without_the_workspace(tmp_path):
     limits = Limits(gflops=sorted(point.gflops for point in grid)[0])
     made = begun(file_of(tmp_path, "s"))
     trial_store.keep_space(made, asked.space, grid, limits, "A profile.")
-    (kept,) = found(tmp_path)
+    (kept,) = stored_sweeps(tmp_path)
     assert (kept.name, kept.caption, kept.settings) == ("s", "A profile.", SETTINGS)
     assert [one["key"] for one in kept.axes] == ["depth", "frames", "resolution"]
     assert {one["run"]: one["within"] for one in kept.points} == {

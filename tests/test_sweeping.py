@@ -104,7 +104,7 @@ def _study(run):
 
 
 def test_the_papers_points_have_the_papers_cost():
-    data = experiment.DataFacts("kinetics400", 400, 215_570, 17_706)
+    data = experiment.DatasetInfo("kinetics400", 400, 215_570, 17_706)
     made = space.space([Axis(DEPTH, (50, 200)), Axis(FRAMES, (32, 48)), Axis(RESOLUTION, (224,))],
                           [TOGGLES["se"].at(), DSTEM.at()])  # fmt: skip
     found = {}

@@ -11,7 +11,7 @@ from harness.store.run_store import Store
 
 def test_they_are_the_runs_that_the_study_wants(tmp_path):
     own = made(tmp_path)
-    written = synthetic.write(own, [SHORT], 7)
+    written = synthetic.write_synthetic(own, [SHORT], 7)
     plan = own.plan([SHORT], range(3))
     wanted = plan.wanted["table2"]
     # By hand: three rows in turns, seed by seed.
@@ -23,7 +23,7 @@ def test_they_are_the_runs_that_the_study_wants(tmp_path):
 def test_a_records_accuracy_is_that_of_its_predictions(tmp_path):
     own = made(tmp_path)
     store = Store(tmp_path)
-    for run_id in synthetic.write(own, [SHORT], 3):
+    for run_id in synthetic.write_synthetic(own, [SHORT], 3):
         record = store.checked(run_id)
         table = store.predictions(record, "10x3@32")
         hits = np.array([list(row) for row in table["top_class"]]) == table["label"].to_numpy()[:, None]

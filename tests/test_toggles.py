@@ -3,7 +3,7 @@
 import pytest
 
 from ablations.toggles import DEPTH, DSTEM, LS, SD, TOGGLES
-from harness.config.toggles import VALUE, In, Toggle, ToggleError, compose, parse
+from harness.config.toggles import VALUE, PaperAmount, Toggle, ToggleError, compose, parse
 
 
 def test_parse_takes_default_or_value():
@@ -42,8 +42,8 @@ def test_compose_lets_equal_values_pass():
 
 
 def test_value_is_filled_in_at_any_depth():
-    toggle = Toggle("x", "X", "", "", {"a.b": {"c": VALUE, "d": In("pixels"), "e": 3}}, default=2)
-    assert toggle.at(7).changes == {"a.b": {"c": 7, "d": In("pixels", 7), "e": 3}}
+    toggle = Toggle("x", "X", "", "", {"a.b": {"c": VALUE, "d": PaperAmount("pixels"), "e": 3}}, default=2)
+    assert toggle.at(7).changes == {"a.b": {"c": 7, "d": PaperAmount("pixels", 7), "e": 3}}
 
 
 def test_short_name_hides_defaults_but_not_of_axes():

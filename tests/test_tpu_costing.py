@@ -22,7 +22,7 @@ from harness.analysis import evidence
 from harness.cli import synthetic
 from harness.config import slices
 from harness.config.devices import Devices
-from harness.config.experiment import Cut
+from harness.config.experiment import Overrides
 from harness.planning import workspace
 from harness.planning.workspace import Workspace
 from harness.reporting import layouts, render, writers
@@ -46,7 +46,9 @@ def installed(monkeypatch):
 def made(root):
     """The paper's training of the paper's data sets."""
     first, *further = workspace.papers()
-    return Workspace(workspace.profile("paper"), first, Cut(), CORES, Store(root), Devices(), further=tuple(further))
+    return Workspace(
+        workspace.profile("paper"), first, Overrides(), CORES, Store(root), Devices(), further=tuple(further)
+    )
 
 
 def write(place, cell, kind, does=None, topology=POD, **changes):
@@ -80,7 +82,9 @@ def preflighted(place, study=table2.STUDY, **changes):
 
 def measured(place, row, topology=POD, evaluated=None):
     """A record of a row: two seconds a step, and 120 seconds for 240 videos, perhaps elsewhere."""
-    (run_id,) = synthetic.write(place, [dataclasses.replace(table2.STUDY, rows=(table2.STUDY.rows[row - 1],))], 1)
+    (run_id,) = synthetic.write_synthetic(
+        place, [dataclasses.replace(table2.STUDY, rows=(table2.STUDY.rows[row - 1],))], 1
+    )
     path = place.store.folder(run_id) / RECORD
     record = place.store.read(run_id)
     where = {"commit": "by hand", "topology": topology}
@@ -95,7 +99,7 @@ def measured(place, row, topology=POD, evaluated=None):
 
 def table(place, study=table2.STUDY, seeds=1):
     plan = place.plan([study], range(seeds))
-    return layouts.of(study).table(evidence.summary(study, plan, evidence.evidence(place, plan)))
+    return layouts.layout_of(study).table(evidence.summary(study, plan, evidence.evidence(place, plan)))
 
 
 def column(drawn, head=f"core-hours, TPU {POD}"):

@@ -16,7 +16,7 @@ from ablations.toggles import EP, LS, RA, SD, SJ, WD
 from harness.accelerators import forecasts
 from harness.accelerators.forecasts import Measured, Total
 from harness.config import slices
-from harness.config.experiment import Cut, SettingsError
+from harness.config.experiment import Overrides, SettingsError
 from harness.planning.plans import Planned
 
 V3, V5E = slices.slice_of("v3:8x8"), slices.slice_of("v5e:8x8")
@@ -81,7 +81,7 @@ def test_an_evaluation_has_a_step_for_each_batch_of_all_cores(videos, of_a_core,
 
 
 def test_a_cut_evaluation_is_of_fewer_videos():
-    found = forecast(run_of(cut=Cut(validation_videos=300)), looked_up(HALF, SECOND))
+    found = forecast(run_of(cut=Overrides(validation_videos=300)), looked_up(HALF, SECOND))
     assert found.evaluation_steps == 3
     measured = Measured({}, {found.evaluation.fed: 0.25})
     assert forecast(found.planned.run, looked_up(HALF), measured=measured).evaluation_seconds == 75.0

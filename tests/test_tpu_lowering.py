@@ -11,12 +11,12 @@ from ablations.table2 import STUDY
 from ablations.toggles import EMA
 from harness.accelerators import lower, programs
 from harness.config import experiment
-from harness.config.experiment import DataFacts
+from harness.config.experiment import DatasetInfo
 from harness.config.studies import Cell
 from harness.training import garden_config, tasks
 from harness.training.task import VideoTask
 
-DATA = DataFacts("clips", 8, 512, 240, "0" * 64)
+DATA = DatasetInfo("clips", 8, 512, 240, "0" * 64)
 
 
 def run_of(applied, replicas=8):
@@ -109,6 +109,8 @@ def test_embeddings_are_gathered_from_all_cores():
     """Of both clips, and of the gradients of what was gathered; each core says where its own are by its number."""
     run = experiment.complete(Cell((), stages=(CVRL,)), QUICK, DATA, replicas=8)
     found = module_of(programs.of_run(run, 8)[0])
-    network = tasks.of(run.settings)(garden_config.build(run.settings, run.bookkeeping).task, None, None).build_model()
+    network = tasks.task_maker(run.settings)(
+        garden_config.build(run.settings, run.bookkeeping).task, None, None
+    ).build_model()
     assert count(found, "all-reduce") == len(network.trainable_variables) + 4
     assert count(found, "replica-id") > 0

@@ -19,14 +19,14 @@ from ablations.toggles import DEPTH, DSTEM, EMA, EP, FRAMES, LS, OPTIMIZER, R3D_
 from harness.accelerators import programs
 from harness.config import experiment, network
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, SettingsError
+from harness.config.experiment import Overrides, SettingsError
 from harness.config.studies import Cell
 from harness.planning import workspace
 from harness.planning.workspace import Workspace
 from harness.store.run_store import Store
 
 CORES = 128
-NO_CUT = Cut()
+NO_CUT = Overrides()
 
 
 def made(root, **changes):
@@ -166,7 +166,7 @@ def test_every_second_frame_of_a_video_is_fed_otherwise():
 
 def test_seeds_schedules_and_data_are_fed_alike():
     longer = dataclasses.replace(KINETICS_400, train_videos=200_000)
-    for changes in ({"seed": 7}, {"data": longer}, {"cut": Cut(steps=10)}):
+    for changes in ({"seed": 7}, {"data": longer}, {"cut": Overrides(steps=10)}):
         assert [one.fed for one in pair(**changes)] == [one.fed for one in pair()]
 
 
@@ -185,11 +185,11 @@ def test_a_toggle_at_another_value_is_another_train_step(toggle):
         ({"data": dataclasses.replace(KINETICS_400, train_videos=200_000)}, (False, False)),
         ({"data": dataclasses.replace(KINETICS_400, validation_videos=15_000)}, (False, False)),
         ({"data": dataclasses.replace(KINETICS_400, name="k400", fingerprint="ab" * 32)}, (False, False)),
-        ({"cut": Cut(steps=10)}, (False, False)),
-        ({"cut": Cut(validation_videos=1_000)}, (False, False)),
-        ({"cut": Cut(batch=512)}, (True, False)),
+        ({"cut": Overrides(steps=10)}, (False, False)),
+        ({"cut": Overrides(validation_videos=1_000)}, (False, False)),
+        ({"cut": Overrides(batch=512)}, (True, False)),
         # 8 clips a core as before, whose gradients are summed over half as many cores.
-        ({"cut": Cut(batch=512), "cores": 64}, (True, False)),
+        ({"cut": Overrides(batch=512), "cores": 64}, (True, False)),
         ({"cores": 64}, (True, False)),
     ],
 )
@@ -310,7 +310,7 @@ def test_with_fewer_clips_it_is_the_same_step_of_less():
         assert half.multiply_adds * one.clips == one.multiply_adds * 4
         assert half.key != one.key
         assert half.of(one.clips).key == one.key
-    assert pair()[0].of(4).key == pair(cut=Cut(batch=512))[0].key
+    assert pair()[0].of(4).key == pair(cut=Overrides(batch=512))[0].key
 
 
 def test_a_batch_is_said_in_words():
@@ -331,7 +331,8 @@ def test_a_description_says_what_the_program_is():
 
 def test_a_quick_evaluation_of_few_videos_has_a_smaller_batch():
     runs = [
-        experiment.complete(Cell((), 0), QUICK, KINETICS_400, cut, 8) for cut in (NO_CUT, Cut(validation_videos=24))
+        experiment.complete(Cell((), 0), QUICK, KINETICS_400, cut, 8)
+        for cut in (NO_CUT, Overrides(validation_videos=24))
     ]
     every, few = (programs.of_run(run, 8)[1] for run in runs)
     assert (every.clips, few.clips) == (16, 3)

@@ -170,7 +170,7 @@ def test_what_keeps_a_file_from_being_read_is_no_damage(place, monkeypatch):
         raise OSError(5, "Input/output error", str(path))
 
     monkeypatch.setattr(type(path), "read_text", fail)
-    for read in (place.read, lambda topology, key: proving.known(place, topology, key)):
+    for read in (place.read, lambda topology, key: proving.known_result(place, topology, key)):
         with pytest.raises(OSError, match="Input/output error"):
             read(POD, TRAIN.key)
 

@@ -32,7 +32,7 @@ def environment(monkeypatch, tmp_path):
 
 def diaries(tmp_path, *names, **others):
     stages = [functools.partial(Diary, tmp_path / name) for name in names]
-    return wandb.Apart(stages, tmp_path / "mirror.log", "Type this.", **others)
+    return wandb.SubprocessTracker(stages, tmp_path / "mirror.log", "Type this.", **others)
 
 
 def tell(tracker, *events):
@@ -91,7 +91,7 @@ def test_several_are_all_told():
             return [f"{len(self)} told"]
 
     one, other = Listed(), Listed()
-    both = wandb.Several([one, other])
+    both = wandb.CompositeTracker([one, other])
     both.write(RUN)
     assert one == other == [RUN]
     assert both.close() == ["1 told", "1 told"]
@@ -209,7 +209,7 @@ def attempt(tmp_path):
 
 
 def held(results):
-    return wandb_files.merged(wandb_files.read(results)) if results.is_dir() else {}
+    return wandb_files.merged(wandb_files.read_runs(results)) if results.is_dir() else {}
 
 
 def all_held(results, found):
@@ -340,7 +340,7 @@ def test_a_server_that_dies_in_the_middle_costs_a_warning(tmp_path, server, beha
     results = tmp_path / "results"
     found = [mirrored.write(results, seed) for seed in range(2)]
     stages = [functools.partial(wandb.Wandb, results, mode) for mode in ("online", "offline")]
-    tracker = wandb.Apart(stages, results / "wandb/mirror.log", "Type this.", limit=20.0, patience=5.0)
+    tracker = wandb.SubprocessTracker(stages, results / "wandb/mirror.log", "Type this.", limit=20.0, patience=5.0)
     first = mirrored.whole(results, found[0])
     tell(tracker, *first[:3])
     assert server.wait_for("UpsertBucket")
@@ -366,7 +366,7 @@ def test_without_a_login_it_goes_on_offline(tmp_path, server, monkeypatch):
 
 def _assert_offline(results, found):
     """Each run is whole in W&B's offline files."""
-    offline = [run for run in wandb_files.read(results) if run.path.parent.name.startswith("offline-")]
+    offline = [run for run in wandb_files.read_runs(results) if run.path.parent.name.startswith("offline-")]
     runs = wandb_files.merged(offline)
     for one in found:
         assert len(runs[one.id].points) == len(one.curve)

@@ -11,7 +11,7 @@ from ablations import table6
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import BACKBONE, DEPTH, DSTEM, SE
 from harness.config import experiment
-from harness.config.experiment import DataFacts
+from harness.config.experiment import DatasetInfo
 from harness.config.studies import Cell
 from harness.data import reader
 from harness.store.attempts import RunError
@@ -20,7 +20,7 @@ from harness.training.task import VideoTask
 
 
 def network(*applied, classes=8, seed=0):
-    run = experiment.complete(Cell(applied, seed), QUICK, DataFacts("d", classes, 64, 16, "ab" * 32))
+    run = experiment.complete(Cell(applied, seed), QUICK, DatasetInfo("d", classes, 64, 16, "ab" * 32))
     with determinism.of_run(run):
         config = garden_config.build(run.settings, run.bookkeeping)
         return VideoTask(config.task, None, reader.Source((), (), 1)).build_model()
@@ -28,14 +28,14 @@ def network(*applied, classes=8, seed=0):
 
 def narrow(cell, start=None):
     """A stage of the paper's, of few filters and one block of each kind, and its network."""
-    run = experiment.complete(cell, PAPER, DataFacts("d", 8, 4096, 16, "ab" * 32), parent=start)
+    run = experiment.complete(cell, PAPER, DatasetInfo("d", 8, 4096, 16, "ab" * 32), parent=start)
     sizes = {"filters": 2, "blocks": 1}
     small = {f"network.{field}[{stage}]": size for field, size in sizes.items() for stage in range(4)}
     small |= {"task.model.hidden_dim": 8, f"{BACKBONE}.model_id": 14}
     run = dataclasses.replace(run, settings={**run.settings, **small})
     with determinism.of_run(run):
         config = garden_config.build(run.settings, run.bookkeeping)
-        return run, tasks.of(run.settings)(config.task, None, reader.Source((), (), 1)).build_model()
+        return run, tasks.task_maker(run.settings)(config.task, None, reader.Source((), (), 1)).build_model()
 
 
 def synchronised(model):

@@ -12,7 +12,7 @@ from test_distortions import by_colour, contrasted, smoothed
 from ablations.profiles import QUICK
 from ablations.stages import CVRL
 from harness.config import embedded_spec, experiment
-from harness.config.experiment import DataFacts
+from harness.config.experiment import DatasetInfo
 from harness.config.studies import Cell
 from harness.data import cvrl_clips, embedded, on_device, reader, seeded_ops
 from harness.training import garden_config, tasks
@@ -142,9 +142,9 @@ def in_numpy(clip, strength):
 
 @pytest.mark.parametrize("strength", [0.25, 1.0])
 def test_clips_are_distorted_as_strongly_as_the_settings_say(strength):
-    run = experiment.complete(Cell((), stages=(CVRL,)), QUICK, DataFacts("clips", 8, 32, 8))
+    run = experiment.complete(Cell((), stages=(CVRL,)), QUICK, DatasetInfo("clips", 8, 32, 8))
     settings = {**run.settings, tasks.DISTORTION: strength}
-    task = tasks.of(settings)(garden_config.build(settings, run.bookkeeping).task, None, None)
+    task = tasks.task_maker(settings)(garden_config.build(settings, run.bookkeeping).task, None, None)
     image = np.random.default_rng(0).integers(0, 256, (1, 4, 20, 24, 3), dtype=np.uint8)
     drawn = {"contrast": 0.4, "hue": 0.2, "brightness": 1.6, "saturation": 0.5, "sigma": 1.5}
     features = {name: tf.fill([1, 2], value) for name, value in {**drawn, "grey": False, "solarized": False}.items()}

@@ -35,7 +35,7 @@ def _mirror(results, events):
 
 
 def run_of(results, seed):
-    return wandb_files.merged(wandb_files.read(results))[mirrored.run_id(seed)]
+    return wandb_files.merged(wandb_files.read_runs(results))[mirrored.run_id(seed)]
 
 
 def test_settings_metrics_and_cost_are_read_back(results):
@@ -69,14 +69,14 @@ def test_the_artifact_holds_the_files_of_the_record(results):
 
 
 def test_the_table_is_read_back(results):
-    study = wandb_files.merged(wandb_files.read(results))[wandb.study_run("table2-quick")]
+    study = wandb_files.merged(wandb_files.read_runs(results))[wandb.study_run("table2-quick")]
     assert (study.job_type, study.name, study.group) == ("study", "Table 2", "table2-quick")
     assert wandb_files.table(study.tables["table"]) == (["row", "top-1"], [["1: base", 61.5], ["3: ls", None]])
     assert [set(one.files) for one in study.artifacts if one.type == "study"] == [{"table2-quick.md"}]
 
 
 def test_two_attempts_are_one_run(results):
-    attempts = [one for one in wandb_files.read(results) if one.run == mirrored.run_id(0)]
+    attempts = [one for one in wandb_files.read_runs(results) if one.run == mirrored.run_id(0)]
     assert [[point["step"] for point in one.points] for one in attempts] == [[1, 2, 2], [2, 2, 3, 4, 4, 5]]
     assert [one.exit_code for one in attempts] == [1, 0]
     (run,) = wandb_files.merged(attempts).values()
@@ -89,9 +89,9 @@ def test_two_attempts_are_one_run(results):
 
 
 def test_a_moved_folder_reads_the_same(results, tmp_path):
-    here = wandb_files.read(results)
+    here = wandb_files.read_runs(results)
     shutil.copytree(results / "wandb", tmp_path / "else" / "where", symlinks=True)
-    there = wandb_files.read(tmp_path / "else")
+    there = wandb_files.read_runs(tmp_path / "else")
     assert [one.run for one in there] == [one.run for one in here]
     assert [one.points for one in there[-2:]] == [one.points for one in here[-2:]]
     for mine, theirs in zip(here, there, strict=True):
@@ -103,13 +103,13 @@ def test_a_moved_folder_reads_the_same(results, tmp_path):
 
 
 def test_copies_are_not_sought_outside_the_folder(results):
-    alone = next(one for one in wandb_files.read(results) if one.artifacts).path.parent
-    (run,) = wandb_files.read(alone)
+    alone = next(one for one in wandb_files.read_runs(results) if one.artifacts).path.parent
+    (run,) = wandb_files.read_runs(alone)
     assert set(run.artifacts[0].files.values()) == {None}
 
 
 def test_a_kill_at_any_byte_leaves_all_that_came_before(results, tmp_path):
-    whole = next(one for one in wandb_files.read(results) if one.run == mirrored.run_id(1))
+    whole = next(one for one in wandb_files.read_runs(results) if one.run == mirrored.run_id(1))
     content = whole.path.read_bytes()
     path = tmp_path / "run.wandb"
     seen = []
@@ -156,12 +156,12 @@ def test_another_file_is_refused_by_name(tmp_path, content):
     path = tmp_path / "run.wandb"
     path.write_bytes(content)
     with pytest.raises(RecordError, match=r"run\.wandb: not a file of W&B's"):
-        wandb_files.read(tmp_path)
+        wandb_files.read_runs(tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RecordError, match="nowhere: no such folder"):
-        wandb_files.read(tmp_path / "nowhere")
+        wandb_files.read_runs(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("staged", ["/../../secret", "/a/../../../secret", "/link"])

@@ -260,7 +260,7 @@ def test_workers_stop_together_and_go_on_together(tmp_path, drawn):
     ],
 )
 def test_flags_and_environment_mean_devices(flags, environment, expected):
-    assert devices.of(*flags, environment) == expected
+    assert devices.devices_from_flags(*flags, environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -280,4 +280,4 @@ def test_flags_and_environment_mean_devices(flags, environment, expected):
 )
 def test_flags_that_contradict_each_other(flags, environment, message):
     with pytest.raises(SettingsError, match=message):
-        devices.of(*flags, environment)
+        devices.devices_from_flags(*flags, environment)

@@ -25,7 +25,7 @@ def forecast(plan: Plan, place: Workspace, slice_: Slice) -> tuple[Forecast, ...
 
 
 def _looked_up(results: Results, topology: str, program: Program) -> Result | None:
-    return proving.known(results, topology, program.key)
+    return proving.known_result(results, topology, program.key)
 
 
 def topologies(place: Workspace) -> list[str]:

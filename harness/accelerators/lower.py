@@ -68,7 +68,7 @@ def _train_step(config: config_definitions.ExperimentConfig, program: Program) -
     config.task.train_data.global_batch_size = program.clips
     source = _source(program)
     replicas = functools.partial(_replicas, program.cores)
-    task = tasks.of(program.run.settings)(config.task, source, source, replicas=replicas)
+    task = tasks.task_maker(program.run.settings)(config.task, source, source, replicas=replicas)
     model = task.build_model()
     optimizer = task.create_optimizer(config.trainer.optimizer_config, config.runtime)
     if isinstance(optimizer, optimization.ExponentialMovingAverage):
@@ -86,7 +86,7 @@ def _train_step(config: config_definitions.ExperimentConfig, program: Program) -
 def _evaluation_step(config: config_definitions.ExperimentConfig, program: Program) -> tuple[Step, Any]:
     """Returns the evaluation step, and the specification of one core's input."""
     config.task.validation_data.global_batch_size = program.clips
-    task = tasks.of(program.run.settings)(config.task, None, _source(program))
+    task = tasks.task_maker(program.run.settings)(config.task, None, _source(program))
     model = task.build_model()
 
     def step(inputs: Any) -> Any:

@@ -39,7 +39,7 @@ class Task:
     results: Path
 
 
-def known(results: Results, topology: str, key: str) -> Result | None:
+def known_result(results: Results, topology: str, key: str) -> Result | None:
     """Returns the result of a program from whichever compiler, or None; a damaged file counts as none."""
     with contextlib.suppress(ResultError):
         return results.read(topology, key)
@@ -51,7 +51,7 @@ def current(results: Results, topology: str, key: str) -> Result | None:
 
     A result is up to date if it is from the installed compiler, or from any if none is installed.
     """
-    result = known(results, topology, key)
+    result = known_result(results, topology, key)
     compiler = tpu_compiler.installed()
     return result if result is not None and (compiler is None or result.compiler == compiler) else None
 
@@ -78,7 +78,7 @@ def prove(task: Task, say: Say) -> None:
 Found = Callable[[Results, str, str], Result | None]
 
 
-def searched(task: Task, found: Found = known) -> bool:
+def searched(task: Task, found: Found = known_result) -> bool:
     """Returns whether smaller batches were tried until one fitted or none was left; False if size is not the problem.
 
     Args:
@@ -114,7 +114,7 @@ def fitting(task: Task) -> Result | None:
     """Returns the result with the largest batch that fits, of those that :func:`prove` wrote; None if none fits."""
     results = Results(task.results)
     for clips in (task.program.clips, *smaller(task.program.clips)):
-        result = known(results, task.slice_.topology, task.program.of(clips).key)
+        result = known_result(results, task.slice_.topology, task.program.of(clips).key)
         if result is not None and result.fits:
             return result
     return None

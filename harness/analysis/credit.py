@@ -15,7 +15,7 @@ from harness.analysis.comparison import Outcomes
 from harness.analysis.estimates import Difference
 from harness.analysis.study_summary import Evidence, Wanted
 from harness.config.designs import DESIGNS, Design, Question, Weights
-from harness.config.toggles import Applied
+from harness.config.toggles import ToggleValue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,10 +198,10 @@ def _interactions(
 
 def _runs_at_base(
     designs: Sequence[Design], question: Question, wanted: Mapping[str, Wanted]
-) -> dict[str, tuple[frozenset[Applied], int]]:
+) -> dict[str, tuple[frozenset[ToggleValue], int]]:
     """Returns id -> toggles and seed of every distinct run that has the base and, beyond it, only factors."""
     base, factors = frozenset(question.base), frozenset(question.factors)
-    runs: dict[str, tuple[frozenset[Applied], int]] = {}
+    runs: dict[str, tuple[frozenset[ToggleValue], int]] = {}
     for design in designs:
         for row in design.study.rows:
             applied = frozenset(row.applied)

@@ -119,7 +119,7 @@ def summary(study: Study, plan: Plan, measured: Evidence) -> Summary:
     return study_summary.summarise(study, plan.wanted[study.name], measured, published.load(name) if name else None)
 
 
-def asked(question: Question, designs: Sequence[Design]) -> list[str]:
+def design_names(question: Question, designs: Sequence[Design]) -> list[str]:
     """What the name of the files says of designs."""
     parts = []
     if not question.own:

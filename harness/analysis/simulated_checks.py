@@ -49,7 +49,7 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class CheckResult:
     """What a check found.
 
     Attributes:
@@ -71,7 +71,7 @@ class Found:
         return low - self.slack <= self.figure <= high + self.slack
 
 
-def run(check: Check, place: int, studies: int, widen: bool) -> Found:
+def run(check: Check, place: int, studies: int, widen: bool) -> CheckResult:
     """Simulates the studies of one check.
 
     Args:
@@ -85,7 +85,7 @@ def run(check: Check, place: int, studies: int, widen: bool) -> Found:
     nearest = min(check.target, key=lambda edge: abs(edge - figure))
     share = min(max(nearest / 100 if check.target != FORECAST else 0.5, 0.01), 0.99)
     slack = 300 * math.sqrt(share * (1 - share) / count) if widen and check.chance and count else 0.0
-    return Found(check, count, figure, slack)
+    return CheckResult(check, count, figure, slack)
 
 
 def checks() -> list[Check]:

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.floating]
 
 
 @dataclasses.dataclass(frozen=True)
-class Tried:
+class MethodResult:
     """How a method for several seeds fared.
 
     Attributes:
@@ -36,7 +36,7 @@ class Tried:
     coverage: dict[int, float]
 
 
-def tried(studies: int) -> Iterator[Tried]:
+def tried(studies: int) -> Iterator[MethodResult]:
     """Every method for several seeds, in every scenario."""
     for place, scenario in enumerate(SCENARIOS):
         found = {
@@ -44,7 +44,7 @@ def tried(studies: int) -> Iterator[Tried]:
             for seeds in SEEDS
         }
         for method in found[SEEDS[0]]:
-            yield Tried(method, scenario.name, {seeds: found[seeds][method] for seeds in SEEDS})
+            yield MethodResult(method, scenario.name, {seeds: found[seeds][method] for seeds in SEEDS})
 
 
 def _methods(scenario: Seeds, seeds: int, rng: np.random.Generator, studies: int) -> dict[str, float]:

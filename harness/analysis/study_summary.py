@@ -15,7 +15,7 @@ from harness.accelerators.core_hours import RowCosts, RunCost
 from harness.analysis import comparison, estimates, verdicts
 from harness.analysis.comparison import MixedError
 from harness.analysis.estimates import Difference
-from harness.config.experiment import DataFacts
+from harness.config.experiment import DatasetInfo
 from harness.config.studies import Row, Study
 
 # Row number -> seed -> id of the run.
@@ -56,7 +56,7 @@ class Evidence:
     margin: float = math.nan
     unusable: frozenset[str] = frozenset()
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    pre_trained: Mapping[str, DataFacts] = dataclasses.field(default_factory=dict)
+    pre_trained: Mapping[str, DatasetInfo] = dataclasses.field(default_factory=dict)
     costs: Mapping[str, Mapping[str, RunCost]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -188,21 +188,21 @@ def _origins(rows: pd.DataFrame, evidence: Evidence) -> list[str]:
     return [f"Row {', '.join(map(str, own))}: {said}." for said, own in found.items()]
 
 
-def _pre_trained_on(rows: pd.DataFrame, evidence: Evidence) -> dict[DataFacts, list[int]]:
+def _pre_trained_on(rows: pd.DataFrame, evidence: Evidence) -> dict[DatasetInfo, list[int]]:
     """Data set that rows pre-trained on -> their numbers."""
-    found: dict[DataFacts, list[int]] = {}
+    found: dict[DatasetInfo, list[int]] = {}
     for number, ids in rows["run_ids"].items():
         for data in dict.fromkeys(evidence.pre_trained[run_id] for run_id in ids if run_id in evidence.pre_trained):
             found.setdefault(data, []).append(int(str(number)))
     return found
 
 
-def _like_the_papers(data: DataFacts) -> bool:
+def _like_the_papers(data: DatasetInfo) -> bool:
     """Whether a set to pre-train on may stand for the paper's: nobody else has that, so by its size and classes."""
     return data.classes == WVT.classes and WVT.train_videos * _LEFT <= data.train_videos <= WVT.train_videos
 
 
-def _pre_training(sets: Mapping[DataFacts, Sequence[int]]) -> list[str]:
+def _pre_training(sets: Mapping[DatasetInfo, Sequence[int]]) -> list[str]:
     """A sentence for each set that rows pre-trained on: why they have no verdict, or what theirs rests on."""
     said = []
     for data, numbers in sets.items():

@@ -11,7 +11,7 @@ from typing import Any
 from ablations.datasets import GENERATED
 from ablations.profiles import PROFILES
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, DataFacts, Profile, Run, SettingsError
+from harness.config.experiment import DatasetInfo, Overrides, Profile, Run, SettingsError
 from harness.config.stages import PRE_TRAINING
 from harness.config.studies import Row, Study
 from harness.data import embedded
@@ -19,7 +19,7 @@ from harness.data import manifest as manifests
 from harness.data.manifest import ManifestError
 from harness.planning.workspace import EMBEDDED, DataSet, Workspace, facts, known_classes, papers_pre_training
 from harness.store import excerpts
-from harness.store.excerpts import Excerpt
+from harness.store.excerpts import RecordSummary
 from harness.store.records import Evaluation
 from harness.store.run_store import Store
 
@@ -78,7 +78,7 @@ def trainings(
             own = {**flags, "validation-videos": videos}
             key = " ".join(f"--{name} {value}" for name, value in own.items() if value is not None)
             if key not in found:
-                cut = Cut(made["steps"], made["batch"], videos)
+                cut = Overrides(made["steps"], made["batch"], videos)
                 found[key] = Workspace(
                     PROFILES[record.profile], made_on, cut, record.replicas, store, Devices(),
                     pre_training=papers_pre_training(),  # which nothing was trained on
@@ -128,9 +128,9 @@ def pre_trains(row: Row) -> bool:
     return any(stage.dataset == PRE_TRAINING for stage in row.stages)
 
 
-def _at_hand(store: Store, every: Iterable[Excerpt]) -> list[DataSet]:
+def _at_hand(store: Store, every: Iterable[RecordSummary]) -> list[DataSet]:
     """The data sets that records tell of, and the generated ones that were drawn, without their videos."""
-    found = {DataFacts(**one.data): _of_record(one.data) for one in every}
+    found = {DatasetInfo(**one.data): _of_record(one.data) for one in every}
     for spec in GENERATED.values():
         with contextlib.suppress(ManifestError):
             drawn = facts(manifests.load(embedded.folder(spec, store.root / "data")))
@@ -138,7 +138,7 @@ def _at_hand(store: Store, every: Iterable[Excerpt]) -> list[DataSet]:
     return list(found.values())
 
 
-def without_start(run: Run, store: Store) -> list[Excerpt]:
+def without_start(run: Run, store: Store) -> list[RecordSummary]:
     """The records of a run, under any seed, but for what it started from: that has no record, and is not the run's own.
 
     What such a record started from was trained on cannot be known.
@@ -161,10 +161,10 @@ def without_start(run: Run, store: Store) -> list[Excerpt]:
 
 def _of_record(data: Mapping[str, Any]) -> DataSet:
     """The data set that a record tells of, without its videos."""
-    return DataSet(DataFacts(**data), None, None, False, classes=known_classes(data))
+    return DataSet(DatasetInfo(**data), None, None, False, classes=known_classes(data))
 
 
-def _names(every: Iterable[Excerpt]) -> dict[str, set[str]]:
+def _names(every: Iterable[RecordSummary]) -> dict[str, set[str]]:
     """Name of a data set that records tell of -> the fingerprints of those that have it."""
     found: dict[str, set[str]] = {}
     for one in every:
@@ -172,7 +172,7 @@ def _names(every: Iterable[Excerpt]) -> dict[str, set[str]]:
     return found
 
 
-def _called(data: DataFacts, names: Mapping[str, set[str]]) -> str:
+def _called(data: DatasetInfo, names: Mapping[str, set[str]]) -> str:
     """What --data calls a data set: its name where no other has it, the beginning of its fingerprint otherwise."""
     plain = re.fullmatch(r"\w[\w.-]*", data.name, re.ASCII)
     return data.name if plain and names.get(data.name, set()) <= {data.fingerprint} else data.fingerprint[:8]

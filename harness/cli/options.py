@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from harness.config import devices as devices_
-from harness.config.experiment import Cut, SettingsError
+from harness.config.experiment import Overrides, SettingsError
 from harness.config.sharing import GRACE, RETRIES, Sharing
 from harness.system import paths
 from harness.system.errors import HarnessError
@@ -25,7 +25,7 @@ from harness.system.paths import Folder
 if TYPE_CHECKING:
     from harness.config.designs import Design, Question
     from harness.config.studies import Study
-    from harness.config.toggles import Applied, Toggle
+    from harness.config.toggles import Toggle, ToggleValue
     from harness.planning.workspace import Workspace
 
 # What a workspace is wanted for.
@@ -99,7 +99,7 @@ def _address(_: click.Context, parameter: click.Parameter, value: str | None) ->
     """Converts a flag's text to a folder or bucket; whether a bucket can be used shows only when it is."""
     if value is None:
         return None
-    folder = paths.of(value)
+    folder = paths.path_of(value)
     if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
         raise click.BadParameter(f"{value}: is a file; expected a folder", param=parameter)
     return folder
@@ -306,7 +306,7 @@ def views_of(text: str) -> tuple[int, int]:
 
 def applied(
     changes: tuple[str, ...], axes: Mapping[str, str | None], known: Mapping[str, Toggle]
-) -> tuple[Applied, ...]:
+) -> tuple[ToggleValue, ...]:
     """Returns the toggles and axes that the flags of :data:`cell` give.
 
     Raises:
@@ -388,7 +388,7 @@ class TrainingOptions:
       data: folders of prepared data sets, or "embedded"; to draw, a name or the beginning of a fingerprint.
       strategy, tpu, worker_hosts, task_index, topology: on which devices, see :mod:`harness.config.devices`.
       replicas: over how many replicas a batch is split; None for the profile's or the devices' own number.
-      batch, steps, validation_videos: see :class:`harness.config.experiment.Cut`.
+      batch, steps, validation_videos: see :class:`harness.config.experiment.Overrides`.
       keep_checkpoints: training checkpoints kept of a run while it trains.
       repeat_short_videos: whether a video that is shorter than a clip is played again from its start.
       preflight: whether programs are compiled for a TPU before anything is trained.
@@ -446,7 +446,9 @@ def workspace(given: TrainingOptions, purpose: Purpose = "train") -> Workspace:
             raise TypeError("to draw, one data set is chosen at a time")
         narrowing = {"replicas": given.replicas, "batch": given.batch, "steps": given.steps}
         return trainings.recorded(store, profile, given.data, narrowing, given.validation_videos)
-    devices = devices_.of(given.strategy, given.tpu, given.worker_hosts, given.task_index, os.environ, given.topology)
+    devices = devices_.devices_from_flags(
+        given.strategy, given.tpu, given.worker_hosts, given.task_index, os.environ, given.topology
+    )
     if purpose == "train" and devices.strategy == "one_device" and (given.replicas or 1) > 1:
         raise SettingsError(f"--replicas {given.replicas}: one_device gives one; choose another --strategy")
     first, *further = workspace_.data_sets(_named(given.data), profile, given.results, planning_only=purpose == "plan")
@@ -459,7 +461,7 @@ def workspace(given: TrainingOptions, purpose: Purpose = "train") -> Workspace:
         pre_training=workspace_.to_pre_train_on(
             given.pretrain_data, profile, given.results, planning_only=purpose == "plan"
         ),
-        cut=Cut(given.steps, given.batch, given.validation_videos),
+        cut=Overrides(given.steps, given.batch, given.validation_videos),
         replicas=given.replicas or (profile.replicas if devices.tpu or only_planned else devices.workers),
         store=store,
         devices=devices,

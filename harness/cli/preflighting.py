@@ -18,7 +18,7 @@ from harness.accelerators.proving import Task
 from harness.accelerators.results import Result
 from harness.config import slices
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, SettingsError
+from harness.config.experiment import Overrides, SettingsError
 from harness.config.slices import Slice
 from harness.config.studies import Study, parse_rows
 from harness.data import input_speed
@@ -34,7 +34,7 @@ from harness.system.text import print_line
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class PreflightRequest:
     """The request to the preflight command.
 
     Attributes:
@@ -68,13 +68,13 @@ class Asked:
     pretrain_data: str | None = None
 
 
-def show(asked: Asked, as_json: bool) -> bool:
+def show(asked: PreflightRequest, as_json: bool) -> bool:
     """Compiles the requested programs, prints the results, and returns whether every program compiles and fits.
 
     Raises:
       SettingsError: there is no such slice, or its cores cannot share the batch evenly.
     """
-    slice_ = slices.named(asked.topology)
+    slice_ = slices.slice_named(asked.topology)
     workspace = _workspace(asked, slice_)
     plan = workspace.plan(asked.studies, range(asked.seeds))
     if asked.rows:
@@ -82,7 +82,9 @@ def show(asked: Asked, as_json: bool) -> bool:
             raise SettingsError("--rows: names rows of one study")
         plan = plan.only(parse_rows(asked.rows))
     chosen = programs.distinct((planned.run for planned in plan.runs), slice_.cores)
-    speed = input_speed.read(asked.results)  # read first, so that a damaged file is reported before compiling
+    speed = input_speed.read_input_speed(
+        asked.results
+    )  # read first, so that a damaged file is reported before compiling
     # With --json, progress goes to stderr, so that stdout holds the object only.
     console = Console(stderr=as_json)
     failures = {} if asked.cached else gate.compile_missing(chosen.values(), slice_, asked.results, asked.jobs, console)
@@ -94,7 +96,7 @@ def show(asked: Asked, as_json: bool) -> bool:
     return not failures and all(forecast.fits for forecast in drawn.found)
 
 
-def _workspace(asked: Asked, slice_: Slice) -> Workspace:
+def _workspace(asked: PreflightRequest, slice_: Slice) -> Workspace:
     """Returns the workspace in which the runs would be trained, with as many replicas as the slice has cores."""
     profile = workspace.profile(asked.profile)
     first, *further = workspace.data_sets(asked.data, profile, asked.results, planning_only=True)
@@ -103,7 +105,7 @@ def _workspace(asked: Asked, slice_: Slice) -> Workspace:
         data=first,
         further=tuple(further),
         pre_training=workspace.to_pre_train_on(asked.pretrain_data, profile, asked.results, planning_only=True),
-        cut=Cut(batch=asked.batch),
+        cut=Overrides(batch=asked.batch),
         replicas=slice_.cores,
         store=Store(asked.results, asked.runs),
         devices=Devices(),

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.cli import synthetic
 from harness.config.devices import Devices
-from harness.config.experiment import Cut
+from harness.config.experiment import Overrides
 from harness.planning import catalog, workspace
 from harness.planning.workspace import Workspace
 from harness.system.errors import HarnessError
@@ -40,8 +40,8 @@ def measure(folder: Path, runs: int) -> dict[str, Any]:
     profile = workspace.profile("quick")
     data = workspace.data_set(None, profile, folder)
     studies = catalog.studies()
-    synthetic_workspace = Workspace(profile, data, Cut(), 1, synthetic.results(folder), Devices())
-    synthetic.write(synthetic_workspace, list(studies.values()), runs)
+    synthetic_workspace = Workspace(profile, data, Overrides(), 1, synthetic.results(folder), Devices())
+    synthetic.write_synthetic(synthetic_workspace, list(studies.values()), runs)
     flags = ["--results", str(folder), "--plots", str(folder / "plots")]
     whole, loaded = _timed(["report", *flags])
     plan_arguments = [*studies, "--plan", "--profile", "paper", *flags]

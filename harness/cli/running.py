@@ -14,14 +14,14 @@ from harness.analysis.study_summary import Summary
 from harness.planning.plans import Plan
 from harness.planning.workspace import Workspace
 from harness.reporting import terminal
-from harness.reporting.writers import Drawn
+from harness.reporting.writers import DrawnStudies
 from harness.scheduler import orchestrator
 from harness.tracking import study_mirror
 from harness.tracking.study_mirror import MirroredTable
 
 
 @dataclasses.dataclass(frozen=True)
-class How:
+class RunOptions:
     """How a plan is carried out.
 
     Attributes:
@@ -36,7 +36,13 @@ class How:
 
 
 def run(
-    workspace: Workspace, plan: Plan, name: str, console: Console, how: How, draw: Callable[[], Drawn], plots: Path
+    workspace: Workspace,
+    plan: Plan,
+    name: str,
+    console: Console,
+    how: RunOptions,
+    draw: Callable[[], DrawnStudies],
+    plots: Path,
 ) -> None:
     """Trains the missing runs of a plan, then draws, shows and mirrors the results.
 
@@ -74,7 +80,7 @@ def _mirrored(numbers: Summary) -> MirroredTable:
     """Returns a study's table in the form that the mirror shows."""
     from harness.reporting import layouts, render  # imported here because they load matplotlib, which training must not
 
-    cells = render.cells(layouts.of(numbers.study).table(numbers))
+    cells = render.cells(layouts.layout_of(numbers.study).table(numbers))
     return MirroredTable(
         title=f"{numbers.study.title} ({numbers.profile})",
         columns=tuple(map(str, cells.columns)),

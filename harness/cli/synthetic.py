@@ -24,7 +24,7 @@ _VIDEOS = 240
 _GUESSES = 5
 
 
-def write(workspace: Workspace, studies: Sequence[Study], count: int) -> list[str]:
+def write_synthetic(workspace: Workspace, studies: Sequence[Study], count: int) -> list[str]:
     """Writes records and predictions of synthetic runs of studies, with as many seeds as needed; returns the ids.
 
     Each run's videos are classified correctly with a probability drawn for that run, so that rows differ.

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from harness.config.studies import Row, Study
-from harness.config.toggles import Applied, ToggleError
+from harness.config.toggles import ToggleError, ToggleValue
 
 Weights = Mapping[int, float]
 
@@ -54,8 +54,8 @@ class Question:
     """
 
     study: Study
-    factors: tuple[Applied, ...]
-    base: tuple[Applied, ...]
+    factors: tuple[ToggleValue, ...]
+    base: tuple[ToggleValue, ...]
     seeds: tuple[int, ...]
     orderings: int
 
@@ -82,7 +82,7 @@ def of_study(question: Question) -> Design:
     )
 
 
-def _other_scale(row: Row, base: tuple[Applied, ...]) -> str:
+def _other_scale(row: Row, base: tuple[ToggleValue, ...]) -> str:
     """Returns the labels of the row's scaling axes whose values are not the base's."""
     return ", ".join(axis.label for axis in row.applied if axis.toggle.axis and axis not in base)
 
@@ -228,7 +228,7 @@ def _few(question: Question) -> int:
     return count
 
 
-def _chain(question: Question, name: str, order: Sequence[Applied], how: str, note: str) -> Design:
+def _chain(question: Question, name: str, order: Sequence[ToggleValue], how: str, note: str) -> Design:
     prefixes = _prefixes(order)
     rows = _rows(question, prefixes, follows=[None, *range(1, len(prefixes))])
     credits = {factor.toggle.key: _step(number, number - 1) for number, factor in enumerate(order, start=2)}
@@ -246,7 +246,7 @@ def _factorial(question: Question, name: str, signs: Iterable[Iterable[float]], 
     return _design(question, name, _rows(question, chosen), how, credits, note)
 
 
-def _aliases(signs: Iterable[Iterable[float]], factors: Sequence[Applied]) -> list[str]:
+def _aliases(signs: Iterable[Iterable[float]], factors: Sequence[ToggleValue]) -> list[str]:
     """Lists interactions of two toggles that share a column of the design: "LS x SD = WD x SE"."""
     groups: dict[tuple[float, ...], list[str]] = {}
     columns = list(zip(*signs, strict=True))
@@ -273,7 +273,7 @@ def _exact_shapley(question: Question) -> Design:
     return _design(question, "shapley", _rows(question, subsets), "all orders", credits, note)
 
 
-def _orders(factors: Sequence[Applied], seed: int, count: int) -> list[tuple[Applied, ...]]:
+def _orders(factors: Sequence[ToggleValue], seed: int, count: int) -> list[tuple[ToggleValue, ...]]:
     """Returns `count` orders of the toggles, in pairs of an order and its reverse; the same for the same seed."""
     orders = []
     for pair in range(count // 2):
@@ -286,7 +286,7 @@ def _orders(factors: Sequence[Applied], seed: int, count: int) -> list[tuple[App
 
 
 def _mean_steps(
-    orders: Sequence[Sequence[Applied]], numbers: Mapping[frozenset[Applied], int]
+    orders: Sequence[Sequence[ToggleValue]], numbers: Mapping[frozenset[ToggleValue], int]
 ) -> Mapping[str, Weights]:
     """Returns the weights of each toggle's mean step over the orders."""
     credits: dict[str, dict[int, float]] = {}
@@ -299,20 +299,20 @@ def _mean_steps(
     return credits
 
 
-def _prefixes(order: Sequence[Applied]) -> list[tuple[Applied, ...]]:
+def _prefixes(order: Sequence[ToggleValue]) -> list[tuple[ToggleValue, ...]]:
     return [tuple(order[:length]) for length in range(len(order) + 1)]
 
 
-def _distinct(subsets: Iterable[Iterable[Applied]]) -> list[frozenset[Applied]]:
+def _distinct(subsets: Iterable[Iterable[ToggleValue]]) -> list[frozenset[ToggleValue]]:
     """Returns each subset once, smaller ones first; subsets of equal size keep their order."""
     return sorted(dict.fromkeys(map(frozenset, subsets)), key=len)
 
 
-def _visits(orders: Sequence[Sequence[Applied]], subset: frozenset[Applied]) -> bool:
+def _visits(orders: Sequence[Sequence[ToggleValue]], subset: frozenset[ToggleValue]) -> bool:
     return any(frozenset(order[: len(subset)]) == subset for order in orders)
 
 
-def _in_order(subset: Iterable[Applied], factors: Sequence[Applied]) -> tuple[Applied, ...]:
+def _in_order(subset: Iterable[ToggleValue], factors: Sequence[ToggleValue]) -> tuple[ToggleValue, ...]:
     return tuple(factor for factor in factors if factor in frozenset(subset))
 
 
@@ -322,7 +322,7 @@ def _step(after: int, before: int) -> dict[int, float]:
 
 def _rows(
     question: Question,
-    subsets: Sequence[Sequence[Applied]],
+    subsets: Sequence[Sequence[ToggleValue]],
     follows: Sequence[int | None] | None = None,
     seeds: Sequence[tuple[int, ...]] | None = None,
 ) -> tuple[Row, ...]:
@@ -345,7 +345,7 @@ def _rows(
     return tuple(rows)
 
 
-def _end(subset: Sequence[Applied], question: Question) -> str:
+def _end(subset: Sequence[ToggleValue], question: Question) -> str:
     """Names the empty subset "baseline" and the full one "full recipe"; returns "" for any other."""
     return {0: "baseline", len(question.factors): "full recipe"}.get(len(subset), "")
 

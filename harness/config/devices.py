@@ -52,7 +52,7 @@ class Devices:
         return max(1, len(self.worker_hosts))
 
 
-def of(
+def devices_from_flags(
     strategy: str | None,
     tpu: str | None,
     worker_hosts: str | None,
@@ -97,7 +97,7 @@ def _topology(named: str | None, environment: Mapping[str, str]) -> str | None:
     from harness.config import slices
 
     if named is not None:
-        return slices.named(named).topology
+        return slices.slice_named(named).topology
     with contextlib.suppress(SettingsError):
         return slices.of_accelerator(environment.get("TPU_ACCELERATOR_TYPE", ""))
     return None

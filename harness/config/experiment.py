@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import Any
 
 from harness.config.studies import Cell
-from harness.config.toggles import Applied, In, Toggle, ToggleError, compose, suggest
+from harness.config.toggles import PaperAmount, Toggle, ToggleError, ToggleValue, compose, suggest
 from harness.system.errors import HarnessError
 
 # Increased whenever a change of our code changes results, so that older records do not count as results of new code.
@@ -41,7 +41,7 @@ class Profile:
     Attributes:
       name: "paper", "quick".
       caption: sentence for the caption of every table and figure made with it.
-      settings: field -> value of the baseline, :class:`harness.config.toggles.In` where the paper's unit is meant.
+      settings: field -> value of the baseline, :class:`harness.config.toggles.PaperAmount` where the paper's unit is meant.
       bookkeeping: the same, for fields that cannot change a result.
       units: unit -> factor, or a table from the paper's amounts to the profile's.
       axes: the scaling axes, at their defaults in the baseline.
@@ -74,7 +74,7 @@ class Profile:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataFacts:
+class DatasetInfo:
     """The facts about a data set that settings depend on.
 
     Attributes:
@@ -92,7 +92,7 @@ class DataFacts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cut:
+class Overrides:
     """Deliberate departures from a profile, for try-outs; records and tables name each of them.
 
     Attributes:
@@ -164,14 +164,14 @@ class Run:
 
     cell: Cell
     profile: str
-    data: DataFacts
+    data: DatasetInfo
     settings: Mapping[str, Any]
     bookkeeping: Mapping[str, Any]
     protocol: Protocol
     evaluation_batch: int
     replicas: int
     scale: Mapping[str, Any]
-    cut: Cut = Cut()
+    cut: Overrides = Overrides()
     parent: str | None = None
     recorded: str | None = None
     start: Run | None = None
@@ -250,8 +250,8 @@ def garden_version() -> str:
 def complete(
     cell: Cell,
     profile: Profile,
-    data: DataFacts,
-    cut: Cut = Cut(),
+    data: DatasetInfo,
+    cut: Overrides = Overrides(),
     replicas: int | None = None,
     parent: str | Run | None = None,
 ) -> Run:
@@ -303,7 +303,7 @@ def complete(
     return run
 
 
-def _data_settings(data: DataFacts, seed: int) -> dict[str, Any]:
+def _data_settings(data: DatasetInfo, seed: int) -> dict[str, Any]:
     """Returns the settings that follow from the data set and the seed."""
     return {
         "task.train_data.num_classes": data.classes,
@@ -345,7 +345,7 @@ def _convert(value: Any, units: Mapping[str, Any], steps: _Steps | None = None) 
     """Converts the paper's amounts to the profile's, in nested mappings too."""
     if isinstance(value, Mapping):
         return {key: _convert(item, units, steps) for key, item in value.items()}
-    if not isinstance(value, In):
+    if not isinstance(value, PaperAmount):
         return value
     amount = _amount(value, units)
     if value.unit not in _EPOCHS:
@@ -355,7 +355,7 @@ def _convert(value: Any, units: Mapping[str, Any], steps: _Steps | None = None) 
     return steps.of(amount)
 
 
-def _amount(value: In, units: Mapping[str, Any]) -> Any:
+def _amount(value: PaperAmount, units: Mapping[str, Any]) -> Any:
     scale = units.get(value.unit)
     if scale is None:
         raise SettingsError(f"unit {value.unit!r}: expected one of {', '.join(units)}")
@@ -369,12 +369,12 @@ def _amount(value: In, units: Mapping[str, Any]) -> Any:
 
 
 def _bookkeeping(
-    profile: Profile, convert: Any, train_steps: int, data: DataFacts, videos: int, replicas: int
+    profile: Profile, convert: Any, train_steps: int, data: DatasetInfo, videos: int, replicas: int
 ) -> dict[str, Any]:
     """Returns the bookkeeping, with intervals in steps (none longer than the run) and the values of the data set."""
     filled = {
         field: min(convert(value), profile.longest.get(field, train_steps), train_steps)
-        if isinstance(value, In)
+        if isinstance(value, PaperAmount)
         else value
         for field, value in profile.bookkeeping.items()
     }
@@ -458,7 +458,7 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
     return {field: (before.get(field), after.get(field)) for field in fields if before.get(field) != after.get(field)}
 
 
-def applied_as_data(applied: tuple[Applied, ...]) -> dict[str, Any]:
+def applied_as_data(applied: tuple[ToggleValue, ...]) -> dict[str, Any]:
     """Returns key -> value of toggles or axes, as a record holds them."""
     return {item.toggle.key: item.value for item in applied}
 

@@ -11,7 +11,7 @@ CVRL = "cvrl"
 LINEAR = "linear"
 
 
-def of(settings: Mapping[str, Any]) -> str | None:
+def objective(settings: Mapping[str, Any]) -> str | None:
     """Returns the objective of a run with these settings: :data:`CVRL`, :data:`LINEAR`, or None for classes."""
     objective: str | None = settings.get(FIELD)
     return objective

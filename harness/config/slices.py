@@ -163,7 +163,7 @@ def slice_of(text: str) -> Slice:
     return Slice(f"{name}:{'x'.join(map(str, sides))}", generation, math.prod(sides))
 
 
-def named(text: str) -> Slice:
+def slice_named(text: str) -> Slice:
     """Returns the slice with the name of a topology, "v3:8x8", or of an accelerator type, "v3-128".
 
     Raises:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.config.toggles import Applied, ToggleError
+from harness.config.toggles import ToggleError, ToggleValue
 
 PRE_TRAINING = "pre-training"
 
@@ -28,7 +28,7 @@ class Stage:
       label: for tables, plans and logs: "fine-tuning".
       source: where it comes from: "Section 4.5".
       meaning: one line.
-      changes: field of the settings -> literal or :class:`harness.config.toggles.In`; they win over the toggles'.
+      changes: field of the settings -> literal or :class:`harness.config.toggles.PaperAmount`; they win over the toggles'.
       removes: prefixes of the fields that the Garden's configuration of this stage lacks.
       dataset: :data:`PRE_TRAINING` for the data set to pre-train on; None for the data set of the row.
       evaluated: whether the stage is evaluated. The record of one that is not holds its curve and weights only.
@@ -56,12 +56,12 @@ class Stage:
         kept = {field: value for field, value in settings.items() if not field.startswith(self.removes)}
         return {**kept, **self.changes}
 
-    def act(self, applied: Sequence[Applied]) -> tuple[Applied, ...]:
+    def act(self, applied: Sequence[ToggleValue]) -> tuple[ToggleValue, ...]:
         """Returns the toggles that still change something in this stage."""
         return tuple(toggle for toggle in applied if not all(map(self.decides, toggle.changes)))
 
 
-def refuse_idle(applied: Sequence[Applied], stages: Sequence[Stage]) -> None:
+def refuse_idle(applied: Sequence[ToggleValue], stages: Sequence[Stage]) -> None:
     """Refuses a toggle that would change nothing in any stage of a chain.
 
     Raises:
@@ -73,6 +73,6 @@ def refuse_idle(applied: Sequence[Applied], stages: Sequence[Stage]) -> None:
             raise ToggleError(f"toggle {idle.toggle.key} changes nothing: {labels} set all that it does")
 
 
-def named(stages: Sequence[Stage]) -> str:
+def stage_names(stages: Sequence[Stage]) -> str:
     """Returns a chain in words: "pre-training, fine-tuning"."""
     return ", ".join(stage.label for stage in stages)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from harness.config import stages as stages_
 from harness.config.stages import Stage
-from harness.config.toggles import Applied, Toggle, ToggleError, compose
+from harness.config.toggles import Toggle, ToggleError, ToggleValue, compose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cell:
       dataset: name of the paper's data set for it; None for that of its study.
     """
 
-    applied: tuple[Applied, ...]
+    applied: tuple[ToggleValue, ...]
     seed: int = 0
     stages: tuple[Stage, ...] = ()
     dataset: str | None = None
@@ -39,11 +39,11 @@ class Cell:
         return dataclasses.replace(self, stages=self.stages[:-1]) if len(self.stages) > 1 else None
 
     @property
-    def toggles(self) -> tuple[Applied, ...]:
+    def toggles(self) -> tuple[ToggleValue, ...]:
         """The toggles without the scaling axes, in the order given."""
         return tuple(applied for applied in self.applied if not applied.toggle.axis)
 
-    def scale(self, axes: Iterable[Toggle]) -> tuple[Applied, ...]:
+    def scale(self, axes: Iterable[Toggle]) -> tuple[ToggleValue, ...]:
         """Returns each axis at the cell's value, or at the axis's default where the cell has none."""
         values = {applied.toggle.key: applied for applied in self.applied}
         return tuple(values.get(axis.key, axis.at()) for axis in axes)
@@ -70,7 +70,7 @@ class Row:
 
     number: int
     model: str
-    applied: tuple[Applied, ...]
+    applied: tuple[ToggleValue, ...]
     published: int | None = None
     follows: int | None = None
     seeds: tuple[int, ...] | None = None
@@ -82,7 +82,7 @@ class Row:
             raise ToggleError(f"row {self.number!r}: expected a number from 1")
         object.__setattr__(self, "applied", tuple(self.applied))
         for applied in self.applied:
-            if not isinstance(applied, Applied):
+            if not isinstance(applied, ToggleValue):
                 raise ToggleError(
                     f"row {self.number}: {applied!r} is no toggle at a value: expected such as LS.at(0.1)"
                 )
@@ -105,7 +105,7 @@ class Row:
                 raise ToggleError(f"row {self.number}: {stage!r} is no stage: expected such as FINETUNE")
         if stages and not stages[-1].evaluated:
             raise ToggleError(
-                f"row {self.number}: ends with {stages[-1].label} ({stages_.named(stages)}), which is not evaluated: "
+                f"row {self.number}: ends with {stages[-1].label} ({stages_.stage_names(stages)}), which is not evaluated: "
                 "expected a last stage that is, such as FINETUNE"
             )
         return stages
@@ -184,12 +184,12 @@ class Study:
         return row.dataset or self.dataset
 
     @property
-    def base(self) -> tuple[Applied, ...]:
+    def base(self) -> tuple[ToggleValue, ...]:
         """The toggles and axes of the first row, which the other rows build on."""
         return self.rows[0].applied
 
     @property
-    def factors(self) -> tuple[Applied, ...]:
+    def factors(self) -> tuple[ToggleValue, ...]:
         """The toggles under study, in the order of its columns, each at the value of the first row that has it."""
         values = {applied.toggle.key: applied for row in reversed(self.rows) for applied in row.applied}
         return tuple(values[toggle.key] for toggle in self.toggles if toggle.key in values and not toggle.axis)
@@ -206,7 +206,7 @@ class Study:
                 raise ToggleError(f"row {number}: {self.name} has rows {known[0]} to {known[-1]}")
         return dataclasses.replace(self, rows=tuple(row for row in self.rows if row.number in set(numbers)))
 
-    def plus(self, added: Sequence[Applied]) -> Study:
+    def plus(self, added: Sequence[ToggleValue]) -> Study:
         """Returns the study with one more row for each added toggle, which that row adds to the row before it."""
         study = self
         for applied in added:
@@ -217,7 +217,9 @@ class Study:
         return study
 
 
-def additive(steps: Iterable[Applied], models: Mapping[int, str], base: tuple[Applied, ...] = ()) -> tuple[Row, ...]:
+def additive(
+    steps: Iterable[ToggleValue], models: Mapping[int, str], base: tuple[ToggleValue, ...] = ()
+) -> tuple[Row, ...]:
     """Returns rows that start from the baseline and add one toggle each.
 
     Args:

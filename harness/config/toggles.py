@@ -32,7 +32,7 @@ VALUE = Value()
 
 
 @dataclasses.dataclass(frozen=True)
-class In:
+class PaperAmount:
     """An amount in one of the paper's units, converted by the profile when the settings are computed.
 
     Attributes:
@@ -73,7 +73,7 @@ class Toggle:
     bounds: tuple[float, float] = (float("-inf"), float("inf"))
     axis: bool = False
 
-    def at(self, value: float | int | str | None = None) -> Applied:
+    def at(self, value: float | int | str | None = None) -> ToggleValue:
         """Returns this toggle at a value, or at its default if none is given.
 
         Raises:
@@ -81,7 +81,7 @@ class Toggle:
         """
         chosen = self.default if value is None else value
         if self.choices:
-            return Applied(self, self._choice(chosen))
+            return ToggleValue(self, self._choice(chosen))
         if isinstance(chosen, bool) or not isinstance(chosen, int | float):
             raise ToggleError(f"{self.key}={chosen}: expected a number")
         low, high = self.bounds
@@ -89,7 +89,7 @@ class Toggle:
             raise ToggleError(f"{self.key}={chosen}: expected a finite number")
         if not low <= chosen <= high:
             raise ToggleError(f"{self.key}={chosen}: expected a number from {low:g} to {high:g}")
-        return Applied(self, chosen)
+        return ToggleValue(self, chosen)
 
     def _choice(self, value: float | int | str) -> float | int | str:
         for choice in self.choices:
@@ -100,7 +100,7 @@ class Toggle:
 
 
 @dataclasses.dataclass(frozen=True)
-class Applied:
+class ToggleValue:
     """A toggle together with the value it is used at."""
 
     toggle: Toggle
@@ -132,21 +132,21 @@ class Applied:
 def _fill(term: Any, value: Any) -> Any:
     if isinstance(term, Value):
         return value
-    if isinstance(term, In):
+    if isinstance(term, PaperAmount):
         return dataclasses.replace(term, amount=_fill(term.amount, value))
     if isinstance(term, Mapping):
         return {key: _fill(item, value) for key, item in term.items()}
     return term
 
 
-def compose(applied: Sequence[Applied]) -> dict[str, Any]:
+def compose(applied: Sequence[ToggleValue]) -> dict[str, Any]:
     """Returns the union of the toggles' changes: field -> value, in the paper's units; their order does not matter.
 
     Raises:
       ToggleError: two toggles set a field to different values; the message names both.
     """
     changes: dict[str, Any] = {}
-    setter: dict[str, Applied] = {}
+    setter: dict[str, ToggleValue] = {}
     for item in applied:
         for field, value in item.changes.items():
             if field in changes and changes[field] != value:
@@ -157,7 +157,7 @@ def compose(applied: Sequence[Applied]) -> dict[str, Any]:
     return changes
 
 
-def parse(text: str, known: Mapping[str, Toggle]) -> Applied:
+def parse(text: str, known: Mapping[str, Toggle]) -> ToggleValue:
     """Reads "key" or "key=value", as written on a command line.
 
     Raises:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 
 from harness.data import index
 from harness.data import manifest as manifests
-from harness.data.destinations import Place
+from harness.data.destinations import Destination
 from harness.data.manifest import Manifest, ManifestError, Shard, Split
 
 # Shard -> (id, digest, number of frames) of each record, as they were written.
 _Rows = dict[str, list[tuple[str, str, str]]]
 
 
-def load(place: Place) -> Manifest:
+def load(place: Destination) -> Manifest:
     """The manifest in a place; looks at no shard.
 
     Raises:
@@ -33,7 +33,7 @@ def load(place: Place) -> Manifest:
         raise ManifestError(f"{path}: {error}") from None
 
 
-def faults(place: Place, manifest: Manifest, progress: Callable[[int], None]) -> Iterator[str]:
+def faults(place: Destination, manifest: Manifest, progress: Callable[[int], None]) -> Iterator[str]:
     """What does not fit, one line for each shard or file.
 
     Args:
@@ -71,7 +71,7 @@ def faults(place: Place, manifest: Manifest, progress: Callable[[int], None]) ->
             yield f"{place.path(file)}: is not in the manifest"
 
 
-def _examples(place: Place, shard: Shard, classes: int, sources: _Rows | None) -> Iterator[index.Example]:
+def _examples(place: Destination, shard: Shard, classes: int, sources: _Rows | None) -> Iterator[index.Example]:
     """The videos of a shard.
 
     Raises:
@@ -102,7 +102,7 @@ def _fault(example: index.Example, rows: list[tuple[str, str, str]]) -> str | No
     return None
 
 
-def _sources(place: Place, split: Split) -> _Rows | str | None:
+def _sources(place: Destination, split: Split) -> _Rows | str | None:
     """What the records were when they were written; None where no list was kept; one line where it is damaged."""
     if split.sources is None:
         return None

@@ -25,12 +25,12 @@ def training_features(encoded: tf.Tensor, params: exp_cfg.DataConfig) -> dict[st
       params: the Garden's configuration of the training data.
 
     Returns:
-      "image", uint8 [2 x frames, height, width, 3], and the draws of :func:`harness.data.cvrl_distortions.drawn`,
+      "image", uint8 [2 x frames, height, width, 3], and the draws of :func:`harness.data.cvrl_distortions.draw_distortions`,
       [2, ...].
     """
     frames = gardens.sample_ssl_sequence(encoded, params.feature_shape[0], True, params.temporal_stride)
     clips = [decoding.cut_out(clip, params) for clip in tf.split(frames, CLIPS)]
-    draws = [cvrl_distortions.drawn(view) for view in cvrl_distortions.VIEWS]
+    draws = [cvrl_distortions.draw_distortions(view) for view in cvrl_distortions.VIEWS]
     return {"image": tf.concat(clips, 0), **{name: tf.stack([one[name] for one in draws]) for name in draws[0]}}
 
 

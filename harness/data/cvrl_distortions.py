@@ -15,7 +15,7 @@ from official.projects.video_ssl.ops import video_ssl_preprocess_ops as gardens
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class ClipView:
     """How the first and the second clip of a video differ.
 
     Attributes:
@@ -27,7 +27,7 @@ class View:
 
 
 # The Garden's numbers, which its configuration cannot say (`video_ssl_input._process_image`, `color_jitter`).
-VIEWS = (View(blurred=1.0, solarized=0.0), View(blurred=0.1, solarized=0.2))
+VIEWS = (ClipView(blurred=1.0, solarized=0.0), ClipView(blurred=0.1, solarized=0.2))
 JITTERED, GREY = 0.8, 0.2
 FACTORS = (0.2, 1.8)  # of brightness, contrast and saturation
 HUE = 0.2  # the furthest that the hue is turned, of a whole turn
@@ -38,7 +38,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _NOTHING = range(5)
 Drawn = Mapping[str, tf.Tensor]
 
 
-def drawn(view: View) -> dict[str, tf.Tensor]:
+def draw_distortions(view: ClipView) -> dict[str, tf.Tensor]:
     """What is drawn for one clip.
 
     Returns:

@@ -26,7 +26,7 @@ class PlaceError(HarnessError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """A folder, by its path or address. TensorFlow is loaded for an address only."""
 
     address: str
@@ -104,7 +104,7 @@ class Place:
 
     def sweep(self) -> None:
         """Removes what killed writers left half-written."""
-        for name in Place(self.path(PARTS)).names():
+        for name in Destination(self.path(PARTS)).names():
             self.remove(f"{PARTS}/{name}")
 
     def part(self) -> str:

@@ -154,10 +154,10 @@ def folder(spec: EmbeddedSpec, root: Path) -> Path:
 def ensure(spec: EmbeddedSpec, root: Path) -> Manifest:
     """The manifest of the set in `folder(spec, root)`, which is written first if it is not there."""
     place = folder(spec, root)
-    return _existing(spec, place) if place.exists() else write(spec, place)
+    return _existing(spec, place) if place.exists() else write_shards(spec, place)
 
 
-def write(spec: EmbeddedSpec, folder: Path, shards: Mapping[str, int] = SHARDS) -> Manifest:
+def write_shards(spec: EmbeddedSpec, folder: Path, shards: Mapping[str, int] = SHARDS) -> Manifest:
     """Write the set as TFRecord files of `tf.train.SequenceExample`, under the keys the Model Garden reads.
 
     `shards` is the number of files per split, taken as a most: no file is left empty. The folder appears whole or not

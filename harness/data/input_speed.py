@@ -50,7 +50,7 @@ def path(results: Path) -> Path:
     return results / "benchmarks" / "input.json"
 
 
-def write(results: Path, measured: Sequence[Mapping[str, Any]]) -> Path:
+def write_input_speed(results: Path, measured: Sequence[Mapping[str, Any]]) -> Path:
     """Keeps what :func:`harness.data.benchmark.measure` found; the path of the file."""
     content = {
         "schema": SCHEMA,
@@ -61,7 +61,7 @@ def write(results: Path, measured: Sequence[Mapping[str, Any]]) -> Path:
     return files.replace(path(results), json.dumps(content, indent=1).encode() + b"\n")
 
 
-def read(results: Path) -> InputSpeed | None:
+def read_input_speed(results: Path) -> InputSpeed | None:
     """What was kept; None where nothing was.
 
     Raises:

@@ -26,7 +26,7 @@ def names(path: Path) -> tuple[str, ...]:
         raise SourceError(f"{path}: is empty; expected one class name a line")
     for name, count in Counter(found).items():
         if count > 1:
-            raise SourceError(f"{path}: names the class {shown(name)} {count} times; expected each once")
+            raise SourceError(f"{path}: names the class {quoted(name)} {count} times; expected each once")
     return found
 
 
@@ -38,7 +38,7 @@ def rows(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator
         if columns.count(name) != 1:
             expected = ", ".join(needed)
             raise SourceError(
-                f"{path}: the first line names the columns {shown(','.join(columns))}; expected {expected}"
+                f"{path}: the first line names the columns {quoted(','.join(columns))}; expected {expected}"
             )
     while (row := _next(lines, path)) is not None:
         where = f"{path}: line {lines.line_num}"
@@ -73,7 +73,7 @@ def _text(path: Path) -> str:
         raise SourceError(f"{path}: byte {error.start} is no UTF-8; expected UTF-8 text") from None
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """The text on one line, cut where a reader has seen enough."""
     line = repr(text) if text.isprintable() else ascii(text)
     return line if len(line) <= 80 else line[:77] + "..."

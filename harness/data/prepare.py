@@ -23,7 +23,7 @@ from pathlib import Path
 
 from harness.data import manifest as manifests
 from harness.data import shards, video
-from harness.data.destinations import Place
+from harness.data.destinations import Destination
 from harness.data.manifest import Listed, Manifest, Shard, Split
 from harness.data.shards import Entry, Report, Task
 from harness.data.sources import Listing
@@ -100,7 +100,7 @@ def _draw(seed: int, media_id: str) -> bytes:
     return hashlib.sha256(f"{seed} {media_id}".encode()).digest()
 
 
-def survey(wanted: Sequence[Task], place: Place) -> Survey:
+def survey(wanted: Sequence[Task], place: Destination) -> Survey:
     """Compares the tasks with what is in the folder; an unfinished shard counts as not made.
 
     Raises:
@@ -121,7 +121,7 @@ def survey(wanted: Sequence[Task], place: Place) -> Survey:
     return Survey(tuple(todo), tuple(changed), tuple(sorted(reported - {task.file for task in wanted})))
 
 
-def run(plan: Survey, place: Place, workers: int, progress: Progress) -> None:
+def run(plan: Survey, place: Destination, workers: int, progress: Progress) -> None:
     """Makes the shards that are to do.
 
     Args:
@@ -145,7 +145,7 @@ def run(plan: Survey, place: Place, workers: int, progress: Progress) -> None:
         _side_by_side(plan.todo, place, min(workers, len(plan.todo)), progress)
 
 
-def _side_by_side(todo: Sequence[Task], place: Place, workers: int, progress: Progress) -> None:
+def _side_by_side(todo: Sequence[Task], place: Destination, workers: int, progress: Progress) -> None:
     context = multiprocessing.get_context("spawn")
     alive, held = context.Pipe(duplex=False)
     ticks, ticker = context.Pipe(duplex=False)
@@ -196,7 +196,7 @@ def _end_with(alive: Connection) -> None:
         os._exit(1)
 
 
-def _make(task: Task, place: Place) -> Report:
+def _make(task: Task, place: Destination) -> Report:
     return shards.make(task, place, _tick)
 
 
@@ -208,7 +208,7 @@ def _tick() -> None:
 # --- The manifest -----------------------------------------------------------------------------------------------------
 
 
-def problems(wanted: Sequence[Task], place: Place) -> Counter[str]:
+def problems(wanted: Sequence[Task], place: Destination) -> Counter[str]:
     """Number of videos left out, by kind; writes `problems-SPLIT.csv`."""
     kinds: Counter[str] = Counter()
     for split in manifests.SPLITS:
@@ -222,7 +222,7 @@ def problems(wanted: Sequence[Task], place: Place) -> Counter[str]:
     return kinds
 
 
-def finish(wanted: Sequence[Task], place: Place, name: str, source: str, preparation: dict[str, str]) -> Manifest:
+def finish(wanted: Sequence[Task], place: Destination, name: str, source: str, preparation: dict[str, str]) -> Manifest:
     """Writes the label map, the sources of every video, and last the manifest; all from the shards' reports.
 
     Raises:
@@ -242,7 +242,11 @@ def finish(wanted: Sequence[Task], place: Place, name: str, source: str, prepara
 
 
 def _split(
-    wanted: Sequence[Task], place: Place, split: str, digests: list[tuple[str, str, str]], sizes: set[tuple[int, int]]
+    wanted: Sequence[Task],
+    place: Destination,
+    split: str,
+    digests: list[tuple[str, str, str]],
+    sizes: set[tuple[int, int]],
 ) -> Split:
     """One split of the manifest, and its `sources-SPLIT.csv`; adds to digests and sizes."""
     files, histogram, lengths, left_out = [], [0] * len(wanted[0].labels), Counter[int](), 0
@@ -269,7 +273,7 @@ def _split(
     return Split(tuple(files), min(lengths), max(lengths), tuple(histogram), frames, left_out, listed)
 
 
-def _reports(wanted: Sequence[Task], place: Place, split: str) -> Iterator[tuple[Task, Report]]:
+def _reports(wanted: Sequence[Task], place: Destination, split: str) -> Iterator[tuple[Task, Report]]:
     """The reports of a split one by one: only one shard's videos are in memory."""
     for task in wanted:
         if task.split == split:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import manifest as manifests
-from harness.data.destinations import Place, PlaceError
+from harness.data.destinations import Destination, PlaceError
 from harness.data.sources import Video
 from harness.data.video import Decoded, Decoding, VideoError, decode
 
@@ -80,7 +80,7 @@ class Report:
         return [entry for entry in self.entries if not entry.kind]
 
 
-def make(task: Task, place: Place, tick: Callable[[], None]) -> Report:
+def make(task: Task, place: Destination, tick: Callable[[], None]) -> Report:
     """Makes a shard and its report.
 
     Args:
@@ -113,7 +113,7 @@ def make(task: Task, place: Place, tick: Callable[[], None]) -> Report:
     return report
 
 
-def _publish(part: str, place: Place, task: Task, entries: list[Entry]) -> int:
+def _publish(part: str, place: Destination, task: Task, entries: list[Entry]) -> int:
     """The size of the published shard; one that would hold no video is not kept."""
     if all(entry.kind for entry in entries):
         place.remove(task.file)
@@ -171,7 +171,7 @@ def _record(video: Video, label: int, decoded: Decoded) -> bytes:
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 
-def read_report(place: Place, file: str) -> Report | None:
+def read_report(place: Destination, file: str) -> Report | None:
     """The report of a shard that is there whole; None where there is none."""
     content = place.read(_report_name(file))
     if content is None:
@@ -193,12 +193,12 @@ def difference(report: Report, task: Task) -> str | None:
     return None
 
 
-def reported(place: Place) -> set[str]:
+def reported(place: Destination) -> set[str]:
     """The shards that have a report."""
-    return {name.removesuffix(".json") for name in Place(place.path(REPORTS)).names()}
+    return {name.removesuffix(".json") for name in Destination(place.path(REPORTS)).names()}
 
 
-def forget(place: Place, file: str) -> None:
+def forget(place: Destination, file: str) -> None:
     """Removes a shard with its report."""
     place.remove(_report_name(file))
     place.remove(file)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from harness.data import lists
-from harness.data.lists import SourceError, shown
+from harness.data.lists import SourceError, quoted
 from harness.data.manifest import ID_BYTES, SPLITS
 
 EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".ts")
@@ -92,7 +92,7 @@ class _Found:
             self.left_out[name] += 1
             return
         if not video.label:
-            raise SourceError(f"{where}: video {shown(video.media_id)} has no label")
+            raise SourceError(f"{where}: video {quoted(video.media_id)} has no label")
         self.videos.append(video._replace(split=name, media_id=_short_id(video.media_id, where)))
 
 
@@ -114,7 +114,7 @@ def listing(kind: str, request: Request) -> Listing:
     names = frozenset(classes)
     for name in classes:
         if name.splitlines() != [name] or name != name.encode(errors="replace").decode():
-            raise SourceError(f"{request.videos}: the class name {shown(name)} is no line of UTF-8 text; rename it")
+            raise SourceError(f"{request.videos}: the class name {quoted(name)} is no line of UTF-8 text; rename it")
     videos = [video._replace(label=_named(video, classes, names)) for video in found.videos]
     videos.sort(key=lambda video: (video.split, video.media_id))
     _check(videos, request)
@@ -139,7 +139,7 @@ def _kinetics(found: _Found) -> None:
             stem = f"{row['youtube_id']}_{_second(row, 'time_start', where)}_{_second(row, 'time_end', where)}"
             there = files.get(stem, ())
             if len(there) > 1:
-                raise SourceError(f"{where}: {shown(stem)} is there twice, as {there[0]} and {there[1]}")
+                raise SourceError(f"{where}: {quoted(stem)} is there twice, as {there[0]} and {there[1]}")
             found.add(Video(stem, row["label"], split, there[0] if there else f"{stem}.mp4"), where)
 
 
@@ -157,7 +157,7 @@ def _ucf101(found: _Found) -> None:
             path = _inside(words[0], request.videos, where)
             label = path.split("/")[0]
             if label in numbers and words[1:] and words[1] != numbers[label]:
-                raise SourceError(f"{where}: label {shown(words[1])} of {shown(path)} is not that of classInd.txt")
+                raise SourceError(f"{where}: label {quoted(words[1])} of {quoted(path)} is not that of classInd.txt")
             found.add(Video(Path(path).stem, label, split, path), where)
     found.classes = tuple(classes)
 
@@ -232,7 +232,7 @@ def _check(videos: Sequence[Video], request: Request) -> None:
         other = by_id.setdefault(video.media_id, video)
         if other is not video:
             what = "in two splits" if other.split != video.split else "listed twice"
-            raise SourceError(f"video {shown(video.media_id)} is {what} ({other.path}, {video.path}); expected once")
+            raise SourceError(f"video {quoted(video.media_id)} is {what} ({other.path}, {video.path}); expected once")
         try:
             found = (request.videos / video.path).stat()
         except (OSError, ValueError):
@@ -249,8 +249,8 @@ def _named(video: Video, classes: Sequence[str], names: Container[str]) -> str:
     if re.fullmatch(r"[0-9]{1,9}", video.label) and int(video.label) < len(classes):
         return classes[int(video.label)]
     raise SourceError(
-        f"video {shown(video.media_id)} has the label {shown(video.label)}; expected one of the {len(classes)} "
-        f"classes of the label map, such as {shown(classes[0])}"
+        f"video {quoted(video.media_id)} has the label {quoted(video.label)}; expected one of the {len(classes)} "
+        f"classes of the label map, such as {quoted(classes[0])}"
     )
 
 
@@ -266,7 +266,7 @@ def _short_id(media_id: str, where: str) -> str:
     try:
         full = media_id.encode()
     except UnicodeEncodeError:
-        raise SourceError(f"{where}: the name {shown(media_id)} is no UTF-8 text; rename it") from None
+        raise SourceError(f"{where}: the name {quoted(media_id)} is no UTF-8 text; rename it") from None
     if len(full) <= ID_BYTES:
         return media_id
     mark = "-" + hashlib.sha256(full).hexdigest()[:16]
@@ -277,10 +277,10 @@ def _inside(name: str, folder: Path, where: str) -> str:
     """The path below the folder, with '/' between its parts; refuses one that leads out of it, also by a link."""
     root, text = folder.resolve(), name.strip()
     if not text or "\0" in text:
-        raise SourceError(f"{where}: the path {shown(name)} is none; expected a path below {folder}")
+        raise SourceError(f"{where}: the path {quoted(name)} is none; expected a path below {folder}")
     plain = Path(os.path.normpath(folder.absolute() / text))
     if not plain.is_relative_to(folder.absolute()) or not Path(os.path.realpath(plain)).is_relative_to(root):
-        raise SourceError(f"{where}: the path {shown(name)} leaves the folder {folder}; expected one inside")
+        raise SourceError(f"{where}: the path {quoted(name)} leaves the folder {folder}; expected one inside")
     return plain.relative_to(folder.absolute()).as_posix()
 
 
@@ -293,14 +293,14 @@ def _held_out(media_id: str, request: Request, where: str) -> str:
 
 def _split_of(text: str, where: str) -> str:
     if text.lower() not in _SPLIT_NAMES:
-        raise SourceError(f"{where}: the split {shown(text)} is unknown; expected train, validation or test")
+        raise SourceError(f"{where}: the split {quoted(text)} is unknown; expected train, validation or test")
     return _SPLIT_NAMES[text.lower()]
 
 
 def _second(row: Mapping[str, str], key: str, where: str) -> str:
     """A time of an annotation as file names have it: six digits."""
     if not re.fullmatch(r"[0-9]{1,6}(\.0*)?", row[key]):
-        raise SourceError(f"{where}: {key} is {shown(row[key])}; expected whole seconds")
+        raise SourceError(f"{where}: {key} is {quoted(row[key])}; expected whole seconds")
     return f"{int(float(row[key])):06d}"
 
 

@@ -91,7 +91,7 @@ def _refuse_unknown_data(study_: Study) -> None:
         raise ToggleError(f"{study_.name}: stand_in {study_.stand_in!r}: {suggest(study_.stand_in, GENERATED)}")
 
 
-def named(names: Sequence[str]) -> list[Study]:
+def studies_named(names: Sequence[str]) -> list[Study]:
     """The studies of some names and paths, each once.
 
     Raises:

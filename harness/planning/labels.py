@@ -14,7 +14,7 @@ _LABELS = {stage.changes[objectives.FIELD]: stage.label for stage in (CVRL, LINE
 
 def stage(record: RunRecord) -> str:
     """Label of the stage, such as "linear evaluation"; empty where the record does not tell it from one training."""
-    objective = objectives.of(record.settings)
+    objective = objectives.objective(record.settings)
     # Of those that learn classes, only one that others start from has no evaluation.
     return _LABELS.get(objective, "") if objective else "" if record.evaluations else PRETRAIN.label
 

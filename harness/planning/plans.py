@@ -187,7 +187,7 @@ def _ids(wanted: Mapping[str, Mapping[int, Mapping[int, str]]]) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
+class RunKnowledge:
     """What is known of a run before it is planned.
 
     Attributes:
@@ -205,7 +205,7 @@ def plan(
     studies: Sequence[Study],
     seeds: Sequence[int],
     complete: Callable[[Study, Cell], Run],
-    known: Callable[[Run], Known] = lambda _: Known(),
+    known: Callable[[Run], RunKnowledge] = lambda _: RunKnowledge(),
     recorded: Callable[[str], Mapping[int, str]] = lambda _: {},
 ) -> Plan:
     """The plan of some studies together.
@@ -258,7 +258,7 @@ def _name(study: Study, row: Row, alone: bool) -> str:
     return str(row.number) if alone else f"{study.name} {row.number}"
 
 
-def _planned(run: Run, rows: tuple[str, ...], known: Known, before: Mapping[str, Planned]) -> Planned:
+def _planned(run: Run, rows: tuple[str, ...], known: RunKnowledge, before: Mapping[str, Planned]) -> Planned:
     evaluated = not run.evaluated or run.protocol.name in (known.protocols or frozenset())
     done, fault = known.protocols is not None, known.fault
     if run.start is not None and not done and not fault and (lost := before[run.start.id].fault):

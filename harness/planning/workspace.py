@@ -14,7 +14,7 @@ from ablations.profiles import PROFILES
 from harness.config import experiment
 from harness.config.devices import Devices
 from harness.config.embedded_spec import EmbeddedSpec
-from harness.config.experiment import Cut, DataFacts, Profile, Run, SettingsError
+from harness.config.experiment import DatasetInfo, Overrides, Profile, Run, SettingsError
 from harness.config.sharing import Sharing
 from harness.config.stages import PRE_TRAINING
 from harness.config.studies import Cell, Study
@@ -23,7 +23,7 @@ from harness.data import embedded
 from harness.data import manifest as manifests
 from harness.data.manifest import Manifest
 from harness.planning import plans
-from harness.planning.plans import Known
+from harness.planning.plans import RunKnowledge
 from harness.store.records import RecordError, RunRecord
 from harness.store.run_store import Store
 from harness.training.garden_folder import GardenFolder
@@ -46,7 +46,7 @@ class DataSet:
       missing: what a plan says of it while its shards are not there.
     """
 
-    facts: DataFacts
+    facts: DatasetInfo
     folder: Path | None
     spec: EmbeddedSpec | None
     ready: bool
@@ -78,7 +78,7 @@ class Workspace:
 
     profile: Profile
     data: DataSet
-    cut: Cut
+    cut: Overrides
     replicas: int
     store: Store
     devices: Devices
@@ -188,14 +188,14 @@ class Workspace:
             self.store.recorded,
         )
 
-    def _known(self, run: Run) -> Known:
+    def _known(self, run: Run) -> RunKnowledge:
         state = self.store.state(run.id)
         try:
             protocols = self.store.protocols(run.id) if state.name == "done" else None
         except RecordError as error:
-            return Known(frozenset(), state, str(error))
+            return RunKnowledge(frozenset(), state, str(error))
         known = protocols is not None or self.repeat_short
-        return Known(protocols, state, "" if known else self._too_short(run))
+        return RunKnowledge(protocols, state, "" if known else self._too_short(run))
 
     def _too_short(self, run: Run) -> str:
         """What keeps a run from training on videos shorter than its clips; empty where there are none."""
@@ -295,7 +295,7 @@ def generated(spec: EmbeddedSpec, root: Path) -> DataSet:
         manifest = manifests.load(folder)
         return DataSet(facts(manifest), folder, spec, True, _shortest(manifest), manifest.classes)
     counts = (len(spec.classes), spec.train_videos, spec.validation_videos)
-    planned = DataFacts(spec.name, *counts, embedded.content_fingerprint(spec))
+    planned = DatasetInfo(spec.name, *counts, embedded.content_fingerprint(spec))
     return DataSet(planned, folder, spec, False, dict.fromkeys(manifests.SPLITS, spec.frames), spec.classes)
 
 
@@ -314,7 +314,7 @@ def _shortest(manifest: Manifest) -> dict[str, int]:
     return {name: split.frames_min for name, split in manifest.splits.items()}
 
 
-def facts(manifest: Manifest) -> DataFacts:
+def facts(manifest: Manifest) -> DatasetInfo:
     """What settings need to know of a data set with this manifest."""
     train, validation = (manifest.splits[split].examples for split in ("train", "validation"))
-    return DataFacts(manifest.name, len(manifest.classes), train, validation, manifest.fingerprint)
+    return DatasetInfo(manifest.name, len(manifest.classes), train, validation, manifest.fingerprint)

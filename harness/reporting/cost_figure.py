@@ -25,9 +25,9 @@ from matplotlib.transforms import Bbox
 
 from harness.analysis.study_summary import Summary
 from harness.config import experiment, network
-from harness.config.experiment import DataFacts, Profile
+from harness.config.experiment import DatasetInfo, Profile
 from harness.config.studies import Cell, Row
-from harness.config.toggles import Applied
+from harness.config.toggles import ToggleValue
 from harness.reporting import paper_tables, study_tables
 from harness.reporting.figure_style import MUTED, framed, style
 
@@ -170,7 +170,7 @@ def scaling_points(
     )
 
 
-def counted(published: pd.DataFrame, profile: Profile, model: Sequence[Applied]) -> dict[int, float]:
+def counted(published: pd.DataFrame, profile: Profile, model: Sequence[ToggleValue]) -> dict[int, float]:
     """Counts the GFLOPs of the points of Figure 2 whose accuracy the paper prints but whose cost it only draws.
 
     Args:
@@ -185,9 +185,9 @@ def counted(published: pd.DataFrame, profile: Profile, model: Sequence[Applied])
     return {int(number): _gflops(point, profile, model) for number, point in open_.iterrows()}
 
 
-def _gflops(point: pd.Series[Any], profile: Profile, model: Sequence[Applied]) -> float:
+def _gflops(point: pd.Series[Any], profile: Profile, model: Sequence[ToggleValue]) -> float:
     scale = [axis.at(int(point[axis.key])) for axis in profile.axes if axis.key in AXES]
-    facts = DataFacts("Kinetics-400", classes=400, train_videos=1, validation_videos=1)
+    facts = DatasetInfo("Kinetics-400", classes=400, train_videos=1, validation_videos=1)
     run = experiment.complete(Cell((*model, *scale)), profile, facts, replicas=1)
     return network.count(run.settings).multiply_adds / 1e9
 

@@ -80,7 +80,7 @@ def check(study: Study) -> None:
       ToggleError: its layout is unknown or needs other published numbers, or it names published numbers or a row of
         them that do not exist.
     """
-    layout = of(study)
+    layout = layout_of(study)
     if study.published is None:
         if layout.needs:
             raise ToggleError(f"{study.name}: layout {study.layout!r} needs `published`, the numbers to set it beside")
@@ -98,7 +98,7 @@ def check(study: Study) -> None:
             )
 
 
-def of(study: Study) -> Layout:
+def layout_of(study: Study) -> Layout:
     """Returns the layout of a study.
 
     Raises:

@@ -19,7 +19,7 @@ from harness.analysis import trainings as trainings_
 from harness.analysis.study_summary import Summary
 from harness.config import experiment
 from harness.config.devices import Devices
-from harness.config.experiment import Cut
+from harness.config.experiment import Overrides
 from harness.config.studies import Cell, Study
 from harness.config.toggles import suggest
 from harness.planning import workspace as workspace_
@@ -32,7 +32,7 @@ from harness.store.run_store import Store
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class ReportPart:
     """A section of a report before it is drawn.
 
     Attributes:
@@ -48,7 +48,7 @@ def papers_own(store: Store) -> Workspace:
     """Returns the paper's training on the paper's data sets, under which a study is shown before anything was run."""
     first, *further = workspace_.papers()
     return Workspace(
-        profiles.PAPER, first, Cut(), profiles.PAPER.replicas, store, Devices(), further=tuple(further),
+        profiles.PAPER, first, Overrides(), profiles.PAPER.replicas, store, Devices(), further=tuple(further),
         pre_training=workspace_.papers_pre_training(),
     )  # fmt: skip
 
@@ -62,7 +62,7 @@ def architectures() -> Section:
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
+class SectionSource:
     """A study under one training, from which a section is drawn.
 
     Attributes:
@@ -82,7 +82,7 @@ class Chosen:
     flags: str = ""
 
 
-def chosen(study: Study, trainings: Mapping[str, Workspace], store: Store) -> list[Chosen]:
+def chosen(study: Study, trainings: Mapping[str, Workspace], store: Store) -> list[SectionSource]:
     """Returns what the sections of a study are drawn from: each training that has a finished run of it.
 
     If there is none, returns the paper's training, whose section shows the paper's numbers.
@@ -97,7 +97,7 @@ def chosen(study: Study, trainings: Mapping[str, Workspace], store: Store) -> li
     if len(with_runs) > 1:
         return [dataclasses.replace(candidate, flags=flags) for flags, candidate in with_runs.items()]
     notes = " ".join(dict.fromkeys(candidate.note for candidate in candidates.values() if candidate.note))
-    return [*with_runs.values()] or [Chosen(study, papers_own(store), (0,), notes)]
+    return [*with_runs.values()] or [SectionSource(study, papers_own(store), (0,), notes)]
 
 
 def fitting(study: Study, trainings: Mapping[str, Workspace]) -> dict[str, Workspace]:
@@ -151,7 +151,7 @@ def fits(study: Study, workspace: Workspace) -> bool:
     return workspace.data.facts.classes not in others
 
 
-def chosen_of(study: Study, workspace: Workspace) -> Chosen:
+def chosen_of(study: Study, workspace: Workspace) -> SectionSource:
     """Chooses the seeds that a study is drawn with: those shared by all rows that were begun; all seeds if none is.
 
     Rows with seeds of their own are disregarded, unless no other row was begun.
@@ -166,7 +166,7 @@ def chosen_of(study: Study, workspace: Workspace) -> Chosen:
     notes = [f"Seeds that not every row has are left out: {listed}."] if left else []
     note = " ".join([*notes, *_without_start(study, workspace).values()])
     run_ids = tuple(run_id for runs in runs_by_row.values() for run_id in runs.values())
-    return Chosen(study, workspace, tuple(sorted(shared)), note, run_ids)
+    return SectionSource(study, workspace, tuple(sorted(shared)), note, run_ids)
 
 
 def _begun(study: Study, workspace: Workspace) -> dict[int, dict[int, str]]:
@@ -207,7 +207,7 @@ def _without_start(study: Study, workspace: Workspace) -> dict[int, str]:
     return sentences
 
 
-def draw(one: Chosen, margin: float) -> Section:
+def draw(one: SectionSource, margin: float) -> Section:
     """Draws the section of a study under one training.
 
     Args:
@@ -218,7 +218,7 @@ def draw(one: Chosen, margin: float) -> Section:
     plan = workspace.plan([study], one.seeds)
     plan.refuse_mixed_protocols()
     numbers = evidence.summary(study, plan, evidence.evidence(workspace, plan, margin))
-    name, layout = evidence.stem(workspace, study, len(one.seeds)), layouts.of(study)
+    name, layout = evidence.stem(workspace, study, len(one.seeds)), layouts.layout_of(study)
     drawn = {name: layout.table(numbers)}
     if any(row.follows for row in study.rows) and numbers.rows["top1"].notna().any():
         drawn[f"{name}-steps"] = study_tables.steps(numbers)
@@ -283,7 +283,7 @@ def report(
     margin: float,
     whole: bool,
     sweeps: Sequence[Section] = (),
-) -> list[Part]:
+) -> list[ReportPart]:
     """Returns the parts of a report, in the paper's order.
 
     Args:
@@ -296,18 +296,18 @@ def report(
     """
     chosen_by_study = {study.name: chosen(study, trainings, store) for study in studies}
     store.look_at(run_id for items in chosen_by_study.values() for item in items for run_id in item.run_ids)
-    parts: dict[str, list[Part]] = {
-        name: [Part(functools.partial(draw, item, margin), len(item.run_ids)) for item in items]
+    parts: dict[str, list[ReportPart]] = {
+        name: [ReportPart(functools.partial(draw, item, margin), len(item.run_ids)) for item in items]
         for name, items in chosen_by_study.items()
     }
     if not whole:
         return [part for items in parts.values() for part in items]
     shown = {study.published for study in studies}
     others = [name for name in published.names() if name not in shown and name.startswith("table")]
-    parts |= {name: [Part(functools.partial(not_studied, name))] for name in others}
+    parts |= {name: [ReportPart(functools.partial(not_studied, name))] for name in others}
     order = sorted(parts, key=lambda name: (not name.startswith("table"), name))
-    sweep_parts = [Part(functools.partial(_as_is, section)) for section in sweeps]
-    return [Part(architectures), *(part for name in order for part in parts[name]), *sweep_parts]
+    sweep_parts = [ReportPart(functools.partial(_as_is, section)) for section in sweeps]
+    return [ReportPart(architectures), *(part for name in order for part in parts[name]), *sweep_parts]
 
 
 def _as_is(section: Section) -> Section:
@@ -338,7 +338,7 @@ def explained(
         flags: candidate for flags, workspace in candidates.items() if (candidate := chosen_of(study, workspace)).seeds
     }
     if not with_runs and address.column.startswith("paper_"):
-        with_runs = {"": Chosen(study, papers_own(Store(Path())), (0,), "")}
+        with_runs = {"": SectionSource(study, papers_own(Store(Path())), (0,), "")}
     lost = {
         number: sentence
         for candidate in candidates.values()

@@ -14,7 +14,7 @@ from harness.analysis.credit import Credits
 from harness.analysis.study_summary import Summary
 from harness.analysis.verdicts import MARGIN
 from harness.config.studies import Row, Study
-from harness.config.toggles import Applied, Toggle
+from harness.config.toggles import Toggle, ToggleValue
 from harness.reporting.render import Column, Line, Table
 
 NOTHING = "–"
@@ -325,7 +325,7 @@ def change(row: Row, study: Study) -> str:
     return " ".join([*added, *(f"− {label}" for label in removed)]) or NOTHING
 
 
-def _added(applied: Applied, known: bool) -> str:
+def _added(applied: ToggleValue, known: bool) -> str:
     if applied.toggle.axis:
         return applied.label
     return f"{applied.toggle.label} {applied.value}" if known else f"+ {applied.label}"

@@ -22,7 +22,7 @@ from harness.reporting import pages as pages_
 from harness.reporting import render as render_
 from harness.reporting.pages import Rendered
 from harness.reporting.render import Table
-from harness.reporting.sections import Part
+from harness.reporting.sections import ReportPart
 from harness.system import files, parallel
 
 
@@ -35,7 +35,7 @@ _REPORT = "Revisiting 3D ResNets for video recognition: ours beside the paper's"
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class DrawnStudies:
     """The tables drawn of a plan, and the files written.
 
     Attributes:
@@ -60,7 +60,7 @@ def draw(
     name: str,
     plots: Path,
     margin: float,
-) -> Drawn:
+) -> DrawnStudies:
     """Draws every study of a plan, and its designs' credits for the toggles, from the present records.
 
     Args:
@@ -76,39 +76,39 @@ def draw(
     summaries = [evidence.summary(study, plan, measured) for study in plan.studies]
     root, files_ = workspace.store.root, []
     for study, numbers in zip(plan.studies, summaries, strict=True):
-        files_ += write(numbers, name if study is question.study else f"{name}-{study.name}", root, plots)
+        files_ += write_study(numbers, name if study is question.study else f"{name}-{study.name}", root, plots)
     shown: list[Table | None] = [*_shown(summaries[0])]
     if designs:
         numbers_of_designs = credits(designs, question, plan, measured)
         files_ += write_credits(numbers_of_designs, f"{name}-{'-'.join(numbers_of_designs.designs)}", root, plots)
         shown += [study_tables.credits(numbers_of_designs), study_tables.interactions(numbers_of_designs)]
-    return Drawn(tuple(table for table in shown if table is not None), {name: (summaries[0], tuple(files_))})
+    return DrawnStudies(tuple(table for table in shown if table is not None), {name: (summaries[0], tuple(files_))})
 
 
-def draw_each(workspace: Workspace, plan: Plan, seeds: int, plots: Path, margin: float) -> Drawn:
+def draw_each(workspace: Workspace, plan: Plan, seeds: int, plots: Path, margin: float) -> DrawnStudies:
     """Draws every study of a plan separately; arguments as of :func:`draw`."""
     measured = evidence.evidence(workspace, plan, margin)
     shown: list[Table] = []
     drawn = {}
     for study in plan.studies:
         numbers, name = evidence.summary(study, plan, measured), evidence.stem(workspace, study, seeds)
-        drawn[name] = (numbers, tuple(write(numbers, name, workspace.store.root, plots)))
+        drawn[name] = (numbers, tuple(write_study(numbers, name, workspace.store.root, plots)))
         shown += _shown(numbers)
-    return Drawn(tuple(shown), drawn)
+    return DrawnStudies(tuple(shown), drawn)
 
 
 def _shown(numbers: Summary) -> list[Table]:
     """Returns the tables of a study that the terminal shows."""
-    main = layouts.of(numbers.study).table(numbers)
+    main = layouts.layout_of(numbers.study).table(numbers)
     return [main, study_tables.steps(numbers)] if len(numbers.flips) else [main]
 
 
-def write(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]:
+def write_study(numbers: Summary, name: str, results: Path, plots: Path) -> list[Path]:
     """Writes a study's tables into `results/tables/` and its figure into `plots/`, under a name; returns the paths.
 
     The flips of each class are written as CSV only, since they are too many to show.
     """
-    layout = layouts.of(numbers.study)
+    layout = layouts.layout_of(numbers.study)
     main = dataclasses.replace(layout.table(numbers), name=name)
     steps = study_tables.steps(numbers) if any(row.follows for row in numbers.study.rows) else None
     steps = dataclasses.replace(steps, name=f"{name}-steps") if steps else None
@@ -130,7 +130,7 @@ def write_credits(found: Credits, name: str, results: Path, plots: Path) -> list
     return write_tables(named, results) + write_figure(credit_figure.credits(found), f"{name}-credit", plots)
 
 
-def render(parts: Sequence[Part]) -> list[Rendered]:
+def render(parts: Sequence[ReportPart]) -> list[Rendered]:
     """Renders the parts of a report, several at once, to the content of their files."""
     # The longest parts start first, so that the processes finish at about the same time.
     order = sorted(range(len(parts)), key=lambda index: -parts[index].runs)
@@ -138,7 +138,7 @@ def render(parts: Sequence[Part]) -> list[Rendered]:
     return [rendered for _, rendered in sorted(zip(order, drawn, strict=True), key=lambda pair: pair[0])]
 
 
-def _rendered(part: Part) -> Rendered:
+def _rendered(part: ReportPart) -> Rendered:
     return pages_.render(part.draw())
 
 

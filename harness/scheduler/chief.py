@@ -37,7 +37,7 @@ _ENDING = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Order:
+class Assignment:
     """The attempt that the chief is carrying out.
 
     Attributes:
@@ -85,7 +85,7 @@ def _file(root: Path, devices: Devices, index: int = 0) -> Path:
     return root / f".cluster-{digest}{f'-{index}' if index else ''}.json"
 
 
-def _write(path: Path, content: Order | Fault) -> None:
+def _write(path: Path, content: Assignment | Fault) -> None:
     with contextlib.suppress(OSError):  # a full disk, for instance: the run itself meets that error and reports it
         files.replace(path, json.dumps(dataclasses.asdict(content)).encode())
 
@@ -97,7 +97,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return None
 
 
-class Orders:
+class Broadcast:
     """Gives the chief's orders to the other workers; a context manager, in which a thread writes the beats.
 
     Args:
@@ -112,12 +112,12 @@ class Orders:
     def __init__(self, root: Path, devices: Devices, beat: float = _BEAT) -> None:
         self.failed = False
         self._root, self._devices, self._every = root, devices, beat
-        self._now = Order()
+        self._now = Assignment()
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self) -> Orders:
-        self._say(Order())
+    def __enter__(self) -> Broadcast:
+        self._say(Assignment())
         self._thread.start()
         return self
 
@@ -127,11 +127,11 @@ class Orders:
 
     def give(self, run: str, protocol: str, kind: str, attempt: int) -> None:
         """Orders the other workers to carry out an attempt at a run."""
-        self._say(Order(secrets.token_hex(8), run, protocol, kind, attempt))
+        self._say(Assignment(secrets.token_hex(8), run, protocol, kind, attempt))
 
     def withdraw(self) -> None:
         """Withdraws the current order: workers that are still carrying it out abandon it."""
-        self._say(Order())
+        self._say(Assignment())
 
     def end(self, status: int) -> None:
         """Tells the other workers that the chief is about to end with an exit status."""
@@ -158,7 +158,7 @@ class Orders:
         """Returns the same as `fault` after a worker was found to be gone, waiting for it to write why it failed."""
         return self.fault(_LATE)
 
-    def _say(self, order: Order) -> None:
+    def _say(self, order: Assignment) -> None:
         with self._lock:
             self._now = order
             self._written()
@@ -172,7 +172,7 @@ class Orders:
                 self._written()
 
 
-class Heard:
+class Follower:
     """Reads the chief's orders in a worker that is not the chief.
 
     The file that is there when the worker starts may be old: nothing counts until the file has changed.
@@ -188,16 +188,16 @@ class Heard:
         self._seen = self._content()
         self._since = time.monotonic()
         self._alive = False
-        self._taken = Order()
+        self._taken = Assignment()
         self._ended: float | None = None
 
-    def _content(self) -> Order | None:
+    def _content(self) -> Assignment | None:
         content = _read(_file(self._root, self._devices))
         with contextlib.suppress(TypeError):  # written by other code
-            return None if content is None else Order(**content)
+            return None if content is None else Assignment(**content)
         return None
 
-    def order(self) -> Order | None:
+    def order(self) -> Assignment | None:
         """Returns the chief's latest order, or None if the file has not changed yet.
 
         Raises:
@@ -210,7 +210,7 @@ class Heard:
             raise SilentError(f"nothing was heard of the first worker for {self._wait:g} seconds")
         return self._seen if self._alive else None
 
-    def orders(self, asked: Callable[[], bool]) -> Iterator[Order]:
+    def orders(self, asked: Callable[[], bool]) -> Iterator[Assignment]:
         """Yields each new order once; the last one carries the status that the chief ended with.
 
         Args:
@@ -252,7 +252,7 @@ class Heard:
 
 
 @contextlib.contextmanager
-def orders(root: Path, devices: Devices) -> Iterator[Orders | None]:
+def broadcast(root: Path, devices: Devices) -> Iterator[Broadcast | None]:
     """Opens the chief's orders and writes its exit status at the end.
 
     Yields:
@@ -261,7 +261,7 @@ def orders(root: Path, devices: Devices) -> Iterator[Orders | None]:
     if devices.workers == 1:
         yield None
         return
-    with Orders(root, devices) as chief_orders:
+    with Broadcast(root, devices) as chief_orders:
         status = 2
         try:
             yield chief_orders

@@ -31,8 +31,10 @@ def open_queue(
       StorageError: there is no queue, or it cannot be opened.
     """
     full = sharing.url(Sharing(url), results)
-    kind, database = optuna_storage.checked(full)
-    shown = str(results / sharing.FILE) if url is None else database if kind == "sqlite" else optuna_storage.shown(full)
+    kind, database = optuna_storage.parse_url(full)
+    shown = (
+        str(results / sharing.FILE) if url is None else database if kind == "sqlite" else optuna_storage.redacted(full)
+    )
     if not (Path(database).is_file() if kind == "sqlite" else True) or not _holds_queue(full, kind, database):
         raise StorageError(
             f"{shown}: nothing was begun here; {START}, or name another place with --results DIR or --storage URL"
@@ -75,5 +77,5 @@ def _holds_queue(url: str, kind: str, database: str) -> bool:
             else "look again once its server answers, or name another with --storage URL"
         )
         raise StorageError(
-            f"{optuna_storage.shown(url)}: cannot be looked at ({optuna_storage.said(error, url)}); {mend}"
+            f"{optuna_storage.redacted(url)}: cannot be looked at ({optuna_storage.describe_error(error, url)}); {mend}"
         ) from None

@@ -35,7 +35,7 @@ def bind(workspace: Workspace, queue: Queue) -> None:
 
 def _bind(workspace: Workspace, queue: Queue) -> None:
     local = workspace.sharing.storage is None
-    name = sharing.FILE if local else optuna_storage.shown(sharing.url(workspace.sharing, workspace.store.root))
+    name = sharing.FILE if local else optuna_storage.redacted(sharing.url(workspace.sharing, workspace.store.root))
     path = workspace.store.runs / _FILE
     theirs, noted = _read(workspace), queue.note(_RESULTS)
     queue.look_at_numbers()
@@ -81,7 +81,7 @@ def _number(workspace: Workspace, queue: Queue) -> None:
         return
     if workers := _names(attempt for attempt in attempts if attempt.state == "running"):
         raise StorageError(
-            f"{optuna_storage.shown(queue.url)}: is older than {workspace.store.runs}, restored perhaps, and "
+            f"{optuna_storage.redacted(queue.url)}: is older than {workspace.store.runs}, restored perhaps, and "
             f"{', '.join(workers)} trains with it: start once that has ended"
         )
     queue.number_from(first)
@@ -132,7 +132,7 @@ def _noted(queue: Queue, key: str, name: str, ours: Mapping[str, Any]) -> list[s
     hosts = {attempt.worker.partition(":")[0] for attempt in busy} - {socket.gethostname(), ""}
     if hosts and queue.local:
         raise StorageError(
-            f"{optuna_storage.shown(queue.url)}: {min(hosts)} trains with it, and SQLite is for one machine; share a "
+            f"{optuna_storage.redacted(queue.url)}: {min(hosts)} trains with it, and SQLite is for one machine; share a "
             "study by --storage postgresql+psycopg://HOST/DATABASE"
         )
     if theirs is None:

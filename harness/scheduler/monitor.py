@@ -261,7 +261,7 @@ def _rows(
     )
 
 
-def _error(standing: run_states.Standing) -> str:
+def _error(standing: run_states.ItemStatus) -> str:
     """Returns why an item failed; for one that is not settled, why it last failed, if it did."""
     if standing.name in SETTLED:
         return "" if standing.name == "done" else standing.error

@@ -80,7 +80,7 @@ def url_of(path: Path) -> str:
     return sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string()
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """Returns a storage's URL without its user, password and options."""
     try:
         parsed = sqlalchemy.make_url(url)
@@ -97,20 +97,20 @@ def open_storage(url: str) -> RDBStorage:
     Raises:
       StorageError: it cannot be opened.
     """
-    kind, database = checked(url)
+    kind, database = parse_url(url)
     try:
         return _sqlite(url, Path(database)) if kind == "sqlite" else _postgres(url)
     except ImportError:
         raise StorageError(
-            f"{shown(url)}: PostgreSQL needs its driver: pip install 'r3d-ablations[postgres]', and a URL that begins "
+            f"{redacted(url)}: PostgreSQL needs its driver: pip install 'r3d-ablations[postgres]', and a URL that begins "
             "with postgresql+psycopg://"
         ) from None
     except (*FAULTS, RuntimeError, KeyError, ValueError, AssertionError) as error:
-        cause = said(error.__cause__ or error, url)
-        raise StorageError(f"{shown(url)}: cannot be opened as an Optuna storage ({cause})") from None
+        cause = describe_error(error.__cause__ or error, url)
+        raise StorageError(f"{redacted(url)}: cannot be opened as an Optuna storage ({cause})") from None
 
 
-def checked(url: str) -> tuple[str, str]:
+def parse_url(url: str) -> tuple[str, str]:
     """Checks a storage's URL and returns its kind ("sqlite" or "postgresql") and its database.
 
     Raises:
@@ -189,7 +189,7 @@ def _postgres(url: str) -> RDBStorage:
     raise AssertionError("the last opening returns or raises")
 
 
-def said(error: BaseException, url: str) -> str:
+def describe_error(error: BaseException, url: str) -> str:
     """Returns an error's text in one line, or only the name of its class if the text would give away a credential."""
     kind = type(error).__name__
     try:
@@ -265,7 +265,7 @@ def faults_named(url: str, what: str = "the storage") -> Iterator[None]:
     except FAULTS as error:
         cause = error.__cause__ or error
         raise StorageError(
-            f"{shown(url)}: {what} failed ({said(cause, url)}); records are not lost, the same command goes on once it "
+            f"{redacted(url)}: {what} failed ({describe_error(cause, url)}); records are not lost, the same command goes on once it "
             "answers"
         ) from None
 
@@ -303,20 +303,22 @@ class Patience:
             try:
                 result = function()
             except KeyError:
-                raise StorageError(f"{shown(self._url)}: what it held of this study was deleted meanwhile") from None
+                raise StorageError(f"{redacted(self._url)}: what it held of this study was deleted meanwhile") from None
             except FAULTS as error:
                 self.trouble = time.monotonic()
                 waited, cause = self.trouble - began, error.__cause__ or error
-                line = f"{shown(self._url)}: does not answer ({said(cause, self._url)})"
+                line = f"{redacted(self._url)}: does not answer ({describe_error(cause, self._url)})"
                 if any(words in str(cause) for words in _LASTING):
                     raise StorageError(line) from None
                 if waited > (self.SHORT if self._asked() or _FULL in str(cause) else self.LONG):
                     raise UnansweredError(line) from None
                 if not announced and waited > 1.0:
-                    self._say(f"{shown(self._url)}: does not answer ({said(cause, self._url)}); waiting for it")
+                    self._say(
+                        f"{redacted(self._url)}: does not answer ({describe_error(cause, self._url)}); waiting for it"
+                    )
                     announced = True
                 time.sleep(random.uniform(0.05, min(2.0, 0.3 + waited)))  # noqa: S311 - as above
             else:
                 if announced:
-                    self._say(f"{shown(self._url)}: answers again")
+                    self._say(f"{redacted(self._url)}: answers again")
                 return result

@@ -25,11 +25,11 @@ from harness.planning.labels import label
 from harness.planning.plans import Plan, Planned
 from harness.planning.workspace import Workspace
 from harness.scheduler import chief, liveness, membership, run_states, sharing
-from harness.scheduler.chief import TEMPORARY, Fault, Heard, Order, Orders, SilentError
+from harness.scheduler.chief import TEMPORARY, Assignment, Broadcast, Fault, Follower, SilentError
 from harness.scheduler.optuna_storage import StorageError, UnansweredError
-from harness.scheduler.progress import Board, View, view
+from harness.scheduler.progress import ProgressState, ProgressView, progress_view
 from harness.scheduler.run_queue import Lease, Queue
-from harness.scheduler.run_states import Item, Standing
+from harness.scheduler.run_states import Item, ItemStatus
 from harness.store.attempts import Attempts
 from harness.store.records import RecordError
 from harness.system.text import print_line
@@ -84,12 +84,12 @@ def conduct(
     sharing.refuse_unseen_queue(workspace.sharing, workspace.store)
     disk.refuse_small_disk(workspace, plan)
     gate.refuse_too_large(workspace, (planned for planned in plan.missing if not planned.done), console)
-    board = Board(plan, workspace.rate or workspace.profile.measured_rate)
+    board = ProgressState(plan, workspace.rate or workspace.profile.measured_rate)
     if not workspace.devices.chief:
         return _follow(workspace, plan, board, console)
-    with conductor(workspace, console, mirror) as orchestrator:
+    with orchestration(workspace, console, mirror) as orchestrator:
         orchestrator.join(plan, name)
-        with view(board, console) as shown:
+        with progress_view(board, console) as shown:
             return orchestrator.carry_out_all(plan, name, shown, fail_fast)
 
 
@@ -116,7 +116,7 @@ class Outcome:
         return bool(self.event.get("deserted"))
 
 
-class Conductor:
+class Orchestrator:
     """Carries out runs, one after the other, in one worker; created by :func:`conductor`."""
 
     def __init__(
@@ -127,7 +127,7 @@ class Conductor:
         queue: Queue,
         asked: list[int],
         console: Console,
-        orders: Orders | None = None,
+        orders: Broadcast | None = None,
     ) -> None:
         self._workspace, self._worker, self._mirror, self._queue = workspace, worker, mirror, queue
         self._asked, self._console, self._orders = asked, console, orders
@@ -156,7 +156,7 @@ class Conductor:
             for line in membership.join(self._workspace, self._queue, plan, name):
                 print_line(self._console, line)
 
-    def carry_out_all(self, plan: Plan, name: str, shown: View, fail_fast: bool) -> list[str]:
+    def carry_out_all(self, plan: Plan, name: str, shown: ProgressView, fail_fast: bool) -> list[str]:
         """Carries out the missing runs of a plan until no worker has any left; returns a line for each failure."""
         wanted = {sharing.key(planned): planned for planned in plan.missing}
         items = sharing.items(plan, name)
@@ -179,7 +179,7 @@ class Conductor:
             if not claimed:
                 self.wait()
 
-    def carry_out(self, one: Planned, shown: View, watch: Watch | None = None) -> Outcome:
+    def carry_out(self, one: Planned, shown: ProgressView, watch: Watch | None = None) -> Outcome:
         """Trains and evaluates a run, or only evaluates one that is trained; waits if another worker has claimed it.
 
         Args:
@@ -216,7 +216,9 @@ class Conductor:
             if standings[item.key].name in ("failed", "cancelled"):
                 self._queue.add(item, again=True)
 
-    def _reconciled(self, items: Sequence[Item], wanted: Mapping[str, Planned], shown: View) -> Mapping[str, Standing]:
+    def _reconciled(
+        self, items: Sequence[Item], wanted: Mapping[str, Planned], shown: ProgressView
+    ) -> Mapping[str, ItemStatus]:
         """Reconciles the queue, shows what other workers did since the last time, and returns each item's standing."""
         standings = self._queue.reconcile(items, lambda: self._recorded_keys(items), self._workspace.sharing.retries)
         for key, standing in standings.items():
@@ -252,7 +254,7 @@ class Conductor:
             }  # fmt: skip
         return {"event": "done"}
 
-    def _attempt(self, lease: Lease, planned: Planned, shown: View, watch: Watch | None) -> Outcome:
+    def _attempt(self, lease: Lease, planned: Planned, shown: ProgressView, watch: Watch | None) -> Outcome:
         """Carries out a claimed attempt and reports to the queue how it ended."""
         with lease:
             if self._is_there(lease.attempt.item.key):
@@ -286,7 +288,9 @@ class Conductor:
             repetition = "" if event.get("alone") else f", {self._losses} times in a row without a step forward"
             raise Stopped(f"{label(planned)}: {event['reason']}{repetition}", TEMPORARY)
 
-    def _carried_out(self, planned: Planned, lease: Lease, shown: View, watch: Watch | None) -> Mapping[str, Any]:
+    def _carried_out(
+        self, planned: Planned, lease: Lease, shown: ProgressView, watch: Watch | None
+    ) -> Mapping[str, Any]:
         """Runs the job of a claimed attempt, shows and mirrors its events, and returns the last one."""
         if not planned.done:
             self._mirror.begins(planned)
@@ -364,14 +368,14 @@ class Conductor:
     def _attempts(self, planned: Planned) -> Attempts:
         return self._workspace.store.attempts(planned.run.id)
 
-    def _say_cancelled(self, standings: Mapping[str, Standing], wanted: Mapping[str, Planned]) -> None:
+    def _say_cancelled(self, standings: Mapping[str, ItemStatus], wanted: Mapping[str, Planned]) -> None:
         """Prints which runs are missing because a user cancelled them; they do not count as failures."""
         for key, standing in standings.items():
             if standing.name == "cancelled":
                 back = f"python -m harness.retry {wanted[key].run.id[:8]} puts it back"
                 print_line(self._console, f"{label(wanted[key])}: was cancelled; {back}", style="yellow")
 
-    def _failure(self, planned: Planned, standing: Standing) -> str:
+    def _failure(self, planned: Planned, standing: ItemStatus) -> str:
         """Returns a line that says why a run failed for good, and which command tries it again."""
         failed = [attempt for attempt in standing.attempts if attempt.state == "failed"]
         path = self._attempts(planned)[failed[-1].number].failure if failed else None
@@ -442,7 +446,7 @@ def _why_lost(lease: Lease) -> str:
 
 
 @contextlib.contextmanager
-def conductor(workspace: Workspace, console: Console, mirror: Mirror) -> Iterator[Conductor]:
+def orchestration(workspace: Workspace, console: Console, mirror: Mirror) -> Iterator[Orchestrator]:
     """Opens the queue and yields a conductor; meanwhile, signals ask the run in training to save and stop.
 
     Raises:
@@ -459,10 +463,10 @@ def conductor(workspace: Workspace, console: Console, mirror: Mirror) -> Iterato
         liveness.present() as token,
         Worker(grace=settings.grace) as worker,
         _asking(worker, console, asked),
-        chief.orders(workspace.store.root, workspace.devices) as orders,
+        chief.broadcast(workspace.store.root, workspace.devices) as orders,
     ):
         queue = Queue(url, settings.lease, token, say, lambda: bool(asked))
-        yield Conductor(workspace, worker, mirror, queue, asked, console, orders)
+        yield Orchestrator(workspace, worker, mirror, queue, asked, console, orders)
 
 
 def _as_event(indexed: tuple[int, Fault] | None) -> dict[str, Any] | None:
@@ -474,14 +478,14 @@ def _as_event(indexed: tuple[int, Fault] | None) -> dict[str, Any] | None:
     return {"event": "failed", "error": error, "traceback": fault.traceback, "every run": fault.every_run}
 
 
-def _follow(workspace: Workspace, plan: Plan, board: Board, console: Console) -> list[str]:
+def _follow(workspace: Workspace, plan: Plan, board: ProgressState, console: Console) -> list[str]:
     """Carries out the chief's orders as one of several workers that train together; otherwise like :func:`conduct`."""
     asked = list[int]()
-    heard = Heard(workspace.store.root, workspace.devices)
+    heard = Follower(workspace.store.root, workspace.devices)
     with (
         Worker(grace=workspace.sharing.grace) as worker,
         _asking(worker, console, asked),
-        view(board, console) as shown,
+        progress_view(board, console) as shown,
     ):
         try:
             for order in heard.orders(lambda: bool(asked)):
@@ -500,7 +504,13 @@ def _as_the_first_ended(status: int) -> list[str]:
 
 
 def _obey(
-    order: Order, heard: Heard, workspace: Workspace, plan: Plan, worker: Worker, shown: View, asked: list[int]
+    order: Assignment,
+    heard: Follower,
+    workspace: Workspace,
+    plan: Plan,
+    worker: Worker,
+    shown: ProgressView,
+    asked: list[int],
 ) -> None:
     """Carries out an order.
 

@@ -40,20 +40,20 @@ class _State:
     seconds: float | None = None
 
 
-class View(Protocol):
+class ProgressView(Protocol):
     """Shows the events of a study's runs; a context manager."""
 
     def event(self, run_id: str, event: Mapping[str, Any]) -> None:
         """Shows an event of a run."""
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> ProgressView:
         """Begins showing."""
 
     def __exit__(self, *_: object) -> None:
         """Ends showing."""
 
 
-class Board:
+class ProgressState:
     """The state of every run of a plan, and how long the rest will take."""
 
     def __init__(self, plan: Plan, rate: float | None) -> None:
@@ -144,14 +144,14 @@ def _initial_state(planned: Planned) -> _State:
     return _State(planned, planned.state.name, note=planned.state.error)
 
 
-class Lines:
+class PlainProgress:
     """Shows progress as plain lines, for logs and pipes."""
 
-    def __init__(self, board: Board, console: Console) -> None:
+    def __init__(self, board: ProgressState, console: Console) -> None:
         self._board, self._console = board, console
         self._stages: dict[str, str] = {}
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> PlainProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -180,14 +180,14 @@ class Lines:
         print_line(self._console, text)
 
 
-class Screen:
+class LiveProgress:
     """Shows progress as a live table."""
 
-    def __init__(self, board: Board, console: Console) -> None:
+    def __init__(self, board: ProgressState, console: Console) -> None:
         self._board, self._console = board, console
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> LiveProgress:
         self._live.__enter__()
         return self
 
@@ -218,6 +218,6 @@ class Screen:
         return Group(table, Text(foot, "bold"))
 
 
-def view(board: Board, console: Console) -> View:
+def progress_view(board: ProgressState, console: Console) -> ProgressView:
     """Returns the live table for a terminal, or plain lines for anything else."""
-    return Screen(board, console) if console.is_terminal else Lines(board, console)
+    return LiveProgress(board, console) if console.is_terminal else PlainProgress(board, console)

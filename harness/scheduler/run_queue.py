@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.scheduler import liveness, optuna_storage, run_states
 from harness.scheduler.optuna_storage import FAULTS, Patience, StorageError
-from harness.scheduler.run_states import Attempt, Item, Standing
+from harness.scheduler.run_states import Attempt, Item, ItemStatus
 
 NAME = "runs"
 LEASE = 120.0  # seconds of silence after which a worker has lost its run
@@ -88,7 +88,7 @@ class Queue:
                     self.keep("lease", known := asked or LEASE)
         if asked is not None and asked != known:
             raise StorageError(
-                f"--lease {asked:g}: {optuna_storage.shown(url)} is shared with a lease of {known:g} seconds; leave it "
+                f"--lease {asked:g}: {optuna_storage.redacted(url)} is shared with a lease of {known:g} seconds; leave it "
                 "out"
             )
         return float(known)
@@ -125,7 +125,7 @@ class Queue:
         self._ids = {trial.number + self._first: trial._trial_id for trial in trials}
         if any(not isinstance(trial.user_attrs.get("run"), list) for trial in trials):
             raise StorageError(
-                f"{optuna_storage.shown(self.url)}: its study {NAME!r} is not this harness's; use another database"
+                f"{optuna_storage.redacted(self.url)}: its study {NAME!r} is not this harness's; use another database"
             )
         return [attempt(trial, self._first) for trial in trials]
 
@@ -143,7 +143,7 @@ class Queue:
             if attempt.state == "running" and liveness.gone(attempt.token):
                 self._end(attempt.number, TrialState.FAIL)
 
-    def reconcile(self, items: Sequence[Item], recorded: Callable[[], set[str]], retries: int) -> dict[str, Standing]:
+    def reconcile(self, items: Sequence[Item], recorded: Callable[[], set[str]], retries: int) -> dict[str, ItemStatus]:
         """Adds the attempts that the queue lacks, on a first start or after a crash; returns each item's status.
 
         Several processes may do this at the same time: superfluous attempts are ended as "superseded".
@@ -273,7 +273,9 @@ class Queue:
                     yield
                     return
             time.sleep(0.1)
-        raise StorageError(f"{optuna_storage.shown(self.url)}: another process keeps this one from it; is it paused?")
+        raise StorageError(
+            f"{optuna_storage.redacted(self.url)}: another process keeps this one from it; is it paused?"
+        )
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:

@@ -86,7 +86,7 @@ class Attempt:
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class ItemStatus:
     """The status of an item.
 
     Attributes:
@@ -109,7 +109,7 @@ def by_key(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
     return dict(grouped)
 
 
-def standing(own: Sequence[Attempt], recorded: bool, retries: int) -> Standing:
+def standing(own: Sequence[Attempt], recorded: bool, retries: int) -> ItemStatus:
     """Returns the status of an item, given the attempts at it.
 
     Args:
@@ -120,20 +120,20 @@ def standing(own: Sequence[Attempt], recorded: bool, retries: int) -> Standing:
     """
     attempts = tuple(attempt for attempt in own if attempt.state != "superseded")
     if recorded:
-        return Standing("done", attempts)
+        return ItemStatus("done", attempts)
     for state in reversed(UNFINISHED):
         if any(attempt.state == state for attempt in attempts):
-            return Standing(state, attempts, _last_error(attempts))
+            return ItemStatus(state, attempts, _last_error(attempts))
     counted = attempts[_first_counted(attempts) :]
     if counted and counted[-1].state == "cancelled":
-        return Standing("cancelled", attempts, "cancelled")
+        return ItemStatus("cancelled", attempts, "cancelled")
     failures = [attempt for attempt in counted if attempt.state == "failed"]
     if len(failures) > retries:
-        return Standing("failed", attempts, failures[-1].error)
+        return ItemStatus("failed", attempts, failures[-1].error)
     silent = _silent_without_progress(counted)
     if silent > retries + _SILENT:
-        return Standing("failed", attempts, f"its workers fell silent {silent} times without a step forward")
-    return Standing("missing", attempts, _last_error(attempts))
+        return ItemStatus("failed", attempts, f"its workers fell silent {silent} times without a step forward")
+    return ItemStatus("missing", attempts, _last_error(attempts))
 
 
 def _first_counted(attempts: Sequence[Attempt]) -> int:
@@ -162,7 +162,7 @@ def _last_error(attempts: Sequence[Attempt]) -> str:
 
 def standings(
     items: Iterable[Item], attempts: Iterable[Attempt], recorded: Container[str], retries: int
-) -> dict[str, Standing]:
+) -> dict[str, ItemStatus]:
     """Returns the status of every item, by its key.
 
     Args:
@@ -178,9 +178,9 @@ def standings(
 
 
 def _blocked(
-    item: Item, alone: Mapping[str, Standing], grouped: Mapping[str, Sequence[Attempt]], parents: Mapping[str, str],
+    item: Item, alone: Mapping[str, ItemStatus], grouped: Mapping[str, Sequence[Attempt]], parents: Mapping[str, str],
     recorded: Container[str], retries: int,
-) -> Standing:  # fmt: skip
+) -> ItemStatus:  # fmt: skip
     """Returns the status of an item, taking into account the runs that it starts from.
 
     Args:
@@ -197,7 +197,7 @@ def _blocked(
         seen.add(parent)
         parent_status = alone.get(parent) or standing(grouped.get(parent, ()), parent in recorded, retries)
         if parent_status.name in ("failed", "cancelled"):
-            return Standing(
+            return ItemStatus(
                 "blocked", status.attempts, f"the run it starts from, {parent[:8]}, {_SAID[parent_status.name]}"
             )
         if parent_status.name in ("done", "running"):
@@ -232,7 +232,7 @@ def _ready(parent: str, recorded: Container[str]) -> bool:
     return not parent or parent in recorded
 
 
-def missing(standings: Mapping[str, Standing], items: Iterable[Item]) -> list[Item]:
+def missing(standings: Mapping[str, ItemStatus], items: Iterable[Item]) -> list[Item]:
     """Returns the items that need an attempt in the queue and have none."""
     return [item for item in items if standings[item.key].name == "missing"]
 

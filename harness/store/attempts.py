@@ -119,7 +119,7 @@ class Logged:
       report: the function that every event is passed on to.
     """
 
-    def __init__(self, log: files.Lines, report: Callable[[Event], None]) -> None:
+    def __init__(self, log: files.AppendedFile, report: Callable[[Event], None]) -> None:
         self._log, self._report = log, report
 
     def __call__(self, event: Event) -> None:
@@ -188,7 +188,7 @@ class Attempt:
         Yields:
           The function to report events to, in place of `report`.
         """
-        with contextlib.closing(files.Lines(self.folder / _LOG)) as log:
+        with contextlib.closing(files.AppendedFile(self.folder / _LOG)) as log:
             self.failure.unlink(missing_ok=True)
             log.write("\n")  # so that a line cut short by a kill does not swallow the first line written now
             log.publish()

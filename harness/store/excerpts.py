@@ -16,7 +16,7 @@ VALIDATION_SEED = "task.validation_data.seed"
 
 
 @dataclasses.dataclass(frozen=True)
-class Excerpt:
+class RecordSummary:
     """A record without its settings and its curve.
 
     Its attributes are those of :class:`harness.store.records.RunRecord`, and `kind` and `taken_in`.
@@ -52,15 +52,15 @@ class Excerpt:
         return self.identity[:16]
 
 
-class Excerpting:
+class RecordSummarizer:
     """Makes excerpts of records, and computes the kind of runs that differ only in their seed just once."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, str] = {}
 
-    def __call__(self, record: RunRecord) -> Excerpt:
+    def __call__(self, record: RunRecord) -> RecordSummary:
         """Returns the excerpt of a record."""
-        return Excerpt(
+        return RecordSummary(
             identity=record.identity,
             kind=self._kind(record),
             taken_in="trained_by" in record.identity_content,
@@ -96,7 +96,7 @@ def _shared(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in content.items() if name != "seed"}, "settings": settings}
 
 
-def by_kind(records: Iterable[Excerpt]) -> dict[str, dict[int, str]]:
+def by_kind(records: Iterable[RecordSummary]) -> dict[str, dict[int, str]]:
     """Returns kind -> seed -> identity, for the records whose kind is known."""
     kinds: dict[str, dict[int, str]] = {}
     for record in records:

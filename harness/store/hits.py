@@ -21,7 +21,7 @@ _READ = ["media_id", "label", "top_class"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Hits:
+class VideoOutcomes:
     """Which videos a run classified correctly, or several runs evaluated on the same videos.
 
     Attributes:
@@ -43,7 +43,7 @@ class Reading:
         self._last: tuple[pa.ChunkedArray, npt.NDArray[Any], pd.Index[Any]] | None = None
         self._sets: dict[tuple[str, ...], pd.Index[Any]] = {}
 
-    def __call__(self, content: bytes, where: str) -> Hits:
+    def __call__(self, content: bytes, where: str) -> VideoOutcomes:
         """Reads which videos a run classified correctly.
 
         Args:
@@ -60,7 +60,7 @@ class Reading:
         except (pa.ArrowException, KeyError, ValueError) as error:
             raise RecordError(f"{where}: no predictions ({' '.join(str(error).split())[:200]})") from None
         order, videos = self._sorted(ids, where)
-        return Hits(videos, labels.to_numpy()[order], right[order, 0], right[order, :5].any(axis=1))
+        return VideoOutcomes(videos, labels.to_numpy()[order], right[order, 0], right[order, :5].any(axis=1))
 
     def _sorted(self, ids: pa.ChunkedArray, where: str) -> tuple[npt.NDArray[Any], pd.Index[Any]]:
         """Returns the row numbers in the order of the sorted ids, and the sorted ids."""
@@ -83,13 +83,13 @@ def _matrix(guesses: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.asarray(lists.flatten()).reshape(len(lists), -1)
 
 
-def stacked(runs: Sequence[Hits]) -> Hits:
+def stacked(runs: Sequence[VideoOutcomes]) -> VideoOutcomes:
     """Stacks the hits of several runs, which must share one index of videos, into arrays (runs, videos)."""
     labels, top1, top5 = (np.stack([getattr(hits, name) for hits in runs]) for name in ("labels", "top1", "top5"))
-    return Hits(runs[0].videos, labels, top1, top5)
+    return VideoOutcomes(runs[0].videos, labels, top1, top5)
 
 
-def frames(stack: Hits) -> list[pd.DataFrame]:
+def frames(stack: VideoOutcomes) -> list[pd.DataFrame]:
     """Returns one frame for each run, indexed by the sorted ids of the videos; columns "label", "top1", "top5"."""
     runs, videos = stack.labels.shape
     # Slices one frame, since creating a frame takes longer than everything else here.

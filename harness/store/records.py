@@ -18,8 +18,8 @@ from typing import Any
 from harness.config.experiment import (
     RESULTS_VERSION,
     TRAIN_BATCH,
-    Cut,
-    DataFacts,
+    DatasetInfo,
+    Overrides,
     Protocol,
     Run,
     applied_as_data,
@@ -194,14 +194,14 @@ def run_of(record: RunRecord, protocol: Protocol, evaluation_batch: int) -> Run:
     return Run(
         cell=Cell((), record.seed),
         profile=record.profile,
-        data=DataFacts(**record.data),
+        data=DatasetInfo(**record.data),
         settings=record.settings,
         bookkeeping=record.bookkeeping,
         protocol=protocol,
         evaluation_batch=evaluation_batch,
         replicas=record.replicas,
         scale=record.scale,
-        cut=Cut(**record.cut),
+        cut=Overrides(**record.cut),
         parent=record.parent,
         recorded=record.identity,
     )

@@ -27,8 +27,8 @@ import pandas as pd
 from harness.config.experiment import TRAIN_STEPS
 from harness.store import excerpts, hits, records, write_once
 from harness.store.attempts import FOLDER, Attempt, Attempts, State
-from harness.store.excerpts import Excerpt, Excerpting
-from harness.store.hits import Hits, Reading
+from harness.store.excerpts import RecordSummarizer, RecordSummary
+from harness.store.hits import Reading, VideoOutcomes
 from harness.store.records import Evaluation, RecordError, RunRecord
 from harness.system import files, parallel, paths
 from harness.system.paths import Address, Folder
@@ -105,7 +105,7 @@ class Store:
         old = f"checkpoints/weights-{record.settings[TRAIN_STEPS]}"
         return self._named(record, str(record.provenance.get("weights", old)), _WEIGHTS)
 
-    def predictions_file(self, record: RunRecord | Excerpt, protocol: str) -> Folder:
+    def predictions_file(self, record: RunRecord | RecordSummary, protocol: str) -> Folder:
         """Returns the path of a run's predictions file under a protocol.
 
         Raises:
@@ -117,7 +117,7 @@ class Store:
             raise RecordError(f"run {record.id}: not evaluated under {protocol}, only under {known}")
         return self._named(record, evaluation.predictions, _FILE)
 
-    def _named(self, record: RunRecord | Excerpt, name: str, expected: re.Pattern[str]) -> Folder:
+    def _named(self, record: RunRecord | RecordSummary, name: str, expected: re.Pattern[str]) -> Folder:
         """Returns the path of a file that a record names; refuses one outside the run's folder."""
         if not expected.fullmatch(name) or PurePosixPath(name).name in ("", ".", ".."):
             raise RecordError(
@@ -128,7 +128,7 @@ class Store:
 
     def name_of(self, run_id: str, path: str) -> str:
         """Returns the name of a file in the run's folder as a record gives it: "attempts/4/checkpoints/weights-256"."""
-        absolute = str(paths.of(path).absolute())
+        absolute = str(paths.path_of(path).absolute())
         # Works for addresses too, since both paths lose one slash of the "//".
         return PurePosixPath(absolute).relative_to(str(self.folder(run_id).absolute())).as_posix()
 
@@ -198,7 +198,7 @@ class Store:
         """
         written = json.dumps(content, indent=1, allow_nan=False).encode()
         try:
-            return write_once.write(path.parent, path.name, written, attempt)
+            return write_once.write_once(path.parent, path.name, written, attempt)
         except write_once.SecondWriterError as error:
             other = "another process" if error.other is None else f"attempt {error.other}"
             raise AlreadyThereError(
@@ -269,7 +269,7 @@ class Store:
         """
         return pd.read_parquet(io.BytesIO(self._predictions(record, protocol)))
 
-    def outcomes(self, record: RunRecord | Excerpt, protocol: str) -> pd.DataFrame:
+    def outcomes(self, record: RunRecord | RecordSummary, protocol: str) -> pd.DataFrame:
         """Reads which videos a run classified correctly under a protocol.
 
         Returns:
@@ -281,7 +281,7 @@ class Store:
         """
         return hits.frames(hits.stacked([self.hits(record, protocol, hits.Reading())]))[0]
 
-    def hits(self, record: RunRecord | Excerpt, protocol: str, reading: Reading) -> Hits:
+    def hits(self, record: RunRecord | RecordSummary, protocol: str, reading: Reading) -> VideoOutcomes:
         """Reads the same as arrays; pass the same `reading` for many runs, so that they share the videos' ids."""
         return reading(self._predictions(record, protocol), f"run {record.id}, {protocol}")
 
@@ -293,17 +293,17 @@ class Store:
         """
         return frozenset(self.checked(run_id).evaluations)
 
-    def excerpt(self, run_id: str) -> Excerpt:
+    def excerpt(self, run_id: str) -> RecordSummary:
         """Reads the excerpt of a run's record.
 
         Raises:
           RecordError: as for :meth:`read`.
         """
-        return Excerpting()(self.read(run_id))
+        return RecordSummarizer()(self.read(run_id))
 
-    def excerpts(self) -> list[Excerpt]:
+    def excerpts(self) -> list[RecordSummary]:
         """Reads the excerpts of all readable records, sorted by their ids."""
-        return [excerpt for excerpt in _read_excerpts(self, self.ids()).values() if isinstance(excerpt, Excerpt)]
+        return [excerpt for excerpt in _read_excerpts(self, self.ids()).values() if isinstance(excerpt, RecordSummary)]
 
     def unreadable(self) -> list[str]:
         """Returns the ids of the runs whose record cannot be read, sorted."""
@@ -316,7 +316,7 @@ class Store:
     def look_at(self, run_ids: Iterable[str]) -> None:
         """Announces the runs whose outcomes will be read soon; here it does nothing."""
 
-    def _predictions(self, record: RunRecord | Excerpt, protocol: str) -> bytes:
+    def _predictions(self, record: RunRecord | RecordSummary, protocol: str) -> bytes:
         """Reads the content of a predictions file and checks it against its record."""
         path = self.predictions_file(record, protocol)
         if not path.is_file():
@@ -342,7 +342,7 @@ class Snapshot(Store):
         _ = self._begun
 
     @functools.cached_property
-    def _begun(self) -> Callable[[], list[dict[str, Excerpt | RecordError]]]:
+    def _begun(self) -> Callable[[], list[dict[str, RecordSummary | RecordError]]]:
         store = self._as_it_is
         work = [
             functools.partial(_read_excerpts, store, run_ids) for run_ids in parallel.parts(store.ids(), self._at_once)
@@ -358,7 +358,7 @@ class Snapshot(Store):
         return _AT_ONCE_OF_A_BUCKET if self.in_bucket else _AT_ONCE
 
     @functools.cached_property
-    def _excerpts(self) -> dict[str, Excerpt | RecordError]:
+    def _excerpts(self) -> dict[str, RecordSummary | RecordError]:
         with parallel.without_collecting():
             return {run_id: excerpt for part in self._begun() for run_id, excerpt in part.items()}
 
@@ -374,16 +374,16 @@ class Snapshot(Store):
         """See :class:`Store`."""
         return run_id in self._excerpts
 
-    def excerpt(self, run_id: str) -> Excerpt:
+    def excerpt(self, run_id: str) -> RecordSummary:
         """See :class:`Store`."""
         excerpt = self._excerpts.get(run_id) or super().excerpt(run_id)
         if isinstance(excerpt, RecordError):
             raise excerpt
         return excerpt
 
-    def excerpts(self) -> list[Excerpt]:
+    def excerpts(self) -> list[RecordSummary]:
         """See :class:`Store`."""
-        return [excerpt for excerpt in self._excerpts.values() if isinstance(excerpt, Excerpt)]
+        return [excerpt for excerpt in self._excerpts.values() if isinstance(excerpt, RecordSummary)]
 
     def faults(self) -> list[str]:
         """Returns one line for each record that cannot be read."""
@@ -400,7 +400,7 @@ class Snapshot(Store):
             self.outcomes(excerpt, protocol)
         return frozenset(excerpt.evaluations)
 
-    def outcomes(self, record: RunRecord | Excerpt, protocol: str) -> pd.DataFrame:
+    def outcomes(self, record: RunRecord | RecordSummary, protocol: str) -> pd.DataFrame:
         """See :class:`Store`."""
         known: dict[tuple[str, str], pd.DataFrame | RecordError] = vars(self)["_outcomes"]
         key = (record.id, protocol)
@@ -417,7 +417,7 @@ class Snapshot(Store):
         wanted = [
             (excerpt, protocol)
             for excerpt in excerpts
-            if isinstance(excerpt, Excerpt)
+            if isinstance(excerpt, RecordSummary)
             for protocol in excerpt.evaluations
             if (excerpt.id, protocol) not in vars(self)["_outcomes"]
         ]
@@ -429,10 +429,10 @@ class Snapshot(Store):
                 vars(self)["_outcomes"].update(outcomes.apart())
 
 
-def _read_excerpts(store: Store, run_ids: Sequence[str]) -> dict[str, Excerpt | RecordError]:
+def _read_excerpts(store: Store, run_ids: Sequence[str]) -> dict[str, RecordSummary | RecordError]:
     """Returns id -> excerpt, or the error because of which the record cannot be read."""
-    excerpting = Excerpting()
-    excerpts_by_id: dict[str, Excerpt | RecordError] = {}
+    excerpting = RecordSummarizer()
+    excerpts_by_id: dict[str, RecordSummary | RecordError] = {}
     for run_id in run_ids:
         try:
             excerpts_by_id[run_id] = excerpting(store.read(run_id))
@@ -450,7 +450,7 @@ class _Outcomes:
       faults: (run id, protocol) -> why the predictions cannot be used.
     """
 
-    stacks: list[tuple[list[tuple[str, str]], Hits]]
+    stacks: list[tuple[list[tuple[str, str]], VideoOutcomes]]
     faults: dict[tuple[str, str], RecordError]
 
     def apart(self) -> dict[tuple[str, str], pd.DataFrame | RecordError]:
@@ -461,10 +461,10 @@ class _Outcomes:
         return {**outcomes, **self.faults}
 
 
-def _read_outcomes(store: Store, wanted: Sequence[tuple[Excerpt, str]]) -> _Outcomes:
+def _read_outcomes(store: Store, wanted: Sequence[tuple[RecordSummary, str]]) -> _Outcomes:
     """Reads the outcomes of runs under protocols."""
     reading = hits.Reading()
-    hits_by_key: dict[tuple[str, str], Hits] = {}
+    hits_by_key: dict[tuple[str, str], VideoOutcomes] = {}
     faults: dict[tuple[str, str], RecordError] = {}
     for excerpt, protocol in wanted:
         try:
@@ -477,7 +477,7 @@ def _read_outcomes(store: Store, wanted: Sequence[tuple[Excerpt, str]]) -> _Outc
     return _Outcomes([(keys, hits.stacked([hits_by_key[key] for key in keys])) for keys in alike.values()], faults)
 
 
-def frame(evaluated: Sequence[RunRecord | Excerpt]) -> pd.DataFrame:
+def frame(evaluated: Sequence[RunRecord | RecordSummary]) -> pd.DataFrame:
     """Returns one row for each record and protocol, for :mod:`harness.analysis.study_summary`.
 
     Returns:
@@ -513,7 +513,7 @@ FRAME = [
 ]
 
 
-def _lines(record: RunRecord | Excerpt) -> Iterator[dict[str, Any]]:
+def _lines(record: RunRecord | RecordSummary) -> Iterator[dict[str, Any]]:
     for evaluation in record.evaluations.values():
         yield {
             "id": record.id,

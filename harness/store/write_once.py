@@ -26,7 +26,7 @@ class SecondWriterError(Exception):
         self.other = other
 
 
-def write(run: Folder, name: str, content: bytes, attempt: int | None) -> Folder:
+def write_once(run: Folder, name: str, content: bytes, attempt: int | None) -> Folder:
     """Writes a file into a run's folder, and returns its path.
 
     Args:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness.planning import plans
 from harness.planning.plans import Plan, Planned
-from harness.scheduler.progress import Board
+from harness.scheduler.progress import ProgressState
 from harness.store.records import RunRecord
 from harness.sweep.search import PRUNED_AFTER, PRUNED_FROM, STARTUP, Strategy
 from harness.sweep.space import MOST, PARTS, Point, Sweep
@@ -23,7 +23,7 @@ _LISTED = 60  # most points that a plan lists
 _DRAWN = 30  # points drawn to estimate the cost of a space that is too large to list
 
 
-class TrialBoard(Board):
+class TrialBoard(ProgressState):
     """The state of the trials begun so far, and how long these and the rest will take.
 
     Args:
@@ -38,7 +38,7 @@ class TrialBoard(Board):
 
     def begin(self, planned: Planned) -> None:
         """Adds the run of a trial that is about to be trained."""
-        self.states |= Board(Plan((), (planned,), {}), None).states
+        self.states |= ProgressState(Plan((), (planned,), {}), None).states
         self._ahead -= 1
 
     def update(self, run_id: str, event: Mapping[str, Any]) -> Any:

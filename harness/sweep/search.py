@@ -21,7 +21,7 @@ from harness.store.records import RecordError, RunRecord
 from harness.store.run_store import Store
 from harness.sweep import trial_store
 from harness.sweep.space import PARTS, Params, Point, Sweep, reached
-from harness.sweep.trial_store import ABANDONED, RECORDED, REPEATED, TRAINED, TURNED_AWAY, SweepError, Tried
+from harness.sweep.trial_store import ABANDONED, RECORDED, REPEATED, TRAINED, TURNED_AWAY, SweepError, Trial
 from harness.sweep.workers import Workers
 
 SamplerName = Literal["grid", "tpe", "nsga2"]
@@ -150,7 +150,7 @@ class Search:
                     )
         return list(self._failed(self.workers.patient(self._tried)).values())
 
-    def _tried(self) -> list[Tried]:
+    def _tried(self) -> list[Trial]:
         return trial_store.trials(self.study)
 
     def _next(self) -> tuple[optuna.Trial, Point] | None:
@@ -188,7 +188,7 @@ class Search:
                 return self._ask(params)
         return self._proposed(tried)
 
-    def _silent(self, trials: list[Tried]) -> list[Tried]:
+    def _silent(self, trials: list[Trial]) -> list[Trial]:
         """Returns trials that were given up because their workers fell silent, and that were not asked again."""
         last = {trial.run: trial for trial in trials if trial.run and trial.source != REPEATED}
         return [
@@ -198,7 +198,7 @@ class Search:
             if self.sweep.space.holds(trial.params)
         ]
 
-    def _untold(self, trials: list[Tried]) -> Iterator[tuple[str, Params]]:
+    def _untold(self, trials: list[Trial]) -> Iterator[tuple[str, Params]]:
         """Yields recorded runs within the limits that have no trial, each with its point."""
         told = {trial.run for trial in trials}
         for run_id in self.store.ids():
@@ -212,13 +212,13 @@ class Search:
             if point and not self.sweep.limits.reason(point) and point.run.protocol.name in record.evaluations:
                 yield run_id, point.params
 
-    def _failed_before(self, trials: list[Tried]) -> list[tuple[str, Params]]:
+    def _failed_before(self, trials: list[Trial]) -> list[tuple[str, Params]]:
         """Returns runs whose last trial failed before this process began, each with its point."""
         last = {trial.run: trial for trial in trials if trial.run and trial.source in (TRAINED, RECORDED)}
         now = self._failed(trials)
         return [(run_id, trial.params) for run_id, trial in last.items() if trial.state == "fail" and run_id not in now]
 
-    def _failed(self, trials: list[Tried]) -> dict[str, str]:
+    def _failed(self, trials: list[Trial]) -> dict[str, str]:
         """Maps the id of each run that failed since this process began, here or with another worker, to the reason."""
         failed: dict[str, str] = {}
         for trial in trials:
@@ -238,7 +238,7 @@ class Search:
             _ = trial.relative_params  # makes an enqueued point join its generation
         return trial
 
-    def _ask_again(self, silent: Tried) -> optuna.Trial:
+    def _ask_again(self, silent: Trial) -> optuna.Trial:
         """Asks for a trial that continues one that was given up."""
         trial = self._ask(silent.params)
         for percent, top1 in silent.reports.items():
@@ -247,7 +247,7 @@ class Search:
             trial.set_user_attr(trial_store.SOURCE, silent.source)
         return trial
 
-    def _proposed(self, trials: list[Tried]) -> optuna.Trial | None:
+    def _proposed(self, trials: list[Trial]) -> optuna.Trial | None:
         """Asks for the next new trial, once nothing is left to catch up with; None at the sweep's end."""
         known = {trial.run for trial in trials if trial.run}
         if self.strategy.sampler == "grid":
@@ -266,7 +266,7 @@ class Search:
             return None
         return self._ask(point.params)
 
-    def _spent(self, trials: list[Tried]) -> int:
+    def _spent(self, trials: list[Trial]) -> int:
         """Counts the points that were or are being trained; failures before this process do not count."""
         trained = {trial.run for trial in trials if trial.source == TRAINED and trial.state != "fail"}
         return len(trained | set(self._failed(trials)))
@@ -437,7 +437,7 @@ def validations(record: RunRecord) -> dict[int, float]:
     return {reached(step, total): top1 for step, top1 in points.items() if step % interval == 0 or step == total}
 
 
-def _went_wrong(trial: Tried) -> bool:
+def _went_wrong(trial: Trial) -> bool:
     return trial.state == "fail" and trial.source == TRAINED and bool(trial.reason)
 
 

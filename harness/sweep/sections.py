@@ -12,7 +12,7 @@ def sweeps(store: Store) -> list[Section]:
     if not (store.root / "sweeps").is_dir():
         return []
     try:
-        summaries = sweep_summary.found(store.root, store.elsewhere)
+        summaries = sweep_summary.summaries(store.root, store.elsewhere)
     except trial_store.SweepError as error:
         return [Section("Scaling sweeps", {}, note=str(error), faults=(str(error),))]
     return [

@@ -17,7 +17,7 @@ from scipy.optimize import nnls
 from harness.config import network
 from harness.config.experiment import TRAIN_STEPS, Run, SettingsError
 from harness.config.studies import Cell
-from harness.config.toggles import Applied, Toggle, ToggleError, parse, suggest
+from harness.config.toggles import Toggle, ToggleError, ToggleValue, parse, suggest
 from harness.store.records import RunRecord
 
 Value = float | int | str
@@ -148,7 +148,7 @@ class Space:
     """
 
     axes: tuple[Axis, ...]
-    base: tuple[Applied, ...]
+    base: tuple[ToggleValue, ...]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ class Space:
         return params if self.holds(params) else None
 
 
-def space(axes: Sequence[Axis], base: Sequence[Applied]) -> Space:
+def space(axes: Sequence[Axis], base: Sequence[ToggleValue]) -> Space:
     """Makes a space of axes; toggles that an axis searches are removed from the base.
 
     Raises:

@@ -25,8 +25,8 @@ from harness.planning.workspace import Workspace, readable
 from harness.reporting import render, terminal, writers
 from harness.scheduler import liveness, optuna_storage, orchestrator, progress, run_queue
 from harness.scheduler.optuna_storage import Patience
-from harness.scheduler.orchestrator import Conductor, Outcome
-from harness.scheduler.progress import View
+from harness.scheduler.orchestrator import Orchestrator, Outcome
+from harness.scheduler.progress import ProgressView
 from harness.store.records import RunRecord
 from harness.sweep import front_figure, sweep_summary, trial_store
 from harness.sweep.progress import TrialBoard, describe, likely
@@ -70,7 +70,7 @@ def space_of(
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class SweepRequest:
     """A sweep as its flags describe it.
 
     Attributes:
@@ -118,7 +118,9 @@ class Asked:
         """Prints what the sweep would do and what it costs."""
         facts, cut = self.workspace.data.facts, str(self.workspace.cut)
         say = functools.partial(print_line, console)
-        say(f"Scaling sweep {self.name}, profile {self.workspace.profile.name}, in {optuna_storage.shown(self.url)}.")
+        say(
+            f"Scaling sweep {self.name}, profile {self.workspace.profile.name}, in {optuna_storage.redacted(self.url)}."
+        )
         say(f"Data: {facts.name}, {facts.train_videos:,} training and {facts.validation_videos:,} validation videos.")
         if cut:
             say(f"Cut: {cut}. This is not the profile's own training, and the tables will say so.")
@@ -127,7 +129,7 @@ class Asked:
         points = self.trials if self.trials is not None else len(likely(self.sweep))
         describe(self.sweep, self.strategy, self.records, points, len(trained), console)
 
-    def _begun(self) -> list[trial_store.Tried]:
+    def _begun(self) -> list[trial_store.Trial]:
         """Returns its trials so far; none, without creating a file, for a sweep that was not begun."""
         if not self._is_there():
             return []
@@ -155,14 +157,14 @@ class Asked:
         say = functools.partial(print_line, console)
         with (
             study_mirror.mirror(wandb, self._group, workspace.store, console) as mirror,
-            orchestrator.conductor(workspace, console, mirror) as conducted,
+            orchestrator.orchestration(workspace, console, mirror) as conducted,
             liveness.present() as token,
             optuna_storage.faults_named(self.url, "the sweep's storage"),
         ):
             conducted.join(Plan((), (), {}), "")
             study, workers = self._joined(conducted, token, say)
             before, board = len(trial_store.trials(study)), self._board()
-            with progress.view(board, console) as shown:
+            with progress.progress_view(board, console) as shown:
                 carry = functools.partial(self._carry, conducted, board, shown, console)
                 search = Search(study, self.sweep, self.strategy, workspace.store, carry, say, self.trials, workers,
                                 conducted.wait)  # fmt: skip
@@ -174,9 +176,9 @@ class Asked:
     def _group(self) -> str:
         return f"sweep-{self.name}"
 
-    def _joined(self, conducted: Conductor, token: str, say: Callable[[str], None]) -> tuple[optuna.Study, Workers]:
+    def _joined(self, conducted: Orchestrator, token: str, say: Callable[[str], None]) -> tuple[optuna.Study, Workers]:
         """Joins the sweep; returns its Optuna study and its workers."""
-        kept, where, sweep = optuna_storage.open_storage(self.url), optuna_storage.shown(self.url), self.sweep
+        kept, where, sweep = optuna_storage.open_storage(self.url), optuna_storage.redacted(self.url), self.sweep
         study = trial_store.study(kept, self.name, self.settings, self.strategy.objectives, where)
         patient = Patience(self.url, say, lambda: conducted.asked)
         workers = Workers(study, kept, token, conducted.lease, patient)
@@ -192,7 +194,7 @@ class Asked:
         return TrialBoard(rate, points, sum(point.work for point in within) / max(1, len(within)))
 
     def _carry(
-        self, conducted: Conductor, board: TrialBoard, shown: View, console: Console, point: Point, name: str,
+        self, conducted: Orchestrator, board: TrialBoard, shown: ProgressView, console: Console, point: Point, name: str,
         watch: Watch | None,
     ) -> Outcome:  # fmt: skip
         """Carries out the run of a point."""
@@ -237,14 +239,14 @@ class Asked:
           SweepError: the sweep was never begun, or a value in its storage differs from its record.
         """
         if not self._is_there():
-            raise SweepError(f"{optuna_storage.shown(self.url)}: no such sweep yet; run it without --draw")
+            raise SweepError(f"{optuna_storage.redacted(self.url)}: no such sweep yet; run it without --draw")
         kept = optuna_storage.open_storage(self.url)
         with optuna_storage.faults_named(self.url, "the sweep's storage"):
             if self.name not in optuna.get_all_study_names(kept):
-                raise SweepError(f"{optuna_storage.shown(self.url)}: holds no sweep {self.name!r}")
-            sweep = trial_store.kept(optuna.load_study(study_name=self.name, storage=kept))
-        summary = sweep_summary.of(sweep, self.workspace.store)
-        written = write(summary, self.workspace.store.root, plots)
+                raise SweepError(f"{optuna_storage.redacted(self.url)}: holds no sweep {self.name!r}")
+            sweep = trial_store.stored_sweep(optuna.load_study(study_name=self.name, storage=kept))
+        summary = sweep_summary.summarize(sweep, self.workspace.store)
+        written = write_sweep(summary, self.workspace.store.root, plots)
         terminal.show([table for _, table in sweep_summary.tables(summary)], failures, console)
         with study_mirror.mirror(wandb, self._group, self.workspace.store, console) as mirror:
             mirror.event(self._group, _mirrored(summary, written, self._group))
@@ -259,7 +261,7 @@ def _mirrored(summary: Summary, written: list[Path], group: str) -> dict[str, ob
             "rows": rows, "files": list(map(str, written))}  # fmt: skip
 
 
-def write(summary: Summary, results: Path, plots: Path) -> list[Path]:
+def write_sweep(summary: Summary, results: Path, plots: Path) -> list[Path]:
     """Writes a sweep's tables into `results/tables/` and its figure into `plots/`; returns the paths."""
     tables = dict(sweep_summary.tables(summary))
     named = [(name, tables.get(name)) for name in sweep_summary.names(summary)]
@@ -268,14 +270,14 @@ def write(summary: Summary, results: Path, plots: Path) -> list[Path]:
     )
 
 
-def asked(
+def sweep_request(
     workspace: Workspace,
     of: Space,
     limits: Limits,
     strategy: Strategy,
     trials: int,
     name: str | None,
-) -> Asked:
+) -> SweepRequest:
     """Returns the sweep that the flags ask for.
 
     Raises:
@@ -300,7 +302,7 @@ def asked(
     chosen = name or default_name(workspace, strategy)
     url = workspace.sharing.storage or _own_url(workspace, chosen)
     grid = None if strategy.sampler == "grid" else trials
-    return Asked(chosen, workspace, sweep, strategy, grid, url, _held(sweep, records))
+    return SweepRequest(chosen, workspace, sweep, strategy, grid, url, _held(sweep, records))
 
 
 def _held(sweep: Sweep, known: list[RunRecord]) -> dict[str, RunRecord]:

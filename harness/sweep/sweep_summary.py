@@ -24,7 +24,7 @@ from harness.store import run_store
 from harness.store.records import Evaluation, RecordError, RunRecord
 from harness.store.run_store import Store
 from harness.sweep import trial_store
-from harness.sweep.trial_store import RECORDED, TRAINED, TURNED_AWAY, Kept, SweepError, Tried
+from harness.sweep.trial_store import RECORDED, TRAINED, TURNED_AWAY, StoredSweep, SweepError, Trial
 from harness.system.paths import Folder
 
 NOTHING = "–"
@@ -74,16 +74,16 @@ class Summary:
     saving_note: str
 
 
-def found(root: Path, runs: Folder | None = None) -> list[Summary]:
+def summaries(root: Path, runs: Folder | None = None) -> list[Summary]:
     """Returns the summaries of all sweeps under a results folder, by name.
 
     Raises:
       SweepError: a storage cannot be read, or a value in it differs from its record.
     """
-    return [of(kept, Store(root, runs)) for kept in trial_store.found(root)]
+    return [summarize(kept, Store(root, runs)) for kept in trial_store.stored_sweeps(root)]
 
 
-def of(kept: Kept, records: Store) -> Summary:
+def summarize(kept: StoredSweep, records: Store) -> Summary:
     """Summarises a sweep from its storage and the records.
 
     Raises:
@@ -100,7 +100,7 @@ def _read(records: Store, run_id: str) -> RunRecord | RecordError:
         return error
 
 
-def summarise(kept: Kept, records: Mapping[str, RunRecord | RecordError]) -> Summary:
+def summarise(kept: StoredSweep, records: Mapping[str, RunRecord | RecordError]) -> Summary:
     """Summarises a sweep.
 
     Args:
@@ -152,9 +152,9 @@ def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one != other and one[0] >= other[0] and one[1] <= other[1]
 
 
-def _points(kept: Kept, records: Mapping[str, RunRecord | RecordError]) -> pd.DataFrame:
+def _points(kept: StoredSweep, records: Mapping[str, RunRecord | RecordError]) -> pd.DataFrame:
     keys = [axis["key"] for axis in kept.axes]
-    by_run: dict[str, list[Tried]] = {}
+    by_run: dict[str, list[Trial]] = {}
     for trial in kept.trials:
         if trial.run:
             by_run.setdefault(trial.run, []).append(trial)
@@ -166,7 +166,7 @@ def _points(kept: Kept, records: Mapping[str, RunRecord | RecordError]) -> pd.Da
     return points.sort_values(["gflops", "trial"], ignore_index=True)
 
 
-def _line(kept: Kept, trials: Sequence[Tried], record: RunRecord | RecordError | None) -> dict[str, Any]:
+def _line(kept: StoredSweep, trials: Sequence[Trial], record: RunRecord | RecordError | None) -> dict[str, Any]:
     """Returns the line of one run, from all of its trials."""
     last = max(trials, key=_settled)
     line = {**last.params, "trial": trials[0].number, "run": last.run, "state": _state(last), "gflops": last.gflops,
@@ -187,12 +187,12 @@ def _line(kept: Kept, trials: Sequence[Tried], record: RunRecord | RecordError |
     return line | _measured(record, evaluation)
 
 
-def _settled(trial: Tried) -> tuple[bool, bool, int]:
+def _settled(trial: Trial) -> tuple[bool, bool, int]:
     """Ranks a run's trials by how much they tell: a complete one, then one that trained, then the last."""
     return trial.state == "complete", trial.source == TRAINED, trial.number
 
 
-def _state(trial: Tried) -> str:
+def _state(trial: Trial) -> str:
     if trial.source == TURNED_AWAY or trial.state in ("running", "waiting"):
         return TURNED_AWAY if trial.source == TURNED_AWAY else trial.state
     if trial.state == "complete":
@@ -219,7 +219,7 @@ def _measured(record: RunRecord, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _caption(kept: Kept, points: pd.DataFrame, records: Mapping[str, RunRecord | RecordError]) -> list[str]:
+def _caption(kept: StoredSweep, points: pd.DataFrame, records: Mapping[str, RunRecord | RecordError]) -> list[str]:
     usable = [
         record for record in records.values() if isinstance(record, RunRecord) and record.id in set(points["run"])
     ]
@@ -243,7 +243,7 @@ def _limits(settings: Mapping[str, Any]) -> str:
     return f"; at most {' and '.join(limits)}" if limits else ""
 
 
-def _importance(kept: Kept, points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def _importance(kept: StoredSweep, points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Returns each axis's share in what decides top-1, by each evaluator, and sentences that explain the shares."""
     ended = points[points["top1"].notna()]
     if len(ended) < FEWEST:
@@ -294,7 +294,7 @@ def _distribution(axis: Mapping[str, Any]) -> BaseDistribution:
     return FloatDistribution(axis["low"], axis["high"], log=axis["log"])
 
 
-def _saving(kept: Kept, points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def _saving(kept: StoredSweep, points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Returns the grid's steps by what became of them, and sentences on what pruning saved."""
     tried = points[~points["state"].isin([TURNED_AWAY, "running", "waiting"])]
     parts = _parts(tried)

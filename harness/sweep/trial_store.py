@@ -43,7 +43,7 @@ class SweepError(HarnessError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tried:
+class Trial:
     """One trial, as plain data.
 
     Attributes:
@@ -153,7 +153,7 @@ def keep_space(of: optuna.Study, space: Space, grid: Sequence[Point], limits: Li
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
+class StoredSweep:
     """A sweep as its storage holds it.
 
     Attributes:
@@ -170,24 +170,26 @@ class Kept:
     caption: str
     axes: list[dict[str, Any]]
     points: list[dict[str, Any]]
-    trials: list[Tried]
+    trials: list[Trial]
 
 
-def kept(of: optuna.Study) -> Kept:
+def stored_sweep(of: optuna.Study) -> StoredSweep:
     """Reads a sweep from its storage."""
     space = of.user_attrs.get(_SPACE, {"caption": "", "axes": [], "points": []})
-    return Kept(of.study_name, of.user_attrs[_SETTINGS], space["caption"], space["axes"], space["points"], trials(of))
+    return StoredSweep(
+        of.study_name, of.user_attrs[_SETTINGS], space["caption"], space["axes"], space["points"], trials(of)
+    )
 
 
-def trials(of: optuna.Study) -> list[Tried]:
+def trials(of: optuna.Study) -> list[Trial]:
     """Returns a study's trials, in order."""
     return [tried(trial) for trial in of.get_trials(deepcopy=False)]
 
 
-def tried(trial: FrozenTrial) -> Tried:
+def tried(trial: FrozenTrial) -> Trial:
     """Converts an Optuna trial to plain data."""
     attributes = trial.user_attrs
-    return Tried(
+    return Trial(
         number=trial.number,
         state=trial.state.name.lower(),
         params=dict(trial.params),
@@ -232,7 +234,7 @@ def derived_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "big")
 
 
-def found(root: Path) -> list[Kept]:
+def stored_sweeps(root: Path) -> list[StoredSweep]:
     """Reads every sweep in the SQLite files under a results folder, by name.
 
     Raises:
@@ -241,12 +243,12 @@ def found(root: Path) -> list[Kept]:
     return [sweep for path in sorted((root / "sweeps").glob("*.db")) for sweep in _sweeps_of(url_of(path))]
 
 
-def _sweeps_of(url: str) -> list[Kept]:
+def _sweeps_of(url: str) -> list[StoredSweep]:
     try:
         storage = open_storage(url)
         with faults_named(url):
             names = sorted(optuna.get_all_study_names(storage))
             studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
-            return [kept(study) for study in studies if _SETTINGS in study.user_attrs]
+            return [stored_sweep(study) for study in studies if _SETTINGS in study.user_attrs]
     except StorageError as error:
         raise SweepError(str(error)) from None

@@ -24,7 +24,7 @@ from optuna.storages import RDBStorage
 from harness.scheduler import liveness, optuna_storage, sharing
 from harness.scheduler.optuna_storage import FAULTS, Patience, StorageError
 from harness.sweep import trial_store
-from harness.sweep.trial_store import Tried
+from harness.sweep.trial_store import Trial
 
 _BEATS = 4  # heartbeats in a lease
 _LOOK = (0.02, 0.1)  # seconds between two tries to be the one that chooses a point
@@ -106,15 +106,15 @@ class Workers:
         trial.set_user_attr(trial_store.OWNER, list(self._own))
         return trial
 
-    def has(self, one: Tried) -> bool:
+    def has(self, one: Trial) -> bool:
         """Returns whether a trial is or was this worker's."""
         return one.owner == self._own
 
-    def left(self, found: Sequence[Tried]) -> list[Tried]:
+    def left(self, found: Sequence[Trial]) -> list[Trial]:
         """Returns running trials whose worker gave them back or ended; must be called within :meth:`alone`."""
         return [trial for trial in found if trial.state == "running" and _free(trial)]
 
-    def others(self, found: Sequence[Tried]) -> list[Tried]:
+    def others(self, found: Sequence[Trial]) -> list[Trial]:
         """Returns the running trials that have a worker, as far as is known."""
         return [trial for trial in found if trial.state == "running" and not _free(trial)]
 
@@ -154,7 +154,7 @@ class Workers:
             self._kept.remove_session()
 
 
-def _free(trial: Tried) -> bool:
+def _free(trial: Trial) -> bool:
     return not trial.owner[0] or liveness.gone(trial.owner[1])
 
 

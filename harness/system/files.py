@@ -54,7 +54,7 @@ def remove_tree(folder: Folder) -> None:
         folder.rmtree()
 
 
-class Lines:
+class AppendedFile:
     """A text file to which lines are appended; for a file in a bucket, which cannot be appended to, via a local copy.
 
     Args:

@@ -193,7 +193,7 @@ class Address:
 Folder: TypeAlias = Path | Address
 
 
-def of(text: str | Path) -> Folder:
+def path_of(text: str | Path) -> Folder:
     """Returns the address in a text, or the local path if it is not an address."""
     return Address(text) if isinstance(text, str) and _MARK in text else Path(text)
 

@@ -75,7 +75,7 @@ class Tracker(Protocol):
         """Closes the tracker; returns a line for each thing that the user should know and do, none if all is well."""
 
 
-class Nothing:
+class NullTracker:
     """A tracker that ignores everything."""
 
     def write(self, event: Event) -> None:
@@ -86,7 +86,7 @@ class Nothing:
         return []
 
 
-class Several:
+class CompositeTracker:
     """A tracker that passes every event on to several trackers."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
@@ -112,19 +112,19 @@ def tracker(mode: Literal["online", "offline", "off"], folder: Path, limit: floa
       limit: seconds that closing may take.
     """
     if mode == "off":
-        return Nothing()
+        return NullTracker()
     wandb_folder = folder / "wandb"
     log = wandb_folder / "mirror.log"
     offline = functools.partial(Wandb, folder.absolute(), "offline")
     if mode == "offline":
-        return Apart(
+        return SubprocessTracker(
             [offline], log, f"The records are complete, the mirror in {wandb_folder} is not (details: {log})", limit
         )
     online = functools.partial(Wandb, folder.absolute(), "online", limit / 5)
     later = (
         f"The records are complete; what W&B misses is in {wandb_folder}, to send it type: wandb sync {wandb_folder}"
     )
-    return Apart([online, offline], log, later, limit)
+    return SubprocessTracker([online, offline], log, later, limit)
 
 
 class Wandb:
@@ -219,7 +219,7 @@ class Wandb:
         self._points += 1
 
     def _recorded(self, event: Event) -> None:
-        record, folder = event["record"], paths_.of(event["folder"])
+        record, folder = event["record"], paths_.path_of(event["folder"])
         if not self._is_open(event):
             self._open(event["run"], event.get("group", ""), "", None, record["toggles"], record["settings"])
         if not self._points:
@@ -339,7 +339,7 @@ class _LostError(Exception):
     """Raised when the process of a tracker ended, or did not answer in time."""
 
 
-class Apart:
+class SubprocessTracker:
     """A tracker that runs another tracker in a separate process, so that the study never waits for it.
 
     If that tracker fails, the next one takes over, and receives the events of the open run from its beginning. The

@@ -77,7 +77,7 @@ class MirroredRun:
     damaged: bool
 
 
-def read(folder: Path) -> list[MirroredRun]:
+def read_runs(folder: Path) -> list[MirroredRun]:
     """Reads the attempts whose files are in a folder or below it, in the order they started.
 
     Files that hold no run yet are left out.

@@ -22,13 +22,13 @@ from harness.store.attempts import Attempt, History
 from harness.store.records import Evaluation, RecordError, RunRecord
 from harness.store.run_store import AlreadyThereError, Store, attempt_of
 from harness.training import loop
-from harness.training.loop import Hold, Place, Report, Stop
+from harness.training.loop import AssertOwner, OnEvent, RunContext, ShouldStop
 from harness.training.task import Predictions
 
 _RECORDED = "recorded"
 
 
-def place_of(
+def run_context(
     store: Store,
     run: Run,
     attempt: Attempt,
@@ -36,7 +36,7 @@ def place_of(
     devices: Devices = Devices(),
     parent: str | None = None,
     scratch: str = "",
-) -> Place:
+) -> RunContext:
     """Returns where an attempt is carried out, with the checkpoints of earlier attempts that it can resume from.
 
     Args:
@@ -49,18 +49,18 @@ def place_of(
       scratch: folder for files that a worker other than the chief has to write.
     """
     origins = tuple(str(earlier.checkpoints.absolute()) for earlier in store.attempts(run.id).before(attempt.number))
-    return Place(str(data.absolute()), str(attempt.checkpoints.absolute()), devices, parent, scratch, origins)
+    return RunContext(str(data.absolute()), str(attempt.checkpoints.absolute()), devices, parent, scratch, origins)
 
 
 def execute(
     run: Run,
     manifest: Manifest,
-    place: Place,
+    place: RunContext,
     store: Store,
     attempt: Attempt,
-    report: Report,
-    stop: Stop = loop.never,
-    hold: Hold = loop.held,
+    report: OnEvent,
+    stop: ShouldStop = loop.never_stop,
+    hold: AssertOwner = loop.always_owner,
 ) -> RunRecord | None:
     """Trains a run, resuming where an earlier attempt stopped, evaluates it and writes its record.
 
@@ -118,7 +118,7 @@ def execute(
     return record
 
 
-def written(record: RunRecord, store: Store, attempt: Attempt, hold: Hold) -> None:
+def written(record: RunRecord, store: Store, attempt: Attempt, hold: AssertOwner) -> None:
     """Writes the record of an attempt and removes the files that are no longer needed.
 
     Raises:
@@ -161,12 +161,12 @@ def _record(
 def evaluate(
     run: Run,
     manifest: Manifest,
-    place: Place,
+    place: RunContext,
     store: Store,
     attempt: Attempt,
-    report: Report,
-    stop: Stop = loop.never,
-    hold: Hold = loop.held,
+    report: OnEvent,
+    stop: ShouldStop = loop.never_stop,
+    hold: AssertOwner = loop.always_owner,
 ) -> RunRecord | None:
     """Evaluates a recorded run under its protocol, unless that was done before.
 
@@ -196,12 +196,12 @@ def evaluated(
     run: Run,
     protocol: Protocol,
     manifest: Manifest,
-    place: Place,
+    place: RunContext,
     store: Store,
     attempt: Attempt,
-    report: Report,
-    stop: Stop = loop.never,
-    hold: Hold = loop.held,
+    report: OnEvent,
+    stop: ShouldStop = loop.never_stop,
+    hold: AssertOwner = loop.always_owner,
 ) -> Evaluation:
     """Evaluates a run's weights under a protocol and writes the predictions into the attempt's folder."""
     predictions, weights, seconds, device = loop.evaluate(run, protocol, manifest, place, report, stop, hold)
@@ -248,7 +248,7 @@ def as_table(predictions: Predictions) -> pd.DataFrame:
     )
 
 
-def _forget_if_record_removed(store: Store, run: Run, attempt: Attempt, hold: Hold) -> None:
+def _forget_if_record_removed(store: Store, run: Run, attempt: Attempt, hold: AssertOwner) -> None:
     """Removes earlier results of a run whose record a user removed, so that the run is trained anew."""
     marker = store.folder(run.id) / _RECORDED
     if marker.exists():
@@ -282,7 +282,7 @@ def _provenance(began: datetime.datetime) -> dict[str, Any]:
     }
 
 
-def _slice(place: Place) -> dict[str, str]:
+def _slice(place: RunContext) -> dict[str, str]:
     """Returns the TPU slice, if it is known, so that a run's time can be compared with the preflight for that slice."""
     return {} if place.devices.topology is None else {"topology": place.devices.topology}
 

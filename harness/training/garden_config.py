@@ -37,7 +37,7 @@ def build(settings: Mapping[str, Any], bookkeeping: Mapping[str, Any]) -> config
         {field: value for field, value in {**settings, **bookkeeping}.items() if not field.startswith("network.")}
     )
     config = config_definitions.ExperimentConfig(
-        task=_TASKS[objectives.of(settings)](),
+        task=_TASKS[objectives.objective(settings)](),
         trainer=config_definitions.TrainerConfig(),
         runtime=config_definitions.RuntimeConfig(),
     )

@@ -68,7 +68,7 @@ class Target:
     parent: str | None = None
 
     def bookkeeping(self) -> dict[str, Any]:
-        """Returns the Garden's fields with this information, like :meth:`harness.training.loop.Place.bookkeeping`."""
+        """Returns the Garden's fields with this information, like :meth:`harness.training.loop.RunContext.bookkeeping`."""
         hosts = self.devices.worker_hosts
         return {
             "runtime.distribution_strategy": self.devices.strategy,
@@ -156,7 +156,11 @@ def _header(run: Run, target: Target, changes: Mapping[str, Any]) -> list[str]:
 
 def _departures(run: Run) -> list[str]:
     """Lists, line by line, what the Garden's own trainer does differently with the same configuration."""
-    return [*_ALWAYS, *(_evaluated(run) if run.evaluated else []), *_OF_OBJECTIVE.get(objectives.of(run.settings), ())]
+    return [
+        *_ALWAYS,
+        *(_evaluated(run) if run.evaluated else []),
+        *_OF_OBJECTIVE.get(objectives.objective(run.settings), ()),
+    ]
 
 
 _ALWAYS = (
@@ -194,7 +198,7 @@ def _evaluated(run: Run) -> list[str]:
 
 
 def _trained_by(run: Run) -> Trainer:
-    return TRAINERS[objectives.of(run.settings)]
+    return TRAINERS[objectives.objective(run.settings)]
 
 
 def trainer_of(run: Run) -> str | None:
@@ -217,7 +221,7 @@ runpy.run_module("{_trained_by(run).module}", run_name="__main__", alter_sys=Tru
 '''
 
 
-def write(run: Run, target: Target, changes: Mapping[str, Any], folder: Path) -> list[str]:
+def write_export(run: Run, target: Target, changes: Mapping[str, Any], folder: Path) -> list[str]:
     """Writes the YAML and, if one is needed, the trainer into a folder; returns the command that trains, in words."""
     files.replace(folder / CONFIG, yaml_of(run, target, changes).encode())
     trainer, garden_trainer = trainer_of(run), _trained_by(run)

@@ -19,7 +19,7 @@ from harness.config.experiment import (
     SEED,
     TRAIN_BATCH,
     TRAIN_STEPS,
-    DataFacts,
+    DatasetInfo,
     Profile,
     Protocol,
     Run,
@@ -102,7 +102,7 @@ def stages(settings: Mapping[str, Any]) -> Stages:
     return tuple((settings[f"network.filters[{stage}]"], settings[f"network.blocks[{stage}]"]) for stage in range(4))
 
 
-def read(folder: Path, checkpoint: str | None = None) -> GardenFolder:
+def read_garden_folder(folder: Path, checkpoint: str | None = None) -> GardenFolder:
     """Reads a folder that the Garden's trainer wrote.
 
     Args:
@@ -196,7 +196,7 @@ def profile_of(source: GardenFolder, profiles: Iterable[Profile]) -> Profile:
 def run_of(
     source: GardenFolder,
     profile: Profile,
-    data: DataFacts,
+    data: DatasetInfo,
     replicas: int | None = None,
     views: tuple[int, int] | None = None,
 ) -> Run:
@@ -282,7 +282,7 @@ def _refuse_incomplete(stated: Mapping[str, Any], profile: Profile, path: Path) 
             raise GardenFolderError(f"{path}: {field} is {stated[field]!r}: expected a whole number of at least 1")
 
 
-def _refuse_unfit(stated: Mapping[str, Any], data: DataFacts, path: Path) -> None:
+def _refuse_unfit(stated: Mapping[str, Any], data: DatasetInfo, path: Path) -> None:
     """Refuses configurations that the evaluation would silently get wrong.
 
     Raises:

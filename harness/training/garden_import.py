@@ -22,7 +22,7 @@ from harness.store.records import Evaluation, RunRecord
 from harness.store.run_store import Store
 from harness.training import executor, garden_config, loop
 from harness.training.garden_folder import TRAINER, GardenFolder, GardenFolderError, identity_of
-from harness.training.loop import Hold, Place, Report, Stop
+from harness.training.loop import AssertOwner, OnEvent, RunContext, ShouldStop
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _STEP = f"global_step{_VALUE}"
@@ -39,12 +39,12 @@ def take_in(
     run: Run,
     source: GardenFolder,
     manifest: Manifest,
-    place: Place,
+    place: RunContext,
     store: Store,
     attempt: Attempt,
-    report: Report,
-    stop: Stop = loop.never,
-    hold: Hold = loop.held,
+    report: OnEvent,
+    stop: ShouldStop = loop.never_stop,
+    hold: AssertOwner = loop.always_owner,
 ) -> RunRecord:
     """Evaluates a run that the Garden trained alone and writes its record.
 
@@ -110,7 +110,7 @@ def _provenance(source: GardenFolder, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _refuse_misfit(run: Run, source: GardenFolder, place: Place) -> None:
+def _refuse_misfit(run: Run, source: GardenFolder, place: RunContext) -> None:
     """Compares the checkpoint with the configuration's network, variable by variable.
 
     Raises:

@@ -31,25 +31,25 @@ from harness.system import paths
 from harness.training import determinism, garden_config, tasks
 from harness.training.task import Predictions, VideoTask
 
-Report = Callable[[Mapping[str, Any]], None]
-Stop = Callable[[], str | None]
+OnEvent = Callable[[Mapping[str, Any]], None]
+ShouldStop = Callable[[], str | None]
 # Raises `LostError` if another worker has taken over the run. True means that something is about to be written, so that
 # the check must be made now; False means that the result of the last check is good enough.
-Hold = Callable[[bool], None]
+AssertOwner = Callable[[bool], None]
 # Parts of TensorFlow's messages when a worker is gone: from its collectives, and from its coordination service.
 _DESERTIONS = ("Collective ops", "oordination service", "CoordinationService", "/job:worker/")
 
 
-def never() -> None:
+def never_stop() -> None:
     """Never asks to stop; the default of `stop`."""
 
 
-def held(_: bool) -> None:
+def always_owner(_: bool) -> None:
     """Never finds the run lost, since nobody else can train it; the default of `hold`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class RunContext:
     """Where a run is carried out: folders and devices; none of this can change the run's result.
 
     Attributes:
@@ -90,7 +90,7 @@ class Place:
 
 def last_checkpoint(folder: str) -> tuple[str, int] | None:
     """Returns path and step of the last complete training checkpoint in a folder, or None if there is none."""
-    location = paths.of(folder)
+    location = paths.path_of(folder)
     step = checkpoints.listed(location)
     if step is None:
         # TensorFlow's list is lost, or a kill came before it was first written: any checkpoint may be incomplete.
@@ -103,7 +103,7 @@ def last_checkpoint(folder: str) -> tuple[str, int] | None:
     return None if step is None else (str(checkpoints.training(location, step)), step)
 
 
-def furthest(place: Place) -> tuple[str, int] | None:
+def furthest(place: RunContext) -> tuple[str, int] | None:
     """Returns path and step of the furthest checkpoint of this and earlier attempts, or None if there is none."""
     last_checkpoints = [
         checkpoint for folder in (place.checkpoints, *place.origins) if (checkpoint := last_checkpoint(folder))
@@ -113,10 +113,10 @@ def furthest(place: Place) -> tuple[str, int] | None:
 
 def weights(folder: str, step: int) -> str:
     """Returns the path of the weights that are kept once a training has reached its last step."""
-    return str(checkpoints.weights(paths.of(folder), step))
+    return str(checkpoints.weights(paths.path_of(folder), step))
 
 
-def trained(run: Run, place: Place) -> str | None:
+def trained(run: Run, place: RunContext) -> str | None:
     """Returns the path of the weights after a run's last step, or None if no attempt has finished the training.
 
     If a kill came while the weights were written, the result is None, and training resumes from the last checkpoint,
@@ -129,7 +129,7 @@ def trained(run: Run, place: Place) -> str | None:
     damaged: RunError | None = None
     for folder in (place.checkpoints, *place.origins):
         path = weights(folder, step)
-        if paths.of(path + ".index").is_file():
+        if paths.path_of(path + ".index").is_file():
             try:
                 return _readable(path)
             except RunError as error:
@@ -170,7 +170,7 @@ def strategy_for(devices: Devices) -> tf.distribute.Strategy:
     Raises:
       DevicesError: this machine cannot provide the strategy.
     """
-    runtime = Place("", "", devices).bookkeeping()
+    runtime = RunContext("", "", devices).bookkeeping()
     try:
         if devices.strategy == MULTI_WORKER:
             # The Garden would prefer it to the devices given, which were already read from it if it is set.
@@ -188,7 +188,7 @@ def strategy_for(devices: Devices) -> tf.distribute.Strategy:
     return strategy
 
 
-def _refuse_other_replicas(strategy: tf.distribute.Strategy, run: Run, place: Place) -> None:
+def _refuse_other_replicas(strategy: tf.distribute.Strategy, run: Run, place: RunContext) -> None:
     """Checks the number of replicas, on which the result depends: each computes its own batch statistics.
 
     Raises:
@@ -202,7 +202,14 @@ def _refuse_other_replicas(strategy: tf.distribute.Strategy, run: Run, place: Pl
         )
 
 
-def train(run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop = never, hold: Hold = held) -> str:
+def train(
+    run: Run,
+    manifest: Manifest,
+    place: RunContext,
+    report: OnEvent,
+    stop: ShouldStop = never_stop,
+    hold: AssertOwner = always_owner,
+) -> str:
     """Trains a run to its last step, from its furthest checkpoint if there is one, and writes its weights.
 
     Args:
@@ -273,7 +280,7 @@ def _train(controller: orbit.Controller, trainer: config_definitions.TrainerConf
         controller.train(trainer.train_steps)
 
 
-def shrink(run: Run, checkpoint: str, place: Place) -> str:
+def shrink(run: Run, checkpoint: str, place: RunContext) -> str:
     """Reduces a training checkpoint to the weights that evaluation and fine-tuning need.
 
     Args:
@@ -291,7 +298,7 @@ def shrink(run: Run, checkpoint: str, place: Place) -> str:
     strategy = strategy_for(place.devices)
     with determinism.of_run(run), strategy.scope():
         config = garden_config.build(run.settings, {**run.bookkeeping, **place.bookkeeping()})
-        task = tasks.of(run.settings)(config.task, None, reader.Source((), (), 1))
+        task = tasks.task_maker(run.settings)(config.task, None, reader.Source((), (), 1))
         trainer = _evaluator(config, task, evaluate=False)
         trainer.checkpoint.restore(_readable(checkpoint)).assert_existing_objects_matched().expect_partial()
         path = weights(place.checkpoints, config.trainer.train_steps)
@@ -317,10 +324,10 @@ def evaluate(
     run: Run,
     protocol: Protocol,
     manifest: Manifest,
-    place: Place,
-    report: Report,
-    stop: Stop = never,
-    hold: Hold = held,
+    place: RunContext,
+    report: OnEvent,
+    stop: ShouldStop = never_stop,
+    hold: AssertOwner = always_owner,
 ) -> tuple[Predictions, str, float, str]:
     """Evaluates the weights of a trained run under a protocol.
 
@@ -391,7 +398,7 @@ def _task(
     config: config_definitions.ExperimentConfig,
     run: Run,
     manifest: Manifest,
-    place: Place,
+    place: RunContext,
     start_step: int | None,
     evaluated: Callable[[int], None] | None = None,
 ) -> VideoTask:
@@ -401,10 +408,10 @@ def _task(
         reader.Source.of(place.data, manifest.splits[split], classes, frame) for split in ("train", "validation")
     )
     source = None if start_step is None else train
-    return tasks.of(run.settings)(config.task, source, validation, start_step or 0, evaluated)
+    return tasks.task_maker(run.settings)(config.task, source, validation, start_step or 0, evaluated)
 
 
-def _device(strategy: tf.distribute.Strategy, place: Place) -> str:
+def _device(strategy: tf.distribute.Strategy, place: RunContext) -> str:
     kind = "TPU" if place.devices.tpu else "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     return f"{strategy.num_replicas_in_sync} x {kind}, {os.cpu_count()} CPU cores, {place.devices.strategy}"
 
@@ -420,7 +427,7 @@ class _Stopper:
     coordination service.
     """
 
-    def __init__(self, stop: Stop, hold: Hold, devices: Devices) -> None:
+    def __init__(self, stop: ShouldStop, hold: AssertOwner, devices: Devices) -> None:
         self.controller: Any = None
         self._stop, self._hold, self._several = stop, hold, devices.workers > 1
         self._watcher = tf.distribute.experimental.PreemptionWatcher() if devices.strategy == "tpu" else None
@@ -496,7 +503,7 @@ def is_desertion(error: BaseException | None) -> bool:
 class _Saves:
     """Checks that the run is still held before a checkpoint is saved, and removes earlier attempts' after the first."""
 
-    def __init__(self, hold: Hold, place: Place) -> None:
+    def __init__(self, hold: AssertOwner, place: RunContext) -> None:
         self._hold = hold
         self._origins = list(place.origins) if place.devices.chief else []
 
@@ -507,7 +514,7 @@ class _Saves:
     def after(self) -> None:
         """Removes the checkpoints of earlier attempts, now that this attempt has a complete one."""
         while self._origins:
-            checkpoints.drop_training(paths.of(self._origins.pop()))
+            checkpoints.drop_training(paths.path_of(self._origins.pop()))
 
 
 class _Trainer(base_trainer.Trainer):
@@ -661,7 +668,7 @@ class _Curve:
     building the network.
     """
 
-    def __init__(self, steps: int, measured: Mapping[str, str], report: Report) -> None:
+    def __init__(self, steps: int, measured: Mapping[str, str], report: OnEvent) -> None:
         self.step: tf.Variable | None = None
         self._steps, self._measured, self._report = steps, measured, report
         self._began = time.monotonic()

@@ -27,9 +27,9 @@ _TASKS: Mapping[str | None, Callable[[Settings], Maker]] = {
 }
 
 
-def of(settings: Settings) -> Maker:
+def task_maker(settings: Settings) -> Maker:
     """Returns a function that makes the task of a run with these settings.
 
     The function takes the arguments of :class:`harness.training.task.VideoTask`.
     """
-    return _TASKS[objectives.of(settings)](settings)
+    return _TASKS[objectives.objective(settings)](settings)

@@ -75,7 +75,7 @@ class Job:
       data: folder of the data set.
       spec: how to draw the data set if it does not exist yet; None for a prepared one.
       results: the results folder.
-      devices, parent: as in :class:`harness.training.loop.Place`.
+      devices, parent: as in :class:`harness.training.loop.RunContext`.
       garden: the folder to import.
       watched: whether the process waits after each validation for an answer: None to continue, or a reason to end the
         run there.
@@ -403,7 +403,7 @@ def _do(job: Job, pipe: Connection, stop_request: _StopRequest) -> Event:
     pipe.send({"event": "build"})
     with tempfile.TemporaryDirectory() as scratch:
         attempt = store.attempt(run.id, job.attempt)
-        place = executor.place_of(store, run, attempt, job.data, job.devices, job.parent, scratch)
+        place = executor.run_context(store, run, attempt, job.data, job.devices, job.parent, scratch)
         report = _report_with_answers(pipe) if job.watched else pipe.send
         arguments = data_manifest, place, store, attempt, report, lambda: stop_request.reason, _asking_parent(pipe)
         record: RunRecord | None

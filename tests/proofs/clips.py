@@ -33,7 +33,7 @@ def train(folder: Path, data: Path, log: Path, steps: int | None, die_at: int | 
     from ablations.profiles import QUICK
     from ablations.table2 import STUDY
     from harness.config import experiment
-    from harness.config.experiment import Cut
+    from harness.config.experiment import Overrides
     from harness.data import reader
     from harness.planning.workspace import facts
     from harness.store.run_store import Store
@@ -65,12 +65,12 @@ def train(folder: Path, data: Path, log: Path, steps: int | None, die_at: int | 
 
     reader._parser, task.VideoTask.train_step = with_id, noted
     described = embedded.ensure(SPEC, data)
-    run = experiment.complete(STUDY.rows[2].cell(0), QUICK, facts(described), Cut(steps=steps), replicas=1)
+    run = experiment.complete(STUDY.rows[2].cell(0), QUICK, facts(described), Overrides(steps=steps), replicas=1)
     often = {"trainer.checkpoint_interval": 16, "trainer.steps_per_loop": 8}
     run = dataclasses.replace(run, bookkeeping={**run.bookkeeping, **often})
     store = Store(folder)
     one = store.attempt(run.id, len(store.attempts(run.id).numbers))
-    place = executor.place_of(store, run, one, embedded.folder(SPEC, data))
+    place = executor.run_context(store, run, one, embedded.folder(SPEC, data))
     record = executor.execute(run, described, place, store, one, report)
     print(json.dumps(record.provenance["resumed_at"]))
 

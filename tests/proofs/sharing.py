@@ -48,7 +48,7 @@ from typing import Any
 from ablations.profiles import QUICK
 from ablations.table2 import STUDY
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, Run
+from harness.config.experiment import Overrides, Run
 from harness.planning.workspace import Workspace, data_set
 from harness.store.records import RecordError
 from harness.store.run_store import Store
@@ -509,7 +509,7 @@ class Found:
 
 def wanted(store: Store, data: Path, seeds: int) -> list[Run]:
     """The runs of the study, planned anew."""
-    workspace = Workspace(QUICK, data_set(str(data), QUICK, store.root), Cut(), 1, store, Devices())
+    workspace = Workspace(QUICK, data_set(str(data), QUICK, store.root), Overrides(), 1, store, Devices())
     plan = pretend.with_parents(workspace, workspace.plan([STUDY], range(seeds)), HEIRS)
     return [one.run for one in plan.runs]
 

@@ -59,7 +59,7 @@ def in_one_process(results: Path, data: Path, steps: int | None, videos: int | N
     from ablations.profiles import QUICK
     from harness.config import experiment
     from harness.config.devices import Devices
-    from harness.config.experiment import Cut
+    from harness.config.experiment import Overrides
     from harness.config.studies import Cell
     from harness.data import embedded
     from harness.planning.workspace import facts
@@ -71,10 +71,10 @@ def in_one_process(results: Path, data: Path, steps: int | None, videos: int | N
     loop.strategy_for = lambda devices: strategy
     spec = embedded_spec.EmbeddedSpec()
     described = embedded.ensure(spec, data)
-    run = experiment.complete(Cell((), 0), QUICK, facts(described), Cut(steps, None, videos), replicas=2)
+    run = experiment.complete(Cell((), 0), QUICK, facts(described), Overrides(steps, None, videos), replicas=2)
     store = Store(results)
     attempt = store.attempt(run.id, 0)
-    place = executor.place_of(store, run, attempt, embedded.folder(spec, data), Devices("mirrored"))
+    place = executor.run_context(store, run, attempt, embedded.folder(spec, data), Devices("mirrored"))
     executor.execute(run, described, place, store, attempt, lambda event: None)
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from ablations.profiles import QUICK
 from ablations.stages import CVRL
 from harness.config import experiment
-from harness.config.experiment import Cut, DataFacts
+from harness.config.experiment import DatasetInfo, Overrides
 from harness.config.studies import Cell
 from harness.training import garden_config
 from harness.training.task import Replicas
@@ -32,7 +32,7 @@ ALONE = Replicas(1, 0, tf.identity)
 def settings_of(*applied):
     """Settings of a small stand-in, and what is bookkeeping."""
     cell = Cell(applied, stages=(CVRL,))
-    run = experiment.complete(cell, QUICK, DataFacts("clips", 8, 32, 8), Cut(steps=20, batch=BATCH), replicas=1)
+    run = experiment.complete(cell, QUICK, DatasetInfo("clips", 8, 32, 8), Overrides(steps=20, batch=BATCH), replicas=1)
     small = {"task.model.norm_activation.use_sync_bn": True, "task.model.hidden_norm_activation.use_sync_bn": True}
     small |= {f"task.train_data.feature_shape[{side}]": 20 for side in (1, 2)}
     return {**run.settings, **small}, run.bookkeeping

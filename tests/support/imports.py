@@ -91,7 +91,7 @@ def _slices(_: Path) -> None:
 def _addresses(_: Path) -> str:
     from harness.system import paths
 
-    return str(paths.of("results/runs").parent)
+    return str(paths.path_of("results/runs").parent)
 
 
 def _published(_: Path) -> None:

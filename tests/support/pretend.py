@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from harness.config.studies import Study
     from harness.planning.workspace import Workspace
     from harness.store.records import RunRecord
-    from harness.training.loop import Hold, Place, Report, Stop
+    from harness.training.loop import AssertOwner, OnEvent, RunContext, ShouldStop
     from harness.training.task import Predictions
 
 COMMANDS = {
@@ -89,7 +89,12 @@ def device_versions() -> dict[str, str]:
 
 
 def train(
-    run: Run, manifest: Manifest, place: Place, report: Report, stop: Stop = lambda: None, hold: Hold = lambda _: None
+    run: Run,
+    manifest: Manifest,
+    place: RunContext,
+    report: OnEvent,
+    stop: ShouldStop = lambda: None,
+    hold: AssertOwner = lambda _: None,
 ) -> str:
     """Sleeps through a run's steps from its furthest checkpoint, saving, reporting and asking as the real one does."""
     from harness.training import loop
@@ -128,10 +133,10 @@ def evaluate(
     run: Run,
     protocol: Protocol,
     manifest: Manifest,
-    place: Place,
-    report: Report,
-    stop: Stop = lambda: None,
-    hold: Hold = lambda _: None,
+    place: RunContext,
+    report: OnEvent,
+    stop: ShouldStop = lambda: None,
+    hold: AssertOwner = lambda _: None,
 ) -> tuple[Predictions, str, float, str]:
     """Made up predictions, the path of the weights, the seconds it took and a device."""
     from harness.training import loop
@@ -162,10 +167,10 @@ class _Saver:
       saved: step of the checkpoint that training went on from; None where it begins.
     """
 
-    def __init__(self, run: Run, place: Place, hold: Hold, saved: int | None) -> None:
+    def __init__(self, run: Run, place: RunContext, hold: AssertOwner, saved: int | None) -> None:
         from harness.training import loop
 
-        self._run, self._folder, self._saves = run, paths.of(place.checkpoints), loop._Saves(hold, place)
+        self._run, self._folder, self._saves = run, paths.path_of(place.checkpoints), loop._Saves(hold, place)
         self._saved, self._kept, self._trace = saved, list[int](), Trace.of(run, place)
 
     def save(self, step: int, digest: str, interval: int = 1) -> None:
@@ -185,10 +190,10 @@ class _Saver:
 
 
 def _write(path: str, run: Run, step: int, digest: str) -> None:
-    folder, content = paths.of(path + "_temp"), random.Random(digest).randbytes(20_000)
+    folder, content = paths.path_of(path + "_temp"), random.Random(digest).randbytes(20_000)
     about = {"run": run.id, "step": step, "chain": digest, "sha256": hashlib.sha256(content).hexdigest()}
-    _put(content, paths.of(path + ".data-00000-of-00001"), folder)
-    _put(json.dumps(about).encode(), paths.of(path + ".index"), folder)
+    _put(content, paths.path_of(path + ".data-00000-of-00001"), folder)
+    _put(json.dumps(about).encode(), paths.path_of(path + ".index"), folder)
     folder.rmdir()
 
 
@@ -209,8 +214,8 @@ def readable(path: str) -> str:
       RunError: it is damaged.
     """
     with contextlib.suppress(OSError, ValueError, KeyError):
-        about = json.loads(paths.of(path + ".index").read_text())
-        content = paths.of(path + ".data-00000-of-00001").read_bytes()
+        about = json.loads(paths.path_of(path + ".index").read_text())
+        content = paths.path_of(path + ".data-00000-of-00001").read_bytes()
         if hashlib.sha256(content).hexdigest() == about["sha256"]:
             return path
     raise RunError(f"{path}: damaged checkpoint")
@@ -222,7 +227,7 @@ def _read(run: Run, path: str) -> tuple[int, str]:
     Raises:
       RunError: it is damaged, or another run's.
     """
-    about = json.loads(paths.of(readable(path) + ".index").read_text())
+    about = json.loads(paths.path_of(readable(path) + ".index").read_text())
     if about["run"] != run.id:
         raise RunError(f"{path}: checkpoint of run {about['run']}, expected {run.id}")
     return about["step"], about["chain"]
@@ -236,7 +241,7 @@ def seed_of(run: Run, parent: str = "") -> str:
     return hashlib.sha256(f"{parent}{run.id}".encode()).hexdigest()
 
 
-def _begun(run: Run, place: Place) -> str:
+def _begun(run: Run, place: RunContext) -> str:
     """Where a run's chain begins, from the record of the run that it starts from.
 
     Raises:
@@ -246,7 +251,7 @@ def _begun(run: Run, place: Place) -> str:
 
     if run.parent is None:
         return seed_of(run)
-    runs = paths.of(place.checkpoints).parent.parent.parent.parent
+    runs = paths.path_of(place.checkpoints).parent.parent.parent.parent
     run_store = Store(Path(), runs)
     return seed_of(run, chain_in(str(run_store.weights(run_store.read(run.parent[:16])))))
 
@@ -270,7 +275,7 @@ def chain(run: Run, parent: str = "") -> str:
 
 def chain_in(path: str) -> str:
     """What weights hold."""
-    return str(json.loads(paths.of(path + ".index").read_text())["chain"])
+    return str(json.loads(paths.path_of(path + ".index").read_text())["chain"])
 
 
 def _made_up(seed: str, videos: int) -> Predictions:
@@ -285,7 +290,7 @@ def _made_up(seed: str, videos: int) -> Predictions:
     return Predictions(names, label, guesses, shares.astype(np.float32), draw.uniform(0, 3, videos).astype(np.float32))
 
 
-def _say(report: Report, split: str, run: Run, step: int, began: float, **more: float) -> None:
+def _say(report: OnEvent, split: str, run: Run, step: int, began: float, **more: float) -> None:
     steps = run.settings[TRAIN_STEPS]
     numbers = {"loss": 3 - 2 * step / steps, "top1": 0.5 * step / steps, "top5": 0.9 * step / steps, **more}
     seconds = round(time.monotonic() - began, 3)
@@ -296,7 +301,7 @@ def _next(step: int, interval: int) -> int:
     return (step // interval + 1) * interval
 
 
-def _fails_at(run: Run, place: Place) -> int:
+def _fails_at(run: Run, place: RunContext) -> int:
     """The step at which an attempt fails; 0 for one that does not."""
     draw = random.Random(f"{run.id} {place.checkpoints}")
     fails = draw.random() < float(os.environ.get("PRETEND_FAILS", "0"))
@@ -322,7 +327,7 @@ class Trace:
     attempt: int
 
     @classmethod
-    def of(cls, run: Run, place: Place) -> Trace:
+    def of(cls, run: Run, place: RunContext) -> Trace:
         """Of the attempt that has its checkpoints there."""
         match = _ATTEMPT.search(place.checkpoints)
         return cls(run.id, int(match[1]) if match else -1)
@@ -339,7 +344,7 @@ class Trace:
             }
             os.write(file, (json.dumps(about) + "\n").encode())
 
-    def asked(self, hold: Hold) -> Hold:
+    def asked(self, hold: AssertOwner) -> AssertOwner:
         """The same question, whose answer "no" is written down."""
 
         def asked(now: bool) -> None:

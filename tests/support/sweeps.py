@@ -11,7 +11,7 @@ from ablations.profiles import QUICK
 from ablations.toggles import DEPTH, FRAMES, RESOLUTION, TOGGLES
 from harness.config import network
 from harness.config.devices import Devices
-from harness.config.experiment import Cut, Run
+from harness.config.experiment import Overrides, Run
 from harness.planning import workspace as workspace_
 from harness.planning.workspace import Workspace
 from harness.scheduler.optuna_storage import Patience, open_storage, url_of
@@ -30,7 +30,7 @@ BASE = tuple(TOGGLES[key].at() for key in ("ls", "sd", "se"))
 
 def workspace(results) -> Workspace:
     data = workspace_.data_set(None, QUICK, results)
-    return Workspace(QUICK, data, Cut(), 1, Store(results), Devices())
+    return Workspace(QUICK, data, Overrides(), 1, Store(results), Devices())
 
 
 def axes(depths=(50, 101, 200), frames=(32, 48), resolutions=(224,)) -> list[Axis]:

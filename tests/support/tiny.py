@@ -16,9 +16,9 @@ import pytest
 
 from ablations.profiles import QUICK
 from harness.config import embedded_spec, experiment
-from harness.config.experiment import Cut, Profile, Run
+from harness.config.experiment import Overrides, Profile, Run
 from harness.config.studies import Cell
-from harness.config.toggles import Applied
+from harness.config.toggles import ToggleValue
 from harness.data import embedded
 from harness.data.manifest import Manifest
 from harness.planning.workspace import facts
@@ -26,7 +26,7 @@ from harness.store.attempts import Attempt, Interrupted
 from harness.store.records import RunRecord
 from harness.store.run_store import Store
 from harness.training import executor
-from harness.training.loop import Place
+from harness.training.loop import RunContext
 
 TINY = dataclasses.replace(
     QUICK,
@@ -69,7 +69,7 @@ class Data:
 
     def run(
         self,
-        *applied: Applied,
+        *applied: ToggleValue,
         steps: int = 2,
         seed: int = 0,
         profile: Profile = TINY,
@@ -79,14 +79,14 @@ class Data:
     ) -> Run:
         """A run of so many steps, each of which is a loop of its own, and leaves a checkpoint and a validation."""
         cell = Cell(applied, seed, stages)
-        run = experiment.complete(cell, profile, facts(self.manifest), Cut(steps=steps, **cut), 1, parent)
+        run = experiment.complete(cell, profile, facts(self.manifest), Overrides(steps=steps, **cut), 1, parent)
         return every_step(run)
 
-    def place(self, store: Store, run: Run, attempt: Attempt, parent: str | None = None) -> Place:
+    def place(self, store: Store, run: Run, attempt: Attempt, parent: str | None = None) -> RunContext:
         """Where an attempt at a run is carried out, from the weights of the run that it starts from."""
         if parent is None and run.parent is not None:
             parent = str(store.weights(store.read(run.parent[:16])))
-        return executor.place_of(store, run, attempt, self.folder, parent=parent)
+        return executor.run_context(store, run, attempt, self.folder, parent=parent)
 
     def execute(self, store: Store, run: Run, report: Report = silent, **how: Any) -> RunRecord:
         """Another attempt at a run."""
