@@ -1,7 +1,7 @@
 """Calls Google's TPU compiler, which is part of libtpu and can compile for a slice that is not present.
 
-All uses of private parts of jax, jaxlib and libtpu are in this module; `tests/test_tpu_compiler.py` names the part that
-is missing if one of them moves.
+All uses of private parts of jax, jaxlib and libtpu are in this module; `tests/accelerators/test_tpu_compiler.py` names
+the part that is missing if one of them moves.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ class Profile:
     Attributes:
       name: "paper", "quick".
       caption: sentence for the caption of every table and figure made with it.
-      settings: field -> value of the baseline, :class:`harness.config.toggles.PaperAmount` where the paper's unit is meant.
+      settings: field -> value of the baseline, :class:`harness.config.toggles.PaperAmount` where the paper's unit is
+        meant.
       bookkeeping: the same, for fields that cannot change a result.
       units: unit -> factor, or a table from the paper's amounts to the profile's.
       axes: the scaling axes, at their defaults in the baseline.

@@ -28,7 +28,8 @@ class Stage:
       label: for tables, plans and logs: "fine-tuning".
       source: where it comes from: "Section 4.5".
       meaning: one line.
-      changes: field of the settings -> literal or :class:`harness.config.toggles.PaperAmount`; they win over the toggles'.
+      changes: field of the settings -> literal or :class:`harness.config.toggles.PaperAmount`; they win over the
+        toggles'.
       removes: prefixes of the fields that the Garden's configuration of this stage lacks.
       dataset: :data:`PRE_TRAINING` for the data set to pre-train on; None for the data set of the row.
       evaluated: whether the stage is evaluated. The record of one that is not holds its curve and weights only.

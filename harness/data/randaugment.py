@@ -3,7 +3,8 @@
 Every frame of a clip gets the same operation at the same magnitude, as in the Garden. What the Garden computes once per
 frame and channel is computed here once per clip: where a warp takes each pixel from, and what becomes of each grey
 level. What is left to do for each pixel is compiled into one loop. The result is the Garden's bit for bit;
-`tests/test_augment.py` holds each operation against it, and the arithmetic for every byte, colour and pair of bytes.
+`tests/data/test_randaugment.py` holds each operation against it, and the arithmetic for every byte, colour and pair of
+bytes.
 """
 
 from __future__ import annotations

@@ -194,7 +194,8 @@ class SweepRequest:
         return TrialBoard(rate, points, sum(point.work for point in within) / max(1, len(within)))
 
     def _carry(
-        self, conducted: Orchestrator, board: TrialBoard, shown: ProgressView, console: Console, point: Point, name: str,
+        self, conducted: Orchestrator, board: TrialBoard, shown: ProgressView, console: Console, point: Point, name:
+          str,
         watch: Watch | None,
     ) -> Outcome:  # fmt: skip
         """Carries out the run of a point."""

@@ -1,6 +1,6 @@
 """What :mod:`harness.system.paths` uses of `tf.io.gfile`, for `file:///` addresses and without TensorFlow.
 
-Answers and errors are TensorFlow's, as tests/test_addresses.py asks of both: its kinds of error by their names, its
+Answers and errors are TensorFlow's, as tests/system/test_paths.py asks of both: its kinds of error by their names, its
 hidden files among the others. Where the disk is full, it says what TensorFlow says of a bucket: what is sent there is
 first written to this machine's disk.
 """

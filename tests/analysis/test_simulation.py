@@ -13,7 +13,7 @@ from scipy import integrate, stats
 from harness import check_statistics
 from harness.analysis import simulated_checks, simulated_methods, simulated_studies, simulation
 
-DOCS = Path(__file__).parent.parent / "docs" / "statistics.md"
+DOCS = Path(__file__).parents[2] / "docs" / "statistics.md"
 
 
 def rng():

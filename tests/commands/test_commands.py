@@ -84,7 +84,7 @@ def imported(once):
     def make(folder):
         (folder / "results").mkdir()
         words = [sys.executable, "-m", "tests.support.imports", folder / "results"]
-        done = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+        done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
         (folder / "steps.json").write_text(done.stdout)
 
     return json.loads((once("imported", make) / "steps.json").read_text())

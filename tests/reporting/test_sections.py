@@ -23,7 +23,7 @@ from harness.reporting import sections as sections_
 from harness.store import excerpts, records
 from harness.store.run_store import RECORD, Snapshot, Store
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "results" / "example"
 SHORT = dataclasses.replace(table2.STUDY, rows=table2.STUDY.rows[:3])
 

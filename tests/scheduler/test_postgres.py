@@ -25,7 +25,7 @@ from tests.support import postgres, pretend
 from tests.support.postgres import PASSWORD
 
 _NUMBERS = itertools.count()
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

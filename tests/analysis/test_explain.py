@@ -25,7 +25,7 @@ from harness.planning import workspace
 from harness.reporting import sections
 from harness.store.run_store import Snapshot, Store
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = {
     "one seed": (ROOT / "results" / "example", "table2-quick"),
     "three seeds": (

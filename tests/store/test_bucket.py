@@ -31,7 +31,7 @@ from tests.support.printing import printing
 from tests.support.tiny import PROTOCOL
 
 RUN = IDENTITY[:16]
-EXAMPLE = Path(__file__).parents[1] / "results" / "example"
+EXAMPLE = Path(__file__).parents[2] / "results" / "example"
 TABLE = pd.DataFrame(
     {"media_id": ["b", "a"], "label": [1, 0], "top_class": [[1, 0], [1, 0]], "top_probability": [[0.9, 0.1]] * 2}
 )

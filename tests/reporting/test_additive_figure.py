@@ -11,7 +11,7 @@ from harness.reporting import additive_figure, figure_style
 from tests.support import summaries
 from tests.support.summaries import MISSING, NAN, OURS, PAPER, PARTIAL, STUDY
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WITH_AWKWARD = STUDY.plus([summaries.AWKWARD.at()])
 CASES = {
     "full": summaries.summary(),

@@ -18,7 +18,7 @@ from harness.analysis.seed_planning import Goal, Step
 from harness.analysis.study_summary import Summary
 from harness.reporting import seed_report
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GOAL = Goal(effect=0.003)
 # Three seeds of both rows; a step that differs between seeds by half a point, and flips 8 % of the videos.
 STEP = Step(2, "LS", ("a", "b"), 3, 3, difference=0.005, spread=0.005, videos=17_706, discordance=0.08)

@@ -19,7 +19,7 @@ from tests.support import paper_summaries
 from tests.support.paper_summaries import FIGURE_2, TABLE_3
 from tests.support.summaries import MISSING, NAN, PARTIAL
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FRAME_1, SOURCE_1 = published.load("figure1"), published.source("figure1")
 FRAME_2, SOURCE_2 = published.load("figure2"), published.source("figure2")
 COUNTED = cost_figure.counted(FRAME_2, PAPER, (SE.at(), DSTEM.at()))

@@ -21,7 +21,7 @@ from harness.store.run_store import Store
 from harness.sweep import sweep_summary
 from tests.support import committed
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "results" / "example"
 DESIGNS = ROOT / "results" / "example-designs"
 SHOWN = ("figure1", "figure2", "table2", "table3", "table4", "table5", "table6")

@@ -7,7 +7,7 @@ import pytest
 
 from harness.reporting import curve_figure, figure_style
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TITLE, CAPTION = "Training curves (quick profile)", "Made by hand; costs $5."
 
 

@@ -21,7 +21,7 @@ from tests.support import summaries
 from tests.support.summaries import MISSING, NAN, PARTIAL, STEPLESS, STUDY
 
 CLEAR = r"\clearpage"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WITH_AWKWARD = STUDY.plus([summaries.AWKWARD.at()])
 FEW_TOGGLES = dataclasses.replace(STUDY.plus([SD.at()]), toggles=(SD,))
 SLICES = (summaries.costs(), summaries.costs("v5e:8x16"))

@@ -11,7 +11,7 @@ from scipy import stats
 from harness import paper_significance
 from harness.analysis import published, published_steps
 
-DOCS = Path(__file__).parents[1] / "docs" / "paper-significance.md"
+DOCS = Path(__file__).parents[2] / "docs" / "paper-significance.md"
 
 
 def tables_of(videos):
