@@ -192,11 +192,10 @@ def pretended(monkeypatch, tmp_path):
 @pytest.fixture
 def compiled(monkeypatch):
     """The tasks that would be compiled, each time, and how many at a time; each is found to fit."""
-    from test_tpu_results import result
-
     from harness.accelerators import compilation
     from harness.accelerators.compilation import Progress
     from harness.accelerators.results import Results
+    from tests.accelerators.test_results import result
 
     asked = []
 

@@ -13,5 +13,5 @@ LINEAR = "linear"
 
 def objective(settings: Mapping[str, Any]) -> str | None:
     """Returns the objective of a run with these settings: :data:`CVRL`, :data:`LINEAR`, or None for classes."""
-    objective: str | None = settings.get(FIELD)
-    return objective
+    value: str | None = settings.get(FIELD)
+    return value

@@ -105,8 +105,8 @@ class Row:
                 raise ToggleError(f"row {self.number}: {stage!r} is no stage: expected such as FINETUNE")
         if stages and not stages[-1].evaluated:
             raise ToggleError(
-                f"row {self.number}: ends with {stages[-1].label} ({stages_.stage_names(stages)}), which is not evaluated: "
-                "expected a last stage that is, such as FINETUNE"
+                f"row {self.number}: ends with {stages[-1].label} ({stages_.stage_names(stages)}), which is not "
+                "evaluated: expected a last stage that is, such as FINETUNE"
             )
         return stages
 

@@ -25,8 +25,8 @@ def training_features(encoded: tf.Tensor, params: exp_cfg.DataConfig) -> dict[st
       params: the Garden's configuration of the training data.
 
     Returns:
-      "image", uint8 [2 x frames, height, width, 3], and the draws of :func:`harness.data.cvrl_distortions.draw_distortions`,
-      [2, ...].
+      "image", uint8 [2 x frames, height, width, 3], and the draws of
+      :func:`harness.data.cvrl_distortions.draw_distortions`, [2, ...].
     """
     frames = gardens.sample_ssl_sequence(encoded, params.feature_shape[0], True, params.temporal_stride)
     clips = [decoding.cut_out(clip, params) for clip in tf.split(frames, CLIPS)]

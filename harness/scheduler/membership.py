@@ -132,8 +132,8 @@ def _noted(queue: Queue, key: str, name: str, ours: Mapping[str, Any]) -> list[s
     hosts = {attempt.worker.partition(":")[0] for attempt in busy} - {socket.gethostname(), ""}
     if hosts and queue.local:
         raise StorageError(
-            f"{optuna_storage.redacted(queue.url)}: {min(hosts)} trains with it, and SQLite is for one machine; share a "
-            "study by --storage postgresql+psycopg://HOST/DATABASE"
+            f"{optuna_storage.redacted(queue.url)}: {min(hosts)} trains with it, and SQLite is for one machine; share "
+            "a study by --storage postgresql+psycopg://HOST/DATABASE"
         )
     if theirs is None:
         queue.keep(key, ours)

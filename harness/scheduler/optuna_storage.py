@@ -102,8 +102,8 @@ def open_storage(url: str) -> RDBStorage:
         return _sqlite(url, Path(database)) if kind == "sqlite" else _postgres(url)
     except ImportError:
         raise StorageError(
-            f"{redacted(url)}: PostgreSQL needs its driver: pip install 'r3d-ablations[postgres]', and a URL that begins "
-            "with postgresql+psycopg://"
+            f"{redacted(url)}: PostgreSQL needs its driver: pip install 'r3d-ablations[postgres]', and a URL that "
+            "begins with postgresql+psycopg://"
         ) from None
     except (*FAULTS, RuntimeError, KeyError, ValueError, AssertionError) as error:
         cause = describe_error(error.__cause__ or error, url)
@@ -265,8 +265,8 @@ def faults_named(url: str, what: str = "the storage") -> Iterator[None]:
     except FAULTS as error:
         cause = error.__cause__ or error
         raise StorageError(
-            f"{redacted(url)}: {what} failed ({describe_error(cause, url)}); records are not lost, the same command goes on once it "
-            "answers"
+            f"{redacted(url)}: {what} failed ({describe_error(cause, url)}); records are not lost, the same "
+            "command goes on once it answers"
         ) from None
 
 

@@ -88,8 +88,8 @@ class Queue:
                     self.keep("lease", known := asked or LEASE)
         if asked is not None and asked != known:
             raise StorageError(
-                f"--lease {asked:g}: {optuna_storage.redacted(url)} is shared with a lease of {known:g} seconds; leave it "
-                "out"
+                f"--lease {asked:g}: {optuna_storage.redacted(url)} is shared with a lease of {known:g} seconds; leave "
+                "it out"
             )
         return float(known)
 

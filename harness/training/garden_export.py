@@ -68,7 +68,7 @@ class Target:
     parent: str | None = None
 
     def bookkeeping(self) -> dict[str, Any]:
-        """Returns the Garden's fields with this information, like :meth:`harness.training.loop.RunContext.bookkeeping`."""
+        """Returns the Garden's fields with this information, as :class:`harness.training.loop.RunContext` does."""
         hosts = self.devices.worker_hosts
         return {
             "runtime.distribution_strategy": self.devices.strategy,

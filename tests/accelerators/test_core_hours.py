@@ -386,7 +386,7 @@ def test_a_slice_of_which_no_row_is_known_is_left_out():
 ALONE = """
 import sys
 from pathlib import Path
-import test_tpu_costing as own
+from tests.accelerators import test_core_hours as own
 own.compiler.installed = lambda: own.BY
 shown = own.table(own.made(Path(sys.argv[1])))
 print(*own.column(shown)[:1] if shown.data.columns[-1].startswith("obstacle") else [])

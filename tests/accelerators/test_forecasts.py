@@ -8,8 +8,6 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
-from test_tpu_programs import made, pair, run_of
-from test_tpu_results import SHORT, result
 
 from ablations import table2, table3
 from ablations.toggles import EP, LS, RA, SD, SJ, WD
@@ -18,6 +16,8 @@ from harness.accelerators.forecasts import Measured, Total
 from harness.config import slices
 from harness.config.experiment import Overrides, SettingsError
 from harness.planning.plans import Planned
+from tests.accelerators.test_programs import made, pair, run_of
+from tests.accelerators.test_results import SHORT, result
 
 V3, V5E = slices.slice_of("v3:8x8"), slices.slice_of("v5e:8x8")
 

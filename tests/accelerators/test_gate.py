@@ -13,8 +13,6 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 from rich.live import Live
-from test_tpu_programs import made, pair
-from test_tpu_results import BY, POD, SHORT, result
 
 from ablations import table2
 from ablations.profiles import PAPER, QUICK
@@ -34,6 +32,8 @@ from harness.sweep import sweep_run
 from harness.sweep.progress import TrialBoard
 from harness.sweep.search import Strategy
 from harness.sweep.space import Limits
+from tests.accelerators.test_programs import made, pair
+from tests.accelerators.test_results import BY, POD, SHORT, result
 from tests.support import sweeps
 
 V3 = slices.slice_of(POD)

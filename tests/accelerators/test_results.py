@@ -6,10 +6,10 @@ import math
 import os
 
 import pytest
-from test_tpu_programs import pair
 
 from harness.accelerators import programs, proving, results
 from harness.accelerators.results import Executable, Memory, Result, ResultError, Results
+from tests.accelerators.test_programs import pair
 
 POD = "v3:8x8"
 BY = "libtpu 9.9.9"

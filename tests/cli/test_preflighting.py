@@ -12,9 +12,6 @@ from types import SimpleNamespace
 import harness.tpu
 import pytest
 from click.testing import CliRunner
-from test_tpu_forecasts import HALF, SECOND
-from test_tpu_programs import CORES, made, pair, run_of
-from test_tpu_results import BY, POD, SHORT, result
 
 from ablations import table2, table3
 from ablations.profiles import PAPER, QUICK
@@ -32,6 +29,9 @@ from harness.config.experiment import Overrides, SettingsError
 from harness.data import input_speed
 from harness.store import records
 from harness.store.run_store import RECORD
+from tests.accelerators.test_forecasts import HALF, SECOND
+from tests.accelerators.test_programs import CORES, made, pair, run_of
+from tests.accelerators.test_results import BY, POD, SHORT, result
 
 V3 = slices.slice_of(POD)
 DEEP = (*R3D_RS, DEPTH.at(200), FRAMES.at(48))

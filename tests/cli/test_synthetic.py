@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from test_reporting import SHORT, made
 
 from harness.cli import synthetic
 from harness.config import network
 from harness.store.run_store import Store
+from tests.reporting.test_sections import SHORT, made
 
 
 def test_they_are_the_runs_that_the_study_wants(tmp_path):

@@ -7,7 +7,6 @@ from official.projects.video_ssl.configs import video_ssl
 from official.projects.video_ssl.ops import video_ssl_preprocess_ops
 from official.vision.ops import preprocess_ops_3d
 from scipy import stats
-from test_distortions import by_colour, contrasted, smoothed
 
 from ablations.profiles import QUICK
 from ablations.stages import CVRL
@@ -16,6 +15,7 @@ from harness.config.experiment import DatasetInfo
 from harness.config.studies import Cell
 from harness.data import cvrl_clips, embedded, on_device, reader, seeded_ops
 from harness.training import garden_config, tasks
+from tests.data.test_cvrl_distortions import by_colour, contrasted, smoothed
 
 SPEC = embedded_spec.EmbeddedSpec(train_videos=20, validation_videos=2)
 

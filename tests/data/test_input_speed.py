@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
-from test_tpu_programs import run_of
 
 from ablations.toggles import DEPTH, FRAMES, RA, RESOLUTION, SJ
 from harness.config.experiment import SettingsError
 from harness.data import input_speed
 from harness.data.input_speed import InputSpeed
+from tests.accelerators.test_programs import run_of
 
 MEASURED = [
     {"case": "training", "ours": 40.0, "garden": 30.0, "decode_only": 50.0},

@@ -7,9 +7,6 @@ import dataclasses
 import math
 
 import pytest
-from test_tpu_forecasts import HALF, SECOND, V3, looked_up
-from test_tpu_programs import made, pair
-from test_tpu_results import BY, MEMORY, SHORT, result
 
 from ablations import table2, table3
 from ablations.toggles import DEPTH, DSTEM, EP, FRAMES, LS, R3D_RS, SD, SE, SJ, WD
@@ -17,6 +14,9 @@ from harness.accelerators import forecasts, tpu_compiler
 from harness.accelerators.forecasts import Measured, Total
 from harness.data.input_speed import InputSpeed
 from harness.reporting import preflight_tables, render
+from tests.accelerators.test_forecasts import HALF, SECOND, V3, looked_up
+from tests.accelerators.test_programs import made, pair
+from tests.accelerators.test_results import BY, MEMORY, SHORT, result
 
 DEEP = (*R3D_RS, DEPTH.at(200), FRAMES.at(48))
 T1, T2, T3, T4, T5, T6, T7 = (

@@ -14,13 +14,13 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy
-import test_joining
-from test_leases import ITEM, SECONDS, check_race, claimed, states
 
 from harness.scheduler import membership, optuna_storage, run_queue
 from harness.scheduler.optuna_storage import Patience, StorageError
 from harness.scheduler.run_queue import Queue
 from harness.store.run_store import Store
+from tests.scheduler import test_membership as test_joining
+from tests.scheduler.test_run_queue import ITEM, SECONDS, check_race, claimed, states
 from tests.support import postgres, pretend
 from tests.support.postgres import PASSWORD
 

@@ -101,6 +101,7 @@ def _published(_: Path) -> None:
 
 
 def _pixels(_: Path) -> None:
+    from harness.config import embedded_spec
     from harness.data import embedded
 
     embedded.draw_pixels(embedded_spec.EmbeddedSpec(), "train", 0)

@@ -18,13 +18,14 @@ from tests.support import mirrored
 from tests.support.mirrored import Diary
 from tests.support.wandb_server import Server
 
+ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef" * 2 + "5ec3e7aa"
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):
     """Processes that find the trackers of these tests, and a home that must stay empty."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     (tmp_path / "home").mkdir()
@@ -174,7 +175,7 @@ def test_signals_to_it_wait_for_the_study(tmp_path):
 
 def test_it_ends_when_the_study_is_killed(tmp_path):
     study = _study(f"""
-        tracker = tracking.Apart([functools.partial(mirrored.Diary, Path({str(tmp_path / "one")!r}))],
+        tracker = wandb.SubprocessTracker([functools.partial(mirrored.Diary, Path({str(tmp_path / "one")!r}))],
                                  Path({str(tmp_path / "mirror.log")!r}), "")
         tracker.write({RUN!r})
     """)
@@ -187,7 +188,10 @@ def test_it_ends_when_the_study_is_killed(tmp_path):
 
 def _study(text):
     """A process that does what a text says and then goes on until it is killed."""
-    head = "import functools, json, sys, time\nfrom pathlib import Path\nimport mirrored\nfrom harness.tracking import wandb as tracking\n"
+    head = (
+        "import functools, json, sys, time\nfrom pathlib import Path\n"
+        "from harness.tracking import wandb\nfrom tests.support import mirrored\n"
+    )
     body = "\n".join(line.strip() for line in text.strip().splitlines())
     code = f"{head}{body}\ntime.sleep(600)\n"
     return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
@@ -199,7 +203,7 @@ def attempt(tmp_path):
     results = tmp_path / "results"
     found = mirrored.write(results)
     study = _study(f"""
-        tracker = tracking.tracker("offline", Path({str(results)!r}))
+        tracker = wandb.tracker("offline", Path({str(results)!r}))
         for event in json.loads({json.dumps(mirrored.whole(results, found)[:-1])!r}): tracker.write(event)
     """)
     yield results, study, found
@@ -261,8 +265,8 @@ def test_nothing_is_sent_offline(tmp_path):
     results, calls = tmp_path / "results", tmp_path / "calls"
     found = mirrored.write(results)
     code = (
-        "import json, sys; from pathlib import Path; from harness.tracking import wandb as tracking\n"
-        "tracker = tracking.tracker('offline', Path(sys.argv[1]))\n"
+        "import json, sys; from pathlib import Path; from harness.tracking import wandb\n"
+        "tracker = wandb.tracker('offline', Path(sys.argv[1]))\n"
         "for event in json.load(sys.stdin): tracker.write(event)\n"
         "print(tracker.close())\n"
     )
