@@ -387,7 +387,7 @@ ALONE = """
 import sys
 from pathlib import Path
 from tests.accelerators import test_core_hours as own
-own.compiler.installed = lambda: own.BY
+own.tpu_compiler.installed = lambda: own.BY
 shown = own.table(own.made(Path(sys.argv[1])))
 print(*own.column(shown)[:1] if shown.data.columns[-1].startswith("obstacle") else [])
 heavy = {"tensorflow", "tf_keras", "official", "jax", "libtpu", "harness.cli.preflighting", "harness.accelerators.gate"}
@@ -399,7 +399,7 @@ def test_a_table_loads_neither_tensorflow_nor_what_compiles(tmp_path):
     preflighted(made(tmp_path / "compiled"))
     for folder, said in (("compiled", ["≥ 753", ""]), ("empty", ["", ""])):
         done = subprocess.run(
-            [sys.executable, "-c", ALONE, str(tmp_path / folder)], cwd=Path(__file__).parent, capture_output=True,
+            [sys.executable, "-c", ALONE, str(tmp_path / folder)], cwd=Path(__file__).parents[2], capture_output=True,
             text=True, timeout=120, check=True,
         )  # fmt: skip
         assert done.stdout.splitlines() == said

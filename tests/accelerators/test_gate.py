@@ -22,10 +22,10 @@ from harness.accelerators import compilation, gate, programs, proving, tpu_compi
 from harness.accelerators.compilation import Progress
 from harness.accelerators.results import Results
 from harness.accelerators.tpu_compiler import REFUSED
-from harness.cli import describing
 from harness.config import slices
 from harness.config.devices import Devices
 from harness.config.experiment import SettingsError
+from harness.planning import disk
 from harness.scheduler import orchestrator
 from harness.scheduler.orchestrator import Outcome
 from harness.sweep import sweep_run
@@ -47,7 +47,7 @@ INSTALLED = tpu_compiler.installed
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
     monkeypatch.setattr(tpu_compiler, "installed", lambda: BY)
-    monkeypatch.setattr(describing, "refuse_small_disk", lambda *_: None)
+    monkeypatch.setattr(disk, "refuse_small_disk", lambda *_: None)
 
 
 def quiet():

@@ -105,6 +105,7 @@ def test_rows_that_share_a_program_compute_the_same(module):
     assert shapes(module) != shared  # row 1 has neither label smoothing nor stochastic depth
 
 
+@pytest.mark.slow
 def test_embeddings_are_gathered_from_all_cores():
     """Of both clips, and of the gradients of what was gathered; each core says where its own are by its number."""
     run = experiment.complete(Cell((), stages=(CVRL,)), QUICK, DATA, replicas=8)

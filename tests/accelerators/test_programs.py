@@ -258,14 +258,14 @@ def test_versions_are_those_of_what_makes_a_step():
 @pytest.mark.parametrize(
     ("changed", "counts"),
     [
-        ("task.py", True),
-        ("garden.py", True),
-        ("seeding.py", True),
-        ("data/inputs.py", True),
-        ("data/draws.py", True),
-        ("tpu/lowering.py", True),
-        ("console.py", False),
-        ("tpu/showing.py", False),
+        ("training/task.py", True),
+        ("training/garden_config.py", True),
+        ("training/determinism.py", True),
+        ("data/on_device.py", True),
+        ("data/seeded_ops.py", True),
+        ("accelerators/lower.py", True),
+        ("scheduler/progress.py", False),
+        ("reporting/preflight_tables.py", False),
     ],
 )
 def test_what_was_compiled_by_other_sources_is_not_believed(tmp_path, monkeypatch, changed, counts):

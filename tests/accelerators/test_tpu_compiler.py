@@ -57,7 +57,7 @@ PROGRAMS = """
     import tensorflow as tf
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops
     from harness.config import slices
-    from harness.tpu import compiler
+    from harness.accelerators import tpu_compiler as compiler
 
     def lowered(function, *shapes):
         specs = [tf.TensorSpec(shape, tf.float32) for shape in shapes]

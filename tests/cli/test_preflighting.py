@@ -9,10 +9,10 @@ import re
 import sys
 from types import SimpleNamespace
 
-import harness.tpu
 import pytest
 from click.testing import CliRunner
 
+import harness.accelerators
 from ablations import table2, table3
 from ablations.profiles import PAPER, QUICK
 from ablations.toggles import DEPTH, FRAMES, LS, R3D_RS, RA
@@ -113,7 +113,7 @@ def compile_up_to(monkeypatch):
             return result(TRAIN).executable
 
         lowering = SimpleNamespace(lower=lambda program: str(program.clips).encode())
-        monkeypatch.setattr(harness.tpu, "lowering", lowering, raising=False)
+        monkeypatch.setattr(harness.accelerators, "lower", lowering, raising=False)
         monkeypatch.setitem(sys.modules, "harness.accelerators.lower", lowering)
         monkeypatch.setattr(tpu_compiler, "compile_for", compile_for)
         monkeypatch.setattr(tpu_compiler, "devices", lambda slice_: (slice_.cores, slice_.hosts))
@@ -176,11 +176,11 @@ def test_an_estimate_is_held_against_what_a_core_gives_a_program(tmp_path, monke
         arguments=needed - 40, outputs=50, aliased=20, temporaries=10, flops=1_000, bytes_moved=2_000
     )
     for name, module in (
-        ("lowering", SimpleNamespace(lower=lambda program, compiled: f"{program.cores}{compiled}".encode())),
+        ("lower", SimpleNamespace(lower=lambda program, compiled: f"{program.cores}{compiled}".encode())),
         ("estimating", SimpleNamespace(estimate={b"1True": found}.__getitem__)),
     ):
-        monkeypatch.setattr(harness.tpu, name, module, raising=False)
-        monkeypatch.setitem(sys.modules, f"harness.tpu.{name}", module)
+        monkeypatch.setattr(harness.accelerators, name, module, raising=False)
+        monkeypatch.setitem(sys.modules, f"harness.accelerators.{name}", module)
     proving.prove(Task(TRAIN.of(1), V3, tmp_path), lambda _: None)
     made_up = Results(tmp_path).read(POD, TRAIN.of(1).key)
     assert (made_up.fits, made_up.estimated, made_up.compiler) == (fits, True, "XLA on the CPU")

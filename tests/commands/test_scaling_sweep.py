@@ -512,6 +512,7 @@ def test_the_live_table_grows_with_the_trials(here):
     assert "top-1 50.0 % of 240 videos" in said
 
 
+@pytest.mark.slow
 def test_a_run_is_ended_at_a_validation_and_gone_on_with_in_the_same_process(tmp_path, data, training_process):
     here = dataclasses.replace(
         sweeps.workspace(tmp_path),

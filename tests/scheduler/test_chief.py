@@ -391,7 +391,7 @@ def test_who_has_to_leave_does_so_though_the_storage_does_not_answer(chief, monk
     said = []
     monkeypatch.setattr(FakeLease, "preempted", silent)
     monkeypatch.setattr(FakeLease, "cancelled", property(silent))
-    monkeypatch.setattr(orchestrator.console_, "say", lambda _, line, **__: said.append(line))
+    monkeypatch.setattr(orchestrator, "print_line", lambda _, line, **__: said.append(line))
     if status is None:
         with pytest.raises(UnansweredError):
             chief([step(13), event], asked=asked)

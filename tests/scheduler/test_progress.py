@@ -12,6 +12,7 @@ from harness.config.experiment import DatasetInfo
 from harness.planning import plans
 from harness.reporting import study_tables, terminal
 from harness.scheduler import progress
+from harness.system import text
 from tests.support import summaries
 
 DATA = DatasetInfo("embedded", 8, 512, 240, "ab" * 32)
@@ -77,7 +78,7 @@ def test_no_number_and_no_word_of_the_caption_is_cut(width, is_terminal):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "-"), (42, "42 s"), (300, "5 min"), (3600 * 3, "3.0 h"), (99.4, "99 s")]
+    ("seconds", "words"), [(None, "-"), (42, "42 s"), (300, "5 min"), (3600 * 3, "3.0 h"), (99.4, "99 s")]
 )
-def test_duration(seconds, text):
-    assert text.duration(seconds) == text
+def test_duration(seconds, words):
+    assert text.duration(seconds) == words
