@@ -9,8 +9,8 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 from harness import additive_study, evaluate, train
-from harness.cli import describing
 from harness.data import index, manifest
+from harness.planning import disk
 from harness.store.run_store import Store
 from tests.support import trained as trained_
 from tests.support.tiny import PROTOCOL
@@ -191,7 +191,7 @@ def test_a_loss_that_diverges_is_said_with_its_steps(whole, tmp_path):
 
 
 def test_a_disk_that_cannot_hold_the_study_is_refused_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(describing, "_free", lambda folder: 1_000_000)
+    monkeypatch.setattr(disk, "free", lambda folder: 1_000_000)
     line = said(call(additive_study.main, tmp_path, "--plots", tmp_path / "plots", *CUT), 2)
     assert "checkpoints need 0.0" in line
     assert "0.00 GB are free: free some" in line

@@ -23,6 +23,7 @@ from harness.config.studies import Cell
 from harness.planning.workspace import facts
 from harness.store import records
 from harness.store.run_store import Store
+from harness.system.errors import HarnessError
 from harness.training import garden_config, garden_export, garden_folder, garden_import
 from harness.training.garden_folder import GardenFolderError
 from tests.support import tiny
@@ -218,7 +219,7 @@ def test_a_configuration_without_a_seed_is_taken_in(copied, trained):
     ],
 )
 def test_another_network_than_the_checkpoints_is_named(copied, trained, store, changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(HarnessError, match=message):
         trained.take_in(store, edited(copied, **changes))
     assert store.attempts(trained.taken(copied)[0].id).numbers == []
 

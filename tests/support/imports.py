@@ -149,10 +149,10 @@ STEPS = (
     Step("know an address", ("tensorflow",), _addresses, "results"),
     calling("costs", ("--json",), "tensorflow"),
     Step("draw pixels", ("tensorflow",), _pixels),
-    importing("tables", "tensorflow", "matplotlib"),
+    importing("reporting.study_tables", "tensorflow", "matplotlib"),
     Step("read a published table", ("tensorflow",), _published),
-    importing("simulated_checks", "tensorflow"),
-    importing("simulated_methods", "tensorflow"),
+    importing("analysis.simulated_checks", "tensorflow"),
+    importing("analysis.simulated_methods", "tensorflow"),
     calling(
         "preflight",
         ("table2", "--topology", "v3:8x8", "--results", "{}", "--cached", "--json"),
@@ -160,7 +160,7 @@ STEPS = (
     ),
     calling("report", ("table2", *_WHERE), "tensorflow"),
     calling("study", ("table2", "table4", "--plan", "--profile", "paper", *_WHERE), "tensorflow"),
-    importing("curve_figure", "tensorflow", "matplotlib.pyplot"),
+    importing("reporting.curve_figure", "tensorflow", "matplotlib.pyplot"),
     Step("draw a figure", ("tensorflow", "matplotlib.pyplot"), _unchanged(_additive), True),
     Step("draw a figure of the paper", ("tensorflow", "matplotlib.pyplot"), _unchanged(_scaling), True),
 )  # fmt: skip

@@ -230,11 +230,12 @@ def test_sweeps_are_found_without_tensorflow(tmp_path):
         trainer = sweeps.Trainer(here.store, lambda point: 0.5)
         sweeps.search(here, asked, trainer, strategy, trials=2, name=name).run()
     code = (
-        "import sys; from pathlib import Path; from harness.sweep import sweep_summary as sweep_report; "
-        f"print([one.name for one in sweep_report.found(Path({str(tmp_path)!r}))], 'tensorflow' in sys.modules)"
+        "import sys; from pathlib import Path; from harness.sweep import sweep_summary; "
+        f"print([sweep.name for sweep in sweep_summary.summaries(Path({str(tmp_path)!r}))]); "
+        "print('tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['a', 'b'] False"
+    assert done.stdout.strip() == "['a', 'b']\nFalse"
     first, second = sweep_summary.summaries(tmp_path)
     assert len(first.points) == len(list(itertools.product((50, 101, 200), (32, 48))))
     assert set(second.points["state"]) == {"recorded"}, "the grid had trained them all"
