@@ -1,1 +1,1 @@
-"""Videos to clips: what a data set holds, how one is prepared or drawn, and how clips are read from it."""
+"""Data sets of videos: their manifests, how they are prepared or generated, and how clips are read from them."""

@@ -1,7 +1,7 @@
-"""JPEG frames of a video -> clips of uint8, equal to the Garden's bit for bit, decoding no more than they need.
+"""Decodes the JPEG frames of a video into clips of uint8 that equal the Garden's bit for bit, and no more than needed.
 
-Training: of each frame only the region that the crop keeps is decoded. Evaluation: each frame is decoded once, however
-many clips show it, and its crops are left to the accelerator (:mod:`harness.data.on_device`).
+For training, only the region that the crop keeps is decoded of each frame. For evaluation, each frame is decoded once,
+however many clips show it, and its crops are cut on the accelerator (:mod:`harness.data.on_device`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from official.vision.ops import preprocess_ops_3d
 
 from harness.data import randaugment
 
-# The decoder interpolates colour between neighbours, which a cut would change at its sides: pixels on each side.
+# Pixels decoded beyond the region on its left and right: the decoder interpolates colour between neighbouring pixels.
 _MARGIN = 2
 
 
 def training_clip(encoded: tf.Tensor, params: exp_cfg.DataConfig) -> tf.Tensor:
-    """A random clip of a video: the Garden's draws of time, crop, flip and augmentation, and its pixels.
+    """Returns a random clip of a video, with the Garden's draws of time, crop, flip and augmentation, and its pixels.
 
     Args:
       encoded: the video's frames, strings [n].
@@ -38,7 +38,7 @@ def training_clip(encoded: tf.Tensor, params: exp_cfg.DataConfig) -> tf.Tensor:
 
 
 def cut_out(frames: tf.Tensor, params: exp_cfg.DataConfig) -> tf.Tensor:
-    """A random region of all frames of a clip, resized and mirrored or not: the Garden's draws and pixels.
+    """Cuts a random region out of all frames of a clip, resizes and perhaps mirrors it: the Garden's draws and pixels.
 
     Args:
       frames: the clip's frames, strings [frames].
@@ -67,7 +67,7 @@ def _stride(params: exp_cfg.DataConfig) -> int | tf.Tensor:
 
 
 def _region(size: tf.Tensor, params: exp_cfg.DataConfig) -> tuple[tf.Tensor, tf.Tensor]:
-    """Corner (down, right) and extent of the crop, pixels."""
+    """Draws the crop: its corner (down, right) and its extent (height, width), in pixels."""
     factor = params.feature_shape[2] / params.feature_shape[1]
     begin, extent, _ = tf.image.sample_distorted_bounding_box(
         size,
@@ -82,9 +82,9 @@ def _region(size: tf.Tensor, params: exp_cfg.DataConfig) -> tuple[tf.Tensor, tf.
 
 
 def _flipped(clip: tf.Tensor) -> tf.Tensor:
-    """The clip, mirrored or not."""
+    """Mirrors the clip, with a probability of one half."""
     mirrored = tf.random.uniform((), minval=0, maxval=2, dtype=tf.int32)
-    # Three axes: there TensorFlow reverses rows at a time.
+    # On three axes, TensorFlow reverses whole rows at a time.
     rows = tf.reshape(clip, [-1, *clip.shape[2:]])
     return tf.cond(mirrored == 1, lambda: tf.reshape(tf.reverse(rows, [1]), clip.shape), lambda: clip)
 
@@ -114,7 +114,7 @@ def _augmentation(params: exp_cfg.DataConfig) -> Callable[[tf.Tensor], tf.Tensor
 
 
 def evaluation_frames(encoded: tf.Tensor, params: exp_cfg.DataConfig, longest: int) -> dict[str, tf.Tensor]:
-    """The frames of a video's evaluation clips, resized as the Garden does; with three crops, not yet cropped.
+    """Returns the frames of a video's evaluation clips, resized as the Garden does; three crops are not cut yet.
 
     Args:
       encoded: the video's frames, strings [n].
@@ -122,9 +122,9 @@ def evaluation_frames(encoded: tf.Tensor, params: exp_cfg.DataConfig, longest: i
       longest: with three crops, width of the result; :func:`longest` says what it must be.
 
     Returns:
-      "image", uint8 [clips x frames, height, width, 3]. With three crops the longer side of the frames lies along the
-      width, filled up with zeros, and there are two more: "starts", int32 [3], where the crops begin along it, and
-      "turned", whether the frames were transposed to lie so.
+      "image", uint8 [clips x frames, height, width, 3]. With three crops, the longer side of the frames lies along
+      the width, padded with zeros, and there are two more entries: "starts", int32 [3], where the crops begin along the
+      width, and "turned", whether the frames were transposed for this.
     """
     indices = _evaluated(tf.shape(encoded)[0], params)
     distinct, positions = tf.unique(indices)
@@ -137,13 +137,13 @@ def evaluation_frames(encoded: tf.Tensor, params: exp_cfg.DataConfig, longest: i
     resized, turned, starts = _layout(size, params, longest)
     laid, side = _laid_along(params, longest, resized, turned, starts), params.feature_shape[1]
     image = _each_once(frames, positions, _decoder(params, size), laid, [side, longest, 3])
-    # Where the crops leave gaps between them, they alone are kept, side by side.
+    # Where there are gaps between the crops, only the crops are kept, side by side.
     starts = tf.where(tf.reduce_max(resized) > longest, side * tf.range(3), starts)
     return {"image": image, "starts": starts, "turned": turned}
 
 
 def longest(params: exp_cfg.DataConfig, frame: tuple[int, int] = (0, 0)) -> int:
-    """Pixels of the longer side that the three crops can reach in any video.
+    """Returns how many pixels of the longer side the three crops can reach in any video.
 
     Args:
       params: the Garden's configuration of the validation data.
@@ -158,7 +158,7 @@ def longest(params: exp_cfg.DataConfig, frame: tuple[int, int] = (0, 0)) -> int:
 
 
 def _evaluated(count: tf.Tensor, params: exp_cfg.DataConfig) -> tf.Tensor:
-    """Which frames of a video the clips show, clip after clip, int32 [clips x frames]."""
+    """Returns the numbers of the frames that the clips show, clip after clip, int32 [clips x frames]."""
     numbers, frames, stride = tf.range(count), params.feature_shape[0], params.temporal_stride
     if params.num_test_clips > 1:
         return preprocess_ops_3d.sample_linspace_sequence(numbers, params.num_test_clips, frames, stride)
@@ -172,7 +172,7 @@ def _each_once(
     laid: Callable[[tf.Tensor], tf.Tensor],
     shape: Sequence[int],
 ) -> tf.Tensor:
-    """Decodes each frame, lays it out in `shape`, and puts it wherever it is shown."""
+    """Decodes each frame once, turns it into one of `shape` by `laid`, and puts it wherever it is shown."""
     count = tf.shape(frames)[0]
     _, done = tf.while_loop(
         lambda number, _: number < count,
@@ -193,7 +193,7 @@ def _central(params: exp_cfg.DataConfig) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _layout(size: tf.Tensor, params: exp_cfg.DataConfig, longest: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The frame's height and width once resized, whether it is to be transposed, where the Garden's crops begin."""
+    """Returns the frame's resized height and width, whether to transpose it, and where the Garden's crops begin."""
     side, least = params.feature_shape[1], params.min_image_size
     height, width = size[0], size[1]
     resized = tf.maximum(least, tf.stack([height * least // width, width * least // height]))
@@ -201,8 +201,8 @@ def _layout(size: tf.Tensor, params: exp_cfg.DataConfig, longest: int) -> tuple[
     long = tf.cast(tf.reduce_max(resized), tf.float32)
     starts = tf.cast(tf.round(tf.stack([0.0, long / 2 - side // 2, long - side])), tf.int32)
     fits = tf.logical_or(tf.reduce_max(resized) <= longest, longest == 3 * side)
-    told = ["resized frames of", resized, "pixels; expected at most", longest, "on the longer side"]
-    with tf.control_dependencies([tf.debugging.Assert(fits, told)]):
+    message = ["resized frames of", resized, "pixels; expected at most", longest, "on the longer side"]
+    with tf.control_dependencies([tf.debugging.Assert(fits, message)]):
         return tf.identity(resized), turned, starts
 
 
@@ -212,7 +212,7 @@ def _laid_along(
     side = params.feature_shape[1]
 
     def filled(frame: tf.Tensor) -> tf.Tensor:
-        # Copies rows at a time, which `tf.pad` does not.
+        # This copies whole rows at a time, which `tf.pad` does not.
         return tf.concat([frame, tf.zeros([side, longest - tf.shape(frame)[1], 3], tf.uint8)], 1)
 
     def compact(frame: tf.Tensor) -> tf.Tensor:
@@ -227,14 +227,14 @@ def _laid_along(
 
 
 def _size(frame: tf.Tensor, params: exp_cfg.DataConfig) -> tf.Tensor:
-    """Height, width and channels of a frame, int32 [3]."""
+    """Returns height, width and channels of a frame, int32 [3]."""
     jpeg = params.input_image_format == "jpeg"
     size = tf.io.extract_jpeg_shape(frame) if jpeg else tf.shape(_any_image(frame))
     return tf.concat([size[:2], [3]], 0)
 
 
 def _decoder(params: exp_cfg.DataConfig, size: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A frame -> its pixels, which must have the size of the video."""
+    """Returns a function that decodes a frame, which must have the size of the video."""
 
     def decode(frame: tf.Tensor) -> tf.Tensor:
         jpeg = params.input_image_format == "jpeg"
@@ -248,7 +248,7 @@ def _decoder(params: exp_cfg.DataConfig, size: tf.Tensor) -> Callable[[tf.Tensor
 def _region_decoder(
     params: exp_cfg.DataConfig, size: tf.Tensor, corner: tf.Tensor, extent: tf.Tensor
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A frame -> the pixels of a region."""
+    """Returns a function that decodes a region of a frame."""
     if params.input_image_format != "jpeg":
         decode = _decoder(params, size)
         return lambda frame: tf.slice(decode(frame), [*tf.unstack(corner), 0], [*tf.unstack(extent), 3])
@@ -270,7 +270,7 @@ def _any_image(frame: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(pixels, [None, None, 3])
 
 
-def _same(found: tf.Tensor, expected: tf.Tensor) -> tf.Operation:
+def _same(actual: tf.Tensor, expected: tf.Tensor) -> tf.Operation:
     return tf.debugging.Assert(
-        tf.reduce_all(found == expected), ["a frame of", found, "pixels; expected", expected, "as in the first"]
+        tf.reduce_all(actual == expected), ["a frame of", actual, "pixels; expected", expected, "as in the first"]
     )

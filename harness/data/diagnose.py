@@ -1,8 +1,8 @@
-"""Says in one line which video made the input pipeline fail: TensorFlow names neither the file nor the record.
+"""Names in one line the video that made the input pipeline fail; TensorFlow names neither the file nor the record.
 
-The search repeats what the pipeline did, from the last place it is known to have passed: the same clips with the same
-draws, so it fails at the same video, and only that one is then looked at frame by frame. Damaged files are searched for
-in the order in which the pipeline opened them. Records and frames are numbered from zero.
+The search repeats what the pipeline did, from the last step that it is known to have passed. It makes the same clips
+with the same draws, so it fails at the same video, and only that video is then examined frame by frame. Damaged files
+are searched for in the order in which the pipeline opened them. Records and frames are numbered from zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from official.vision.configs import video_classification as exp_cfg
 
 from harness.data import reader
 
-# Only errors that came out of a data set's iterator are the data's; a damaged checkpoint, too, is a DataLossError.
+# Only errors of a data set's iterator are the data's fault; a damaged checkpoint raises a DataLossError, too.
 _FROM_INPUT = "IteratorGetNext"
 _OF_FILES = (
     tf.errors.DataLossError,
@@ -27,7 +27,7 @@ _OF_FILES = (
     tf.errors.PermissionDeniedError,
 )
 _OF_VIDEOS = (tf.errors.InvalidArgumentError,)
-# Header and checksums of a record in a TFRecord file.
+# Size of the header and checksums of a record in a TFRecord file.
 _FRAMING_BYTES = 16
 
 
@@ -39,18 +39,18 @@ def explain(
     context: tf.distribute.InputContext | None = None,
     limit_s: float = 300.0,
 ) -> str | None:
-    """The fault of the data behind an error: file, record, video and frame, what is wrong, what was expected.
+    """Finds the fault in the data behind an error: file, record, video, frame, what is wrong and what was expected.
 
     Args:
       error: what training or evaluation raised.
       params: the Garden's configuration of the data that were read.
       source: the shards.
-      start: the last optimizer step known to be done; in evaluation, so many videos.
-      context: the pipeline that failed, where there were several.
+      start: the last optimizer step known to be done; in evaluation, the number of videos.
+      context: the pipeline that failed, if there were several.
       limit_s: seconds after which the search ends.
 
     Returns:
-      One line; None where the error is not the data's fault.
+      One line; None if the error is not the data's fault.
     """
     if not isinstance(error, _OF_FILES + _OF_VIDEOS) or _FROM_INPUT not in str(error):
         return None
@@ -69,7 +69,7 @@ def explain(
 
 
 def video_fault(record: bytes, params: exp_cfg.DataConfig, classes: int) -> str | None:
-    """What is wrong with a serialized video and what was expected; None where nothing is."""
+    """Returns what is wrong with a serialized video and what was expected; None if nothing is wrong."""
     try:
         example = tf.train.SequenceExample.FromString(record)
     except Exception:  # protobuf's own error, which carries no types
@@ -77,7 +77,7 @@ def video_fault(record: bytes, params: exp_cfg.DataConfig, classes: int) -> str 
     context, lists = example.context.feature, example.feature_lists.feature_list
     ids = context[reader.MEDIA_ID].bytes_list.value
     labels = context[params.label_field_key].int64_list.value
-    frames = [value for one in lists[params.image_field_key].feature for value in one.bytes_list.value]
+    frames = [value for feature in lists[params.image_field_key].feature for value in feature.bytes_list.value]
     if len(ids) != 1:
         return f"has {len(ids)} ids under {reader.MEDIA_ID!r}; expected one"
     name = _shown(ids[0])
@@ -124,9 +124,9 @@ def _faulty_video(
 
 
 def _passed(clips: tf.data.Dataset, until: float) -> int | None:
-    """Number of clips before the one that fails; None where none does."""
+    """Returns the number of clips before the one that fails; None if none fails."""
     passed = 0
-    with contextlib.suppress(*_OF_FILES):  # a file damaged elsewhere is not what is looked for
+    with contextlib.suppress(*_OF_FILES):  # only a faulty video is looked for, not a damaged file
         try:
             for _ in clips:
                 passed += 1
@@ -146,11 +146,11 @@ def _damaged_file(source: reader.Source, places: tf.data.Dataset, until: float) 
 
 
 def _shards(source: reader.Source, places: tf.data.Dataset) -> Iterator[int]:
-    """Each shard once, in the order in which they are read."""
-    # From the middle of an epoch, all come within two.
-    coming = (int(shard) for shard, _ in places.take(2 * source.videos).as_numpy_iterator())
+    """Yields each shard once, in the order in which the shards are read."""
+    # Even from the middle of an epoch, two epochs' worth of videos come from all shards.
+    upcoming = (int(shard) for shard, _ in places.take(2 * source.videos).as_numpy_iterator())
     seen: set[int] = set()
-    for shard in itertools.chain(coming, range(len(source.paths))):
+    for shard in itertools.chain(upcoming, range(len(source.paths))):
         if shard not in seen:
             seen.add(shard)
             yield shard
@@ -167,9 +167,9 @@ def _file_fault(path: str, expected: int) -> str | None:
         for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
             number, position = number + 1, position + len(record) + _FRAMING_BYTES
     except tf.errors.DataLossError as error:
-        what = "is cut short" if "truncated" in str(error) else "does not match its checksum"
-        return f"{path}: record {number}, at byte {position}, {what}; expected {expected} whole records"
+        problem = "is cut short" if "truncated" in str(error) else "does not match its checksum"
+        return f"{path}: record {number}, at byte {position}, {problem}; expected {expected} whole records"
     except tf.errors.OpError as error:
-        what = "is missing" if isinstance(error, tf.errors.NotFoundError) else "cannot be read"
-        return f"{path}: {what}; expected a TFRecord file of {expected} videos"
+        problem = "is missing" if isinstance(error, tf.errors.NotFoundError) else "cannot be read"
+        return f"{path}: {problem}; expected a TFRecord file of {expected} videos"
     return None if number == expected else f"{path}: has {number} records; expected {expected}"

@@ -1,4 +1,4 @@
-"""Reads the shards of a data set made elsewhere and says what they hold: counts, labels, sizes, fingerprint."""
+"""Makes the manifest of a data set made elsewhere: reads its shards for counts, labels, sizes and fingerprint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FRAMES = "image/encoded"
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One video of a shard: its id, label, and hash, its number of frames, and the size of the first, in pixels."""
+    """One video of a shard: its id, label and hash, its number of frames, and the size of the first frame in pixels."""
 
     media_id: str
     label: int
@@ -29,7 +29,7 @@ class Example:
 
 
 def index(folder: Path, name: str, classes: Sequence[str], source: str, progress: Callable[[int], None]) -> Manifest:
-    """The manifest of a folder whose shards are named `train*` and `validation*`.
+    """Makes the manifest of a folder whose shards are named `train*` and `validation*`.
 
     Args:
       folder: the folder.
@@ -39,7 +39,8 @@ def index(folder: Path, name: str, classes: Sequence[str], source: str, progress
       progress: called with the bytes of each shard once it is read.
 
     Raises:
-      ManifestError: no shards, a damaged one, a missing key, a label outside the classes, an id used twice.
+      ManifestError: there are no shards, one is damaged, a key is missing, a label is outside the classes, or an id is
+        used twice.
     """
     digests: list[tuple[str, str, str]] = []
     sizes: set[tuple[int, int]] = set()
@@ -48,13 +49,13 @@ def index(folder: Path, name: str, classes: Sequence[str], source: str, progress
     for split in manifests.SPLITS:
         shards, videos = [], []
         for path in shard_files(folder, split):
-            found = list(examples(str(path), len(classes)))
-            for example in found:
+            shard_videos = list(examples(str(path), len(classes)))
+            for example in shard_videos:
                 if example.media_id in seen:
                     raise ManifestError(f"{path}: video {example.media_id!r} is in {seen[example.media_id]} already")
                 seen[example.media_id] = path.name
-            shards.append(Shard(path.name, len(found), path.stat().st_size))
-            videos += found
+            shards.append(Shard(path.name, len(shard_videos), path.stat().st_size))
+            videos += shard_videos
             progress(path.stat().st_size)
         if not videos:
             raise ManifestError(f"{folder}: the shards of {split} hold no video; expected at least one")
@@ -66,7 +67,7 @@ def index(folder: Path, name: str, classes: Sequence[str], source: str, progress
 
 
 def shard_files(folder: Path, split: str) -> list[Path]:
-    """The shards of a split, sorted.
+    """Returns the files of the shards of a split, sorted.
 
     Raises:
       ManifestError: there are none.
@@ -86,11 +87,11 @@ def _split(shards: Sequence[Shard], examples: Sequence[Example], classes: int) -
 
 
 def examples(path: str, classes: int) -> Iterator[Example]:
-    """The videos of a shard, in order.
+    """Yields the videos of a shard, in order.
 
     Raises:
-      ManifestError: naming the record that is damaged, lacks something, or has a label outside the classes; or the
-        shard, where it cannot be opened.
+      ManifestError: a record is damaged, lacks something, or has a label outside the classes, or the shard cannot be
+        opened; the message names the record or the shard.
     """
     number = 0
     try:

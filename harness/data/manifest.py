@@ -1,4 +1,4 @@
-"""What a folder of video shards holds, said in one small file that is checked before anything is trained on it.
+"""The manifest of a data set: a small file that says what the shards hold, checked before anything is trained.
 
 A data set is a folder of TFRecord shards with a `manifest.json` beside them. Its identity is `Manifest.fingerprint`,
 a hash of every video in it that does not depend on how the videos are spread over shards.
@@ -18,7 +18,7 @@ from harness.system.errors import HarnessError
 FILE_NAME = "manifest.json"
 SCHEMA = 1
 SPLITS = ("train", "validation")
-# Longest media id, bytes: ids cross to an accelerator as that many numbers.
+# Longest media id, bytes: an id is sent to an accelerator as that many numbers.
 ID_BYTES = 64
 
 _HEX_DIGITS = frozenset("0123456789abcdef")
@@ -39,7 +39,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Listed:
-    """A file that says something of every video: its plain name inside the folder, and the SHA-256 of its content."""
+    """A file with a line for every video: its plain name inside the folder, and the SHA-256 of its content."""
 
     file: str
     sha256: str
@@ -49,7 +49,7 @@ class Listed:
 class Split:
     """One split: its shards, the shortest and the longest video in frames, and the number of videos of each class.
 
-    What `harness.prepare_data` knows besides, None in a manifest made otherwise: `frames`, the number of all stored
+    Only `harness.prepare_data` knows the rest, which is None in other manifests: `frames`, the number of all stored
     frames; `left_out`, the number of videos that could not be used; `sources`, a CSV of where every video comes from.
     """
 
@@ -73,7 +73,7 @@ class Manifest:
 
     `classes` are the class names in label order; `height` and `width` are those of the stored frames in pixels, 0 where
     they vary; `splits` has the keys of `SPLITS`; `fingerprint` is 64 hexadecimal digits; `source` says in words where
-    the videos come from; `preparation`, where the videos were decoded by us, with which options.
+    the videos come from; `preparation` has the options of our decoder, None if the videos were decoded elsewhere.
     """
 
     name: str
@@ -104,7 +104,7 @@ def fingerprint(digests: Iterable[tuple[str, str, str]]) -> str:
 
 
 def load(folder: Path) -> Manifest:
-    """Read the manifest of `folder` and hold it against the shard files there; `ManifestError` if anything is off."""
+    """Reads a folder's manifest and checks the shard files against it; raises `ManifestError` if anything is off."""
     path = folder / FILE_NAME
     try:
         manifest = _parse(_read(path))
@@ -115,7 +115,7 @@ def load(folder: Path) -> Manifest:
 
 
 def save(manifest: Manifest, folder: Path) -> None:
-    """Write the manifest beside its shards, whole or not at all; refuses what `load` would refuse."""
+    """Writes the manifest beside its shards, whole or not at all; refuses what `load` would refuse."""
     path, text = folder / FILE_NAME, dumps(manifest)
     try:
         _check_files(_parse(text), folder)
@@ -125,14 +125,14 @@ def save(manifest: Manifest, folder: Path) -> None:
 
 
 def dumps(manifest: Manifest) -> str:
-    """The text of a manifest's file."""
+    """Returns the text of the manifest's file."""
     options = None if manifest.preparation is None else dict(manifest.preparation)
     fields = _without_nothing(asdict(replace(manifest, splits=dict(manifest.splits), preparation=options)))
     return json.dumps({"schema": SCHEMA, **fields}, indent=1, sort_keys=True) + "\n"
 
 
 def loads(text: str) -> Manifest:
-    """The manifest of a file's text; `ManifestError` if anything is off. Looks at no shard."""
+    """Parses the text of a manifest's file, without looking at shards; raises `ManifestError` if anything is off."""
     return _parse(text)
 
 
@@ -160,7 +160,7 @@ def _parse(text: str) -> Manifest:
         raise
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"is not JSON ({_shown(str(error))}); expected an object") from None
-    # The schema first: of another schema's file, that is the one thing worth saying.
+    # The schema comes first: in a file of another schema, other errors would mislead.
     if isinstance(data, dict) and "schema" in data and data["schema"] != SCHEMA:
         raise ManifestError(f"schema is {_shown(data['schema'])}; expected {SCHEMA}")
     return _manifest(data)
@@ -232,7 +232,7 @@ def _preparation(data: Any) -> dict[str, str]:
 
 def _plain(value: Any, where: str) -> str:
     name = _text(value, where)
-    # A manifest may come from elsewhere with its data: it must not make anyone open a file outside the folder.
+    # A manifest may come with data from somebody else; it must not make us open a file outside the folder.
     if name in (".", "..") or any(mark in name for mark in "/\\:\0"):
         raise ManifestError(f"{where} is {_shown(name)}; expected a plain name inside the folder")
     return name
@@ -249,13 +249,13 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
     for split in SPLITS:
         for shard in manifest.splits[split].shards:
             try:
-                found = (folder / shard.file).stat()
+                status = (folder / shard.file).stat()
             except (OSError, ValueError):  # ValueError: a name that no file system could hold
                 raise ManifestError(f"shard {_shown(shard.file)} is missing; expected {shard.bytes} bytes") from None
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(status.st_mode):
                 raise ManifestError(f"shard {_shown(shard.file)} is not a file; expected {shard.bytes} bytes")
-            if found.st_size != shard.bytes:
-                raise ManifestError(f"shard {_shown(shard.file)} has {found.st_size} bytes; expected {shard.bytes}")
+            if status.st_size != shard.bytes:
+                raise ManifestError(f"shard {_shown(shard.file)} has {status.st_size} bytes; expected {shard.bytes}")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -303,7 +303,7 @@ def _integer(value: Any, least: int, where: str) -> int:
 
 
 def _shown(value: Any) -> str:
-    """The value on one line, cut where a reader has seen enough."""
+    """Returns the value on one line of at most 60 characters."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     text = ascii(value)

@@ -1,8 +1,8 @@
-"""Reads clips: `SequenceExample` shards -> batches of uint8, equal to the Garden's, each draw fixed by a seed.
+"""Reads clips from `SequenceExample` shards into batches of uint8 that equal the Garden's, with all draws seeded.
 
-Training: the order of an epoch is a function of (seed, epoch), a clip's augmentation of (seed, its place in the order),
-so a resumed run continues where it stopped. Evaluation: every video once, in the order of the shards; the last batch is
-padded to a static shape and masked.
+In training, the order of an epoch is a function of (seed, epoch), and a clip's augmentation one of (seed, its position
+in the order), so a resumed run continues where it stopped. In evaluation, every video is read once, in the order of the
+shards; the last batch is padded to a static shape and masked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from harness.data import cvrl_clips, decoding, on_device, seeded_ops
 from harness.data.manifest import Split
 
 MEDIA_ID = "clip/media_id"
-# Longest media id, bytes. Ids travel as numbers, since strings cannot cross to an accelerator.
+# Longest media id, bytes. Ids travel as numbers, since strings cannot be sent to an accelerator.
 ID_BYTES = 64
-# Fewer shards than this for each pipeline would make the pipelines' shares too uneven: they share records instead.
+# With fewer shards than this for each pipeline, shares would be too uneven: the pipelines share out records instead.
 _SHARDS_PER_PIPELINE = 32
-# How many clips tf.data makes at once, at most, where it may choose and does not tune: a thread of each processor.
+# Most clips that tf.data makes at once if it chooses without tuning: it takes one thread per processor, up to this.
 _UNTUNED = 16
 
 Element = tuple[dict[str, tf.Tensor], Any]
@@ -37,9 +37,9 @@ class Source:
 
     Attributes:
       paths: the shards' paths, in order.
-      counts: number of videos in each.
+      counts: number of videos in each shard.
       classes: number of classes; a label outside is an error.
-      frame: height and width of all frames, in pixels; zeros where they differ.
+      frame: height and width of all frames, in pixels; zeros if they differ.
     """
 
     paths: tuple[str, ...]
@@ -54,7 +54,7 @@ class Source:
 
     @classmethod
     def of(cls, folder: str, split: Split, classes: int, frame: tuple[int, int] = (0, 0)) -> Source:
-        """The source of a split of a prepared data set in `folder`."""
+        """Returns the source of a split of the prepared data set in `folder`."""
         paths = tuple(f"{folder}/{shard.file}" for shard in split.shards)
         return cls(paths, tuple(shard.examples for shard in split.shards), classes, frame)
 
@@ -64,9 +64,9 @@ class _Pipeline:
     """One input pipeline (host).
 
     Attributes:
-      index, count: which of how many it is.
-      replicas: how many it feeds; they take its batches in turn.
-      batch: clips of one replica and step.
+      index, count: its number, and how many pipelines there are.
+      replicas: number of replicas that it feeds; they take its batches in turn.
+      batch: clips of one replica in one step.
       by_shard: whether pipelines share out the shards; otherwise each reads all, and they share out the records.
     """
 
@@ -94,17 +94,20 @@ class _Pipeline:
 
     @property
     def share(self) -> int:
-        """Clips of one step."""
+        """Clips that it makes for one step."""
         return self.replicas * self.batch
 
     def own(self, records: tf.data.Dataset) -> tf.data.Dataset:
-        """Its share of each step's records: neighbours, so that a replica's clips depend on no other pipeline."""
+        """Returns its share of each step's records.
+
+        Shares are of consecutive records, so that a replica's clips depend on no other pipeline.
+        """
         if self.by_shard or self.count == 1:
             return records
         return records.batch(self.share).shard(self.count, self.index).unbatch()
 
     def place(self, number: Any, each: int) -> Any:
-        """Where its `number`-th clip or batch stands among those of all pipelines, which take `each` in turn."""
+        """Returns the position of its `number`-th clip or batch among all pipelines', which take `each` in turn."""
         return (number // each * self.count + self.index) * each + number % each
 
 
@@ -114,7 +117,7 @@ def training(
     start_step: int = 0,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """Endless training batches.
+    """Makes endless training batches.
 
     Args:
       params: the Garden's configuration of the training data; its seed decides order and augmentation.
@@ -137,10 +140,10 @@ def training(
 
 
 def _tuning() -> tf.data.Options:
-    """Options that let tf.data tune itself only where there is something to tune.
+    """Returns options that let tf.data tune itself only if there is something to tune.
 
-    Where all processors are used from the start it costs: a pipeline that ends may miss that its tuning is to end too,
-    and then waits for the next round of it, for up to as long as it ran before, or a minute.
+    Where all processors are used from the start, tuning only costs time: a pipeline that ends may miss that its tuning
+    should end too, and then waits for the next round of tuning, for up to as long as it ran before, or a minute.
     """
     options = tf.data.Options()
     options.autotune.enabled = (os.cpu_count() or 1) > _UNTUNED
@@ -150,15 +153,15 @@ def _tuning() -> tf.data.Options:
 def clips(
     params: exp_cfg.DataConfig, source: Source, start_step: int, context: tf.distribute.InputContext | None = None
 ) -> tf.data.Dataset:
-    """The clips of :func:`training`, one by one and before they are mixed."""
+    """Makes the clips of :func:`training`, one by one and before mixup and CutMix."""
     pipeline = _Pipeline.of(params, source, context)
     seed = int(params.seed)
 
     def augmented(number: tf.Tensor, record: tf.Tensor) -> Element:
-        # The place among all pipelines: where they share records, their number does not change a clip's draws, and
-        # where they share shards, no two of them draw alike.
-        place = pipeline.place(number, pipeline.share)
-        with seeded_ops.fixed_by(tf.stack([tf.constant(seed, tf.int64), place])):
+        # The position counts over all pipelines. If they share out records, their number does not change a clip's
+        # draws; if they share out shards, no two of them draw alike.
+        position = pipeline.place(number, pipeline.share)
+        with seeded_ops.fixed_by(tf.stack([tf.constant(seed, tf.int64), position])):
             features, target, _, _ = _parser(params, source)(record)
         return features, target
 
@@ -169,7 +172,7 @@ def clips(
 def places(
     params: exp_cfg.DataConfig, source: Source, start: int, context: tf.distribute.InputContext | None = None
 ) -> tf.data.Dataset:
-    """Where the videos stand that :func:`clips` or :func:`videos` reads: (shard, record), from zero; reads no file."""
+    """Lists the (shard, record) numbers, from zero, of what :func:`clips` or :func:`videos` reads; reads no file."""
     counts = tf.constant(source.counts, tf.int64)
 
     def numbered(shard: tf.Tensor) -> tf.data.Dataset:
@@ -181,7 +184,7 @@ def places(
 
 
 def _records(source: Source) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """A shard's number -> its serialized videos."""
+    """Returns a function that reads the serialized videos of a shard, given its number."""
     paths = tf.constant(source.paths)
     return lambda shard: tf.data.TFRecordDataset(tf.gather(paths, shard))
 
@@ -193,7 +196,7 @@ def _ordered(
     start_step: int,
     opened: Callable[[tf.Tensor], tf.data.Dataset],
 ) -> tf.data.Dataset:
-    """What the pipeline reads from `start_step` on, epoch after epoch; `opened` gives what is in a shard."""
+    """Reads from `start_step` on, epoch after epoch; `opened` returns the records of a shard, given its number."""
     seed = int(params.seed)
 
     def shards_of(epoch: tf.Tensor) -> tf.Tensor:
@@ -215,7 +218,7 @@ def _ordered(
             return sum(source.counts[shard] for shard in shards_of(tf.constant(epoch, tf.int64)).numpy())
         return source.videos
 
-    # With shared records, each pipeline reads what all of them read and keeps its share.
+    # If they share out records, each pipeline reads the records of all and keeps its share.
     start = start_step * pipeline.share * (1 if pipeline.by_shard else pipeline.count)
     epoch = 0
     while start >= size_of(epoch):
@@ -226,16 +229,16 @@ def _ordered(
 
 
 def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data.Dataset:
-    """Shuffles so many records at a time; `Dataset.shuffle` takes no seed that changes with the epoch."""
+    """Shuffles `window` records at a time; `Dataset.shuffle` takes no seed that changes with the epoch."""
     spec = records.element_spec
 
     def handle(record: tf.Tensor) -> tf.Tensor:
-        # Shuffled itself, a video of some megabytes would be copied three times.
-        none = tf.raw_ops.EmptyTensorList(element_shape=spec.shape, max_num_elements=1, element_dtype=spec.dtype)
-        return tf.raw_ops.TensorListPushBack(input_handle=none, tensor=record)
+        # Handles are shuffled, because a video of some megabytes would be copied three times.
+        empty = tf.raw_ops.EmptyTensorList(element_shape=spec.shape, max_num_elements=1, element_dtype=spec.dtype)
+        return tf.raw_ops.TensorListPushBack(input_handle=empty, tensor=record)
 
-    def shuffled(number: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
-        return tf.random.experimental.stateless_shuffle(some, tf.random.experimental.stateless_fold_in(seed, number))
+    def shuffled(number: tf.Tensor, handles: tf.Tensor) -> tf.Tensor:
+        return tf.random.experimental.stateless_shuffle(handles, tf.random.experimental.stateless_fold_in(seed, number))
 
     def record_of(handle: tf.Tensor) -> tf.Tensor:
         item = tf.raw_ops.TensorListGetItem(
@@ -243,7 +246,7 @@ def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data
         )
         return tf.ensure_shape(item, spec.shape)
 
-    # The next window is read while this one is used, or everything would wait at its beginning.
+    # The next window is read while this one is used; otherwise everything would wait at the start of each window.
     windows = records.map(handle).batch(window).enumerate().map(shuffled).prefetch(1)
     return windows.unbatch().map(record_of)
 
@@ -251,7 +254,7 @@ def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data
 def evaluation(
     params: exp_cfg.DataConfig, source: Source, context: tf.distribute.InputContext | None = None
 ) -> tf.data.Dataset:
-    """Evaluation batches of a static shape in which each of the first `params.num_examples` videos is there once.
+    """Makes evaluation batches of a static shape that hold each of the first `params.num_examples` videos once.
 
     Args:
       params: the Garden's configuration of the validation data.
@@ -273,16 +276,16 @@ def evaluation(
 
 
 def _batched(dataset: tf.data.Dataset, size: int) -> tf.data.Dataset:
-    # A batch of one needs no copy, which of the frames of 30 views takes as long as decoding some.
+    # A batch of one needs no copy; copying the frames of 30 views takes as long as decoding some of them.
     if size == 1:
-        return dataset.map(lambda *element: tf.nest.map_structure(lambda one: tf.expand_dims(one, 0), element))
+        return dataset.map(lambda *element: tf.nest.map_structure(lambda value: tf.expand_dims(value, 0), element))
     return dataset.batch(size, drop_remainder=True)
 
 
 def videos(
     params: exp_cfg.DataConfig, source: Source, start: int = 0, context: tf.distribute.InputContext | None = None
 ) -> tf.data.Dataset:
-    """The videos of :func:`evaluation` from the `start`-th on, one by one and without the padding."""
+    """Reads the videos of :func:`evaluation` from the `start`-th on, one by one and without the padding."""
     pipeline = dataclasses.replace(_Pipeline.of(params, source, context), by_shard=False)
     count = _evaluated(params, source)
     dataset = tf.data.Dataset.range(len(source.paths)).flat_map(_records(source))
@@ -301,7 +304,7 @@ def _zeros(spec: tf.TensorSpec) -> tf.Tensor:
 
 
 def _parser(params: exp_cfg.DataConfig, source: Source) -> Callable[[tf.Tensor], tuple[Any, ...]]:
-    """Serialized video -> features, the Garden's target, the label as a number, the media id."""
+    """Returns a function from a serialized video to features, the Garden's target, the label's number, and the id."""
     decoder = video_input.Decoder(image_key=params.image_field_key, label_key=params.label_field_key)
     decoder.add_context(MEDIA_ID, tf.io.FixedLenFeature((), tf.string))
     longest = 0 if params.is_training or params.num_test_crops == 1 else decoding.longest(params, source.frame)
@@ -321,7 +324,7 @@ def _parser(params: exp_cfg.DataConfig, source: Source) -> Callable[[tf.Tensor],
     return parsed
 
 
-# Of a video, by whether it is read for contrastive pre-training, as the Garden's configuration says it.
+# Makes a training video's features; the key is whether the Garden's configuration asks for contrastive pre-training.
 _TRAINING_FEATURES: Mapping[bool, Callable[[tf.Tensor, Any], dict[str, tf.Tensor]]] = {
     False: lambda encoded, params: {"image": decoding.training_clip(encoded, params)},
     True: cvrl_clips.training_features,
@@ -338,7 +341,7 @@ def _checks(label: tf.Tensor, media_id: tf.Tensor, classes: int) -> list[tf.Oper
 
 
 def _viewer(params: exp_cfg.DataConfig, source: Source) -> Callable[[tf.Tensor], Element]:
-    """Serialized video -> the frames of its views and what identifies it."""
+    """Returns a function from a serialized video to the frames of its views and what identifies it."""
     parse = _parser(params, source)
 
     def viewed(record: tf.Tensor) -> Element:
@@ -350,15 +353,15 @@ def _viewer(params: exp_cfg.DataConfig, source: Source) -> Callable[[tf.Tensor],
 
 
 def _mixed(params: exp_cfg.DataConfig, classes: int, pipeline: _Pipeline) -> Callable[[tf.Tensor, Element], Element]:
-    """The Garden's mixup and CutMix over a batch, as in `VideoClassificationTask.build_inputs`."""
+    """Returns a function that mixes a batch by the Garden's mixup and CutMix, as `VideoClassificationTask` does."""
     mix = params.mixup_and_cutmix
     seed = int(params.seed)
 
     def mixed(number: tf.Tensor, batch: Element) -> Element:
         features, labels = batch
-        # A stream of its own: the clips' draws use seeds from zero up.
-        place = pipeline.place(number, pipeline.replicas)
-        with seeded_ops.fixed_by(tf.stack([tf.constant(seed, tf.int64), -1 - place])):
+        # The seeds are negative, because the clips' draws use those from zero up.
+        position = pipeline.place(number, pipeline.replicas)
+        with seeded_ops.fixed_by(tf.stack([tf.constant(seed, tf.int64), -1 - position])):
             augmenter = augment.MixupAndCutmix(
                 mixup_alpha=mix.mixup_alpha,
                 cutmix_alpha=mix.cutmix_alpha,
@@ -373,6 +376,6 @@ def _mixed(params: exp_cfg.DataConfig, classes: int, pipeline: _Pipeline) -> Cal
 
 
 def media_ids(numbers: Any) -> Iterator[str]:
-    """The ids that :func:`evaluation` sent as numbers: [videos, 64] -> strings."""
+    """Yields the ids that :func:`evaluation` sent as numbers: [videos, 64] -> strings."""
     for row in numbers:
         yield bytes(int(number) for number in row if number).decode()

@@ -1,9 +1,10 @@
 """Makes the random draws of the Model Garden, in its input pipeline and in its networks, a function of a seed.
 
-The Garden draws with TensorFlow's stateful generators, which give other numbers in every process, and in every order of
+The Garden draws with TensorFlow's stateful generators, which give other numbers in every process and in every order of
 parallel calls. While a clip's graph is traced under :func:`fixed_by`, those functions are replaced by their stateless
-namesakes, so the same Garden code draws the same crop, flip and policy for the same seed: in any process, in parallel,
-and after a resumption. Traced likewise, a train step draws the same dropout and stochastic depth for the same seed.
+counterparts, so the same Garden code draws the same crop, flip and policy for the same seed: in any process, in
+parallel, and after a resumption. A train step traced this way draws the same dropout and stochastic depth for the same
+seed.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Any
 
 import tensorflow as tf
 
-# The seeds of the calls to come, of each thread its own: replicas are traced in threads that take turns.
+# The seeds of coming calls, separate for each thread: replicas are traced in threads that take turns.
 _seeds = threading.local()
 
 
 @contextlib.contextmanager
 def fixed_by(seed: tf.Tensor) -> Iterator[None]:
-    """While active, each call of a random function of TensorFlow by this thread draws from `seed` and its number.
+    """Makes this thread's calls of TensorFlow's random functions draw from `seed` and the number of the call.
 
     Args:
       seed: integer tensor of shape [2].
@@ -76,9 +77,9 @@ def _dropout(
 
 @functools.cache
 def _replace_once() -> None:
-    """Puts a switch in front of TensorFlow's functions: to the stateless ones under :func:`fixed_by`.
+    """Wraps TensorFlow's random functions, so that under :func:`fixed_by` the stateless ones are called.
 
-    For good: taking them away again in the end would not be safe while another thread is under it.
+    The wrappers stay: removing them would not be safe while another thread is under :func:`fixed_by`.
     """
     for module, name, stateless in (
         (tf.random, "uniform", _uniform),
@@ -96,14 +97,14 @@ def _replace_once() -> None:
 def _switch(stateful: Callable[..., Any], stateless: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(stateful)
     def draw(*args: Any, **kwargs: Any) -> Any:
-        coming = getattr(_seeds, "coming", None)
-        return stateful(*args, **kwargs) if coming is None else stateless(next(coming), *args, **kwargs)
+        seeds = getattr(_seeds, "coming", None)
+        return stateful(*args, **kwargs) if seeds is None else stateless(next(seeds), *args, **kwargs)
 
     return draw
 
 
 def stateful_draws(graph: tf.Graph) -> list[str]:
-    """Types of the stateful random operations in a graph and its functions; empty where every draw has a seed."""
+    """Returns the types of stateful random operations in a graph and its functions; empty if every draw has a seed."""
     definition = graph.as_graph_def()
     nodes = itertools.chain(definition.node, *(function.node_def for function in definition.library.function))
     kinds = {node.op for node in nodes}

@@ -1,8 +1,8 @@
 """Decodes a video file to JPEG frames with PyAV, or says why it cannot be used.
 
-Frames are shown as a player shows them: turned by the file's rotation flag, and with square pixels. They are made
-smaller by FFmpeg's bicubic scaler (which averages over the pixels it merges, and is told to give the same bits on every
-processor), never larger. Nothing that the decoder had to guess is kept: a video with one damaged frame is refused.
+Frames look as a player shows them: turned by the file's rotation flag, and with square pixels. FFmpeg's bicubic scaler
+makes them smaller, never larger; it averages over the pixels it merges, and is told to give the same bits on every
+processor. Nothing that the decoder had to guess is kept: a video with one damaged frame is refused.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from PIL import Image
 
 from harness.system.errors import HarnessError
 
-# SWS_ACCURATE_RND and SWS_BITEXACT of FFmpeg, which PyAV does not name.
+# FFmpeg's SWS_ACCURATE_RND and SWS_BITEXACT, for which PyAV has no names.
 _SCALER = Interpolation.BICUBIC | 0x40000 | 0x80000
 # Containers only: a playlist named video.mp4 would make FFmpeg open whatever it lists.
 _CONTAINERS = (
     "3g2,3gp,aac,asf,avi,flac,flv,gif,h264,hevc,m4a,m4v,matroska,mj2,mov,mp3,mp4,mpeg,mpegts,mpegvideo,ogg,wav,webm"
 )
-# A video is one record, which is a protocol buffer, which holds less than 2 GiB; and a worker holds it whole.
+# A video becomes one record, a protocol buffer, which holds less than 2 GiB; and a worker holds all of it in memory.
 MOST_BYTES = 2**30
 KINDS = (
     "missing", "unreadable", "empty", "no video stream", "not a video", "cut short", "corrupt", "too short", "too large"
@@ -73,7 +73,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class _Timed:
-    """A JPEG frame and the times from and until which it is shown, in seconds."""
+    """A JPEG frame and the times in seconds at which a player starts and stops showing it."""
 
     start: Fraction
     end: Fraction
@@ -81,22 +81,22 @@ class _Timed:
 
 
 def versions() -> str:
-    """The libraries that decide the bytes of a frame."""
+    """Returns the libraries that determine the bytes of a frame, with their versions."""
     import PIL
 
     return f"PyAV {av.__version__}, Pillow {PIL.__version__}"
 
 
 def decode(path: Path, how: Decoding) -> Decoded:
-    """The frames of a video file.
+    """Decodes the frames of a video file.
 
     Raises:
-      VideoError: it cannot be used; anything else would be a mistake of ours.
+      VideoError: it cannot be used; any other exception is a mistake of ours.
     """
     _check_file(path)
-    av.logging.set_level(None)  # what FFmpeg would print of damage is in the reason
+    av.logging.set_level(None)  # the error's reason says what FFmpeg would print about damage
     try:
-        # With its scheme, no name can be taken for an address; and what is opened may not open anything else.
+        # With the scheme, no file name is taken for an address; and an opened file may not make FFmpeg open others.
         options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
         with av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace") as container:
             return _decode(container, how)
@@ -105,7 +105,7 @@ def decode(path: Path, how: Decoding) -> Decoded:
     except MemoryError:
         raise VideoError("too large", "its frames do not fit into memory") from None
     except (av.error.FFmpegError, OSError, ValueError, ArithmeticError) as error:
-        raise VideoError("not a video", _said(error)) from None
+        raise VideoError("not a video", _reason(error)) from None
 
 
 def _check_file(path: Path) -> None:
@@ -120,11 +120,11 @@ def _check_file(path: Path) -> None:
 
 
 def _decode(container: Any, how: Decoding) -> Decoded:
-    # The cover of a piece of music is a video stream of one picture.
+    # The cover of a piece of music is a video stream of one picture, which is not meant.
     pictures = av.stream.Disposition.attached_pic
-    stream = next((one for one in container.streams.video if not one.disposition & pictures), None)
+    stream = next((candidate for candidate in container.streams.video if not candidate.disposition & pictures), None)
     if stream is None:
-        kinds = ", ".join(sorted({one.type for one in container.streams})) or "nothing"
+        kinds = ", ".join(sorted({candidate.type for candidate in container.streams})) or "nothing"
         raise VideoError("no video stream", f"holds {kinds}")
     shape = _Shape(how, stream.sample_aspect_ratio)
     timed = list(_at_rate(_timed(container, stream, shape), how))
@@ -134,20 +134,20 @@ def _decode(container: Any, how: Decoding) -> Decoded:
 
 
 def _frame_length(stream: Any) -> Fraction:
-    """How long a frame is shown where nothing says it, in seconds."""
+    """Returns how long a frame is shown if it does not say so itself, in seconds."""
     rate = stream.average_rate or stream.guessed_rate
     return 1 / Fraction(rate) if rate and rate > 0 else Fraction(1, 25)
 
 
 def _timed(container: Any, stream: Any, shape: _Shape) -> Iterator[_Timed]:
-    """The video's frames as they come; refuses damage and a file that ends before its header says."""
+    """Yields the video's frames in order; refuses damage, and a file that ends before its header says."""
     length, size, number = _frame_length(stream), 0, 0
     first: _Timed | None = None
     last: _Timed | None = None
     for frame in _frames(container, stream):
         start = Fraction(frame.pts) * frame.time_base if frame.pts is not None and frame.time_base else None
         if start is None or (last is not None and start < last.start):
-            start = last.end if last is not None else Fraction(0)  # no clock, or one that goes backwards
+            start = last.end if last is not None else Fraction(0)  # no timestamp, or one that goes backwards
         shown = Fraction(frame.duration) * frame.time_base if frame.duration and frame.time_base else length
         last = _Timed(start, start + shown, shape.jpeg(frame))
         first = first or last
@@ -161,7 +161,7 @@ def _timed(container: Any, stream: Any, shape: _Shape) -> Iterator[_Timed]:
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    stream.codec_context.thread_count = 1  # videos are decoded side by side, in processes
+    stream.codec_context.thread_count = 1  # processes decode videos in parallel already
     number = 0
     try:
         for packet in container.demux(stream):
@@ -174,7 +174,7 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
                 number += 1
     except (av.error.FFmpegError, OSError) as error:
         kind = "corrupt" if number else "not a video"
-        raise VideoError(kind, f"{_said(error)} after frame {number}" if number else _said(error)) from None
+        raise VideoError(kind, f"{_reason(error)} after frame {number}" if number else _reason(error)) from None
 
 
 def _check_length(container: Any, stream: Any, seconds: float, frames: int) -> None:
@@ -184,25 +184,25 @@ def _check_length(container: Any, stream: Any, seconds: float, frames: int) -> N
 
 
 def _stated(container: Any, stream: Any) -> tuple[float, float]:
-    """How long the header says the video is, in seconds, and the share by which it may be wrong; 0 s: it says nothing.
+    """Returns the video's length by its header, in seconds, and the share by which that may be wrong; 0 s if unknown.
 
-    Of other containers FFmpeg guesses the length from the size of the file.
+    Only the containers named here count: for others FFmpeg guesses the length from the size of the file.
     """
     kind = container.format.name.split(",")[0]
     if kind == "avi" and stream.frames and stream.time_base:
-        return float(stream.frames * stream.time_base), 0.05  # its duration, FFmpeg corrects by the size of the file
+        return float(stream.frames * stream.time_base), 0.05  # FFmpeg corrects its duration by the size of the file
     if kind in ("mov", "asf") and stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base), 0.05
     clock = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
     if kind == "matroska" and clock:
         return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3]), 0.05
     if kind in ("mov", "matroska", "asf") and container.duration:
-        return container.duration / av.time_base, 0.25  # its longest stream's, which may be the sound
+        return container.duration / av.time_base, 0.25  # of its longest stream, which may be the sound
     return 0.0, 0.0
 
 
 def _at_rate(frames: Iterator[_Timed], how: Decoding) -> Iterator[bytes]:
-    """At the times 0, 1/rate, 2/rate, ... after the first frame, the frame that a player shows then."""
+    """Yields the frames that a player shows at the times 0, 1/rate, 2/rate, ... after the first; all without a rate."""
     if how.rate is None:
         yield from (frame.jpeg for frame in frames)
         return
@@ -231,12 +231,12 @@ class _Shape:
         self.size = (0, 0)  # width, height
 
     def jpeg(self, frame: Any) -> bytes:
-        """The frame as a JPEG file."""
+        """Encodes the frame as a JPEG file."""
         if self._turn is None:
             self._turn = round(frame.rotation / 90) % 4
             self.size = _size(_square(frame, self._aspect), self._turn, self._how.short_side)
         width, height = self.size[:: -1 if self._turn % 2 else 1]
-        # One thread, or the pictures would depend on how the scaler cuts them into strips.
+        # One thread: with several, pixels depend on how the scaler cuts the picture into strips.
         scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=_SCALER, threads=1)
         image = Image.fromarray(scaled.to_ndarray())
         if self._turn:
@@ -248,7 +248,7 @@ class _Shape:
 
 
 def _square(frame: Any, aspect: Fraction | None) -> tuple[int, int]:
-    """Width and height in pixels that are as wide as high; `aspect` is the width of the frame's own by the height."""
+    """Returns width and height in square pixels; `aspect` is width over height of one of the frame's pixels."""
     if aspect and Fraction(1, 4) <= aspect <= 4:
         return round(frame.width * aspect), frame.height
     return frame.width, frame.height
@@ -260,7 +260,7 @@ def _size(shown: tuple[int, int], turn: int, short_side: int) -> tuple[int, int]
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     with contextlib.suppress(AttributeError):
         return str(error.strerror)  # type: ignore[attr-defined]
     return str(error).splitlines()[0] if str(error) else type(error).__name__
