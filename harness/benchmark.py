@@ -1,4 +1,4 @@
-"""python -m harness.benchmark: the speed of the input pipeline and of the report, and what a choice costs."""
+"""python -m harness.benchmark: measures the input pipeline, the report, and the cost of deterministic operations."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def reading(rounds: int, as_json: bool, results: Path) -> None:
     import json
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    # What TensorFlow says while it starts is no result of a benchmark.
+    # Keeps the messages with which TensorFlow starts out of the output.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from harness.data import benchmark, input_speed
 
@@ -71,7 +71,7 @@ def reading(rounds: int, as_json: bool, results: Path) -> None:
 
 
 def reading_table(lines: list[dict[str, Any]]) -> str:
-    """The Markdown table of what :func:`harness.data.benchmark.measure` found."""
+    """Returns the results of :func:`harness.data.benchmark.measure` as a Markdown table."""
     head = ["case", "ours", "the Garden's", "decoding alone", "against the Garden", "against decoding alone"]
     rows = [
         [
@@ -103,12 +103,12 @@ def reporting(runs: int, as_json: bool) -> None:
     from harness.cli import report_speed
 
     with tempfile.TemporaryDirectory() as folder:
-        found = report_speed.measure(Path(folder) / "results", runs)
-    click.echo(json.dumps(found, indent=1) if as_json else report_text(found))
+        measured = report_speed.measure(Path(folder) / "results", runs)
+    click.echo(json.dumps(measured, indent=1) if as_json else report_text(measured))
 
 
 def report_text(found: Mapping[str, Any]) -> str:
-    """What :func:`harness.cli.report_speed.measure` found, in words."""
+    """Returns the results of :func:`harness.cli.report_speed.measure` in words."""
     named = {
         "report, from start to end": "whole",
         "  reading records and predictions": "reading",
@@ -165,7 +165,7 @@ def determinism(
 
 
 def _measured(workspace: Workspace, run: Run, deterministic: bool) -> float:
-    """Seconds of one step, in a process of its own: TensorFlow cannot take determinism back."""
+    """Measures the seconds of one step, in a process of its own, since TensorFlow cannot take determinism back."""
     from multiprocessing import get_context
 
     from harness.store.attempts import RunError
@@ -189,7 +189,7 @@ def _measured(workspace: Workspace, run: Run, deterministic: bool) -> float:
 
 
 def _answer(pipe: Connection, workspace: Workspace, run: Run, deterministic: bool, folder: str) -> None:
-    """Sends the seconds of a step, or what went wrong; ends with the process that asked."""
+    """Sends the seconds of a step, or what went wrong; ends when the parent process ends."""
 
     def watch() -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -207,16 +207,16 @@ def seconds_a_step(workspace: Workspace, run: Run, deterministic: bool, folder: 
     """Trains a run, keeps nothing of it, and returns the seconds of a step after the first inner loop.
 
     Args:
-      workspace: its data set and devices.
+      workspace: gives the data set and devices.
       run: the run.
       deterministic: whether with TensorFlow's deterministic operations.
-      folder: an empty one, for what training leaves.
+      folder: an empty folder for the files of the training.
     """
     from unittest import mock
 
     from harness.training import worker
 
-    # What TensorFlow and Orbit print is no result of a benchmark.
+    # Keeps what TensorFlow and Orbit print out of the output.
     worker.redirect_output(Path(folder) / "log.txt")
     import tensorflow as tf
 
@@ -228,8 +228,8 @@ def seconds_a_step(workspace: Workspace, run: Run, deterministic: bool, folder: 
         if event["event"] == "train":
             points.append((event["step"], event["seconds"]))
 
-    nothing = mock.patch.object(tf.config.experimental, "enable_op_determinism", lambda: None)
-    with contextlib.nullcontext() if deterministic else nothing:
+    not_enabled = mock.patch.object(tf.config.experimental, "enable_op_determinism", lambda: None)
+    with contextlib.nullcontext() if deterministic else not_enabled:
         described, data = _described(workspace)
         loop.train(_without_pauses(run), described, loop.RunContext(data, folder, workspace.devices), report)
     (first, began), (last, ended) = points[0], points[-1]
@@ -237,7 +237,7 @@ def seconds_a_step(workspace: Workspace, run: Run, deterministic: bool, folder: 
 
 
 def _described(workspace: Workspace) -> tuple[Manifest, str]:
-    """The data set's manifest and folder; the embedded one is drawn where it is not there."""
+    """Returns the data set's manifest and folder; draws the embedded data set if it is not there."""
     from harness.config.experiment import SettingsError
     from harness.data import embedded, manifest
 
@@ -249,7 +249,7 @@ def _described(workspace: Workspace) -> tuple[Manifest, str]:
 
 
 def _without_pauses(run: Run) -> Run:
-    """The run, validated and saved only in the end."""
+    """Returns the run, changed to validate and save a checkpoint only at the end."""
     steps = run.settings["trainer.train_steps"]
     seldom = {f"trainer.{name}_interval": steps for name in ("validation", "checkpoint")}
     return dataclasses.replace(run, bookkeeping={**run.bookkeeping, **seldom})

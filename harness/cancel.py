@@ -25,7 +25,7 @@ _EXIT_CODES = (
     "Exit codes: 0 cancelled; 1 done meanwhile; 2 wrong usage, no such row, one that has ended, or a storage that does "
     "not answer. Where one of several cannot be cancelled, none is."
 )
-# A worker may add an attempt just as those there are were ended.
+# Tries to cancel a row: a worker may add an attempt just after the open ones were ended.
 _ROUNDS = 5
 
 
@@ -47,10 +47,10 @@ def main(words: tuple[str, ...], storage: str | None, results: Path, name: str |
     rows = monitor.to_cancel(groups, words)
     ended = {row.item.key: _cancel(queue, row) for row in rows}
     for row in rows:
-        at = f", {row.worker} drops it at its next check" if row.worker else ""
-        said = f"cancelled{at}" if ended[row.item.key] else "was done meanwhile"
-        click.echo(f"{row.item.label} ({row.item.key}): {said}")
-    if blocked := monitor.depending(groups, {key for key, was in ended.items() if was}):
+        note = f", {row.worker} drops it at its next check" if row.worker else ""
+        outcome = f"cancelled{note}" if ended[row.item.key] else "was done meanwhile"
+        click.echo(f"{row.item.label} ({row.item.key}): {outcome}")
+    if blocked := monitor.depending(groups, {key for key, cancelled in ended.items() if cancelled}):
         click.echo(f"Blocked, since they start from there: {blocked} run{'s' if blocked > 1 else ''}.")
     if any(ended.values()):
         click.echo("python -m harness.retry takes a cancelled run back.")
@@ -59,21 +59,21 @@ def main(words: tuple[str, ...], storage: str | None, results: Path, name: str |
 
 
 def _cancel(queue: Queue, row: Row) -> bool:
-    """Ends every open attempt at a row as cancelled; False where it was done meanwhile."""
+    """Ends every open attempt at a row as cancelled; returns False if the run was done meanwhile."""
     from harness.scheduler.run_states import UNFINISHED
 
     for _ in range(_ROUNDS):
-        own = [one for one in queue.attempts() if one.item.key == row.item.key]
-        open_ = [one for one in own if one.state in UNFINISHED]
-        last = own[-1] if own and not open_ else None
+        attempts = [attempt for attempt in queue.attempts() if attempt.item.key == row.item.key]
+        open_ = [attempt for attempt in attempts if attempt.state in UNFINISHED]
+        last = attempts[-1] if attempts and not open_ else None
         if last and last.state == "cancelled":
             return True
         if last and (last.state == "done" or (last.state == "superseded" and last.worker)):
             return False
         if not open_:
             queue.add(row.item)
-        for one in open_:
-            queue.end(one.number, "cancelled", error="cancelled")
+        for attempt in open_:
+            queue.end(attempt.number, "cancelled", error="cancelled")
     return False
 
 

@@ -1,4 +1,4 @@
-"""python -m harness.costs: parameters and multiply-adds of the paper's models, beside the published ones."""
+"""python -m harness.costs: prints parameters and multiply-adds of the paper's models, beside the published ones."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ Examples:
 
 
 def lines() -> list[dict[str, Any]]:
-    """For each R3D model of Tables 2 to 4: "model", "params", "multiply_adds", "classes" and the published numbers."""
+    """Counts parameters and multiply-adds of each R3D model of Tables 2 to 4.
+
+    Returns:
+      One entry for each model: "model", "params", "multiply_adds", "classes", and the published "paper_params_m" (1e6)
+      and "paper_gflops" (1e9), None where the paper has none.
+    """
     from ablations.models import MODELS
     from ablations.profiles import PAPER
     from harness.config import experiment, network
     from harness.config.studies import Cell
 
-    found = []
+    counted = []
     for model in MODELS:
         data = experiment.DatasetInfo(f"kinetics{model.classes}", model.classes, train_videos=1, validation_videos=1)
         cost = network.count(experiment.complete(Cell(model.applied), PAPER, data, replicas=1).settings)
-        found.append(
+        counted.append(
             {
                 "model": model.name,
                 "params": cost.params,
@@ -35,7 +40,7 @@ def lines() -> list[dict[str, Any]]:
                 "paper_gflops": model.paper_gflops,
             }
         )
-    return found
+    return counted
 
 
 @click.command(epilog=_EXAMPLES)
@@ -47,12 +52,12 @@ def main(as_json: bool) -> None:
     """
     import json
 
-    found = lines()
+    counted = lines()
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json.dumps(counted, indent=1))
         return
     click.echo(f"{'model':44}{'params':>13}{'paper':>9}{'multiply-adds':>18}{'paper':>8}")
-    for line in found:
+    for line in counted:
         params = "-" if line["paper_params_m"] is None else f"{line['paper_params_m']:.1f} M"
         gflops = "-" if line["paper_gflops"] is None else f"{line['paper_gflops']:g} G"
         click.echo(f"{line['model']:44}{line['params']:>13,}{params:>9}{line['multiply_adds']:>18,}{gflops:>8}")

@@ -45,13 +45,13 @@ _NAMES = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """An artifact that claims to hold a run's record, not trusted yet.
+    """An artifact that claims to hold a run's record; nothing in it is trusted yet.
 
     Attributes:
       name: what to call it in messages.
-      metadata: what was said about it: "identity", "group", "sha256" (file name -> hash).
+      metadata: the artifact's metadata: "identity", "group", "sha256" (file name -> hash).
       names: names of its files.
-      content: reads one of them.
+      content: reads a file, given its name.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Bundle:
 
 @dataclasses.dataclass
 class Outcome:
-    """What came of an import.
+    """The result of an import.
 
     Attributes:
-      written, present: ids of the runs.
-      refused: one line each.
+      written, present: ids of the runs that were imported, and of those that were there already.
+      refused: one line for each record or file that was not imported.
     """
 
     written: list[str] = dataclasses.field(default_factory=list)
@@ -96,7 +96,7 @@ def main(folder: Path | None, project: str | None, group: str | None, results: P
     outcome, store = Outcome(), Store(results, runs)
     with _bundles(folder, project, group, outcome) as bundles, store.locked():
         import_all(bundles, store, outcome)
-    _say(outcome, store)
+    _print_outcome(outcome, store)
     if outcome.refused:
         raise SystemExit(1)
 
@@ -109,12 +109,12 @@ def _bundles(
         yield chosen(of_folder(folder, outcome), group, str(folder), outcome)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        found = of_project(_api(Path(temporary)), str(project), Path(temporary), outcome)
-        yield chosen(found, group, str(project), outcome)
+        fetched = of_project(_api(Path(temporary)), str(project), Path(temporary), outcome)
+        yield chosen(fetched, group, str(project), outcome)
 
 
 def of_folder(folder: Path, outcome: Outcome) -> list[Bundle]:
-    """The records in the offline runs of a folder, oldest first; files that cannot be read are noted as refused.
+    """Returns the records in the offline runs of a folder, oldest first; notes unreadable files as refused.
 
     Raises:
       RecordError: there is no such folder.
@@ -128,7 +128,7 @@ def of_folder(folder: Path, outcome: Outcome) -> list[Bundle]:
         else:
             attempts += [attempt] if attempt else []
     attempts.sort(key=lambda attempt: attempt.started)
-    return [_staged(one) for attempt in attempts for one in attempt.artifacts if one.type == RUN_RECORD]
+    return [_staged(item) for attempt in attempts for item in attempt.artifacts if item.type == RUN_RECORD]
 
 
 def _staged(artifact: Artifact) -> Bundle:
@@ -142,13 +142,13 @@ def _staged(artifact: Artifact) -> Bundle:
 
 
 def of_project(api: Any, project: str, folder: Path, outcome: Outcome) -> list[Bundle]:
-    """The records in a project: of each run, its artifact's latest version.
+    """Returns the records in a project: the latest version of each run's artifact.
 
     Args:
-      api: W&B's `Api`, or what answers like it.
+      api: W&B's `Api`, or an object with its methods.
       project: "entity/project".
-      folder: where to download to.
-      outcome: takes what cannot be read.
+      folder: the folder to download into.
+      outcome: notes what cannot be read as refused.
 
     Raises:
       RecordError: the project cannot be read.
@@ -157,20 +157,20 @@ def of_project(api: Any, project: str, folder: Path, outcome: Outcome) -> list[B
         names = [collection.name for collection in api.artifact_type(RUN_RECORD, project=project).collections()]
     except Exception as error:
         raise RecordError(f"{project}: cannot be read from W&B: {_one_line(error)}") from error
-    found = []
+    bundles = []
     for name in names:
         try:
-            found.append(_downloaded(name, api.artifact(f"{project}/{name}:latest", type=RUN_RECORD), folder))
+            bundles.append(_downloaded(name, api.artifact(f"{project}/{name}:latest", type=RUN_RECORD), folder))
         except Exception as error:
             outcome.refused.append(f"{name}: cannot be read from W&B: {_one_line(error)}")
-    return found
+    return bundles
 
 
 def _downloaded(name: str, artifact: Any, folder: Path) -> Bundle:
     @functools.cache
     def downloaded() -> Path:
-        place = folder / hashlib.sha256(name.encode()).hexdigest()
-        return Path(artifact.download(root=str(place), skip_cache=True))
+        target = folder / hashlib.sha256(name.encode()).hexdigest()
+        return Path(artifact.download(root=str(target), skip_cache=True))
 
     def content(file: str) -> bytes:
         try:
@@ -194,7 +194,7 @@ def _api(folder: Path) -> Any:
 
 
 def chosen(found: Iterable[Bundle], group: str | None, where: str, outcome: Outcome) -> list[Bundle]:
-    """Of each run the last bundle, of the given group alone unless that is None.
+    """Returns the last bundle of each run, of the given group only unless that is None.
 
     Raises:
       RecordError: there is none.
@@ -213,7 +213,7 @@ def chosen(found: Iterable[Bundle], group: str | None, where: str, outcome: Outc
 
 
 def import_all(bundles: Iterable[Bundle], store: Store, outcome: Outcome) -> None:
-    """Writes the records of bundles; one that is damaged, or contradicts what is there, is refused and noted."""
+    """Writes the records of bundles; refuses and notes one that is damaged or contradicts what is there."""
     for bundle in bundles:
         try:
             record, contents = checked(bundle)
@@ -223,10 +223,10 @@ def import_all(bundles: Iterable[Bundle], store: Store, outcome: Outcome) -> Non
 
 
 def checked(bundle: Bundle) -> tuple[RunRecord, dict[str, bytes]]:
-    """The record of a bundle and the contents of its files, once all of it agrees.
+    """Returns the record of a bundle and the contents of its files, after checking that they agree.
 
     Raises:
-      RecordError: naming the bundle, the file and what was expected.
+      RecordError: they do not; the message names the bundle, the file and what was expected.
     """
     contents = _hashed(bundle)
     where = f"{bundle.name}: {_RECORD}"
@@ -242,10 +242,10 @@ def checked(bundle: Bundle) -> tuple[RunRecord, dict[str, bytes]]:
 
 
 def write(record: RunRecord, contents: Mapping[str, bytes], store: Store) -> bool:
-    """Writes the files of a record, the record last; whether any was missing.
+    """Writes the files of a record, the record last, and returns whether any was missing.
 
     Raises:
-      RecordError: the run is recorded, and a file of it has other content; nothing was written.
+      RecordError: the run is recorded, and one of its files has other content; nothing was written.
     """
     folder, recorded = store.folder(record.id), store.has(record.id)
     missing = [name for name in contents if not recorded or not (folder / name).is_file()]
@@ -253,13 +253,13 @@ def write(record: RunRecord, contents: Mapping[str, bytes], store: Store) -> boo
         if (folder / name).read_bytes() != contents[name]:
             raise RecordError(f"{folder / name}: is there already with other content; of this run nothing was imported")
     for name in sorted(missing, key=lambda name: name == _RECORD):
-        # What an interrupted run left without a record counts for nothing.
+        # Files that an interrupted run left without a record may be overwritten.
         (files.create if name == _RECORD else files.replace)(folder / name, contents[name])
     return bool(missing)
 
 
 def _hashed(bundle: Bundle) -> dict[str, bytes]:
-    """The contents of a bundle's files, each as hashed; nothing is read where a name is no name of a record's files."""
+    """Returns the contents of a bundle's files as hashed; reads nothing if one has no name of a record's files."""
     expected = bundle.metadata.get("sha256")
     for name in bundle.names:
         if not _NAMES.fullmatch(name):
@@ -300,11 +300,11 @@ def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def _say(outcome: Outcome, store: Store) -> None:
+def _print_outcome(outcome: Outcome, store: Store) -> None:
     for line in outcome.refused:
         click.echo(f"REFUSED {line}", err=True)
-    for what, ids in (("Imported", outcome.written), ("Already there", outcome.present)):
-        click.echo(f"{what}: {len(ids)}" + (f" ({', '.join(ids)})" if ids else ""))
+    for heading, ids in (("Imported", outcome.written), ("Already there", outcome.present)):
+        click.echo(f"{heading}: {len(ids)}" + (f" ({', '.join(ids)})" if ids else ""))
     click.echo(f"Refused: {len(outcome.refused)}. Records are in {store.runs}")
 
 

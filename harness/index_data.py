@@ -1,4 +1,4 @@
-"""python -m harness.index_data: makes a folder of shards made elsewhere usable with `--data`."""
+"""python -m harness.index_data: writes the manifest of a folder of shards made elsewhere, for use with `--data`."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def main(folder: Path, classes: Path, name: str | None) -> None:
     with Progress(*columns) as progress:
         task = progress.add_task("", total=sum(path.stat().st_size for path in shards))
         source = f"indexed from {len(shards)} shards"
-        found = index.index(
+        manifest = index.index(
             folder, name or folder.resolve().name, names, source, lambda done: progress.advance(task, done)
         )
-    manifests.save(found, folder)
-    counts = ", ".join(f"{split.examples:,} {key}" for key, split in found.splits.items())
-    click.echo(f"{folder / manifests.FILE_NAME}: {counts} videos of {len(names)} classes, {found.fingerprint[:8]}")
+    manifests.save(manifest, folder)
+    counts = ", ".join(f"{split.examples:,} {key}" for key, split in manifest.splits.items())
+    click.echo(f"{folder / manifests.FILE_NAME}: {counts} videos of {len(names)} classes, {manifest.fingerprint[:8]}")
 
 
 if __name__ == "__main__":

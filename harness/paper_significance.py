@@ -1,4 +1,4 @@
-"""python -m harness.paper_significance: which steps of the paper's Table 2 can be told from chance, and when."""
+"""python -m harness.paper_significance: tests which steps of the paper's Table 2 can be told from chance, and when."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def main(alpha: float) -> None:
 
     videos = KINETICS_400.validation_videos
     follows = {row.number: row.follows for row in STUDY.rows}
-    found = published_steps.steps(published.load("table2"), follows, videos, alpha)
+    steps = published_steps.steps(published.load("table2"), follows, videos, alpha)
     labels = {row.number: row.applied[-1].toggle.label if row.follows else "" for row in STUDY.rows}
-    found.insert(0, "label", [labels[row] for row in found.index])
-    click.echo(render.markdown(_table(found, videos, alpha)))
-    click.echo("\n\n".join(_sentences(found.dropna(), videos, alpha)))
+    steps.insert(0, "label", [labels[row] for row in steps.index])
+    click.echo(render.markdown(_table(steps, videos, alpha)))
+    click.echo("\n\n".join(_sentences(steps.dropna(), videos, alpha)))
 
 
-def _table(found: pd.DataFrame, videos: int, alpha: float) -> Table:
+def _table(steps: pd.DataFrame, videos: int, alpha: float) -> Table:
     from harness.reporting.render import Column, Table
     from harness.reporting.study_tables import signed
 
@@ -68,11 +68,11 @@ def _table(found: pd.DataFrame, videos: int, alpha: float) -> Table:
         "other videos flipped, highest if as many flipped as the two accuracies allow. The last two columns count "
         "flipped videos, in brackets as a share of all; between the two it depends on digits that are not printed."
     )
-    return Table("table2-significance", "The steps of the paper's Table 2", caption, columns, found)
+    return Table("table2-significance", "The steps of the paper's Table 2", caption, columns, steps)
 
 
 def _of_steps(head: str, form: Callable[[Line], str]) -> Column:
-    """A column that is empty where a row is no step."""
+    """Returns a column that is empty for a row that is no step."""
     from harness.reporting.render import Column
     from harness.reporting.study_tables import NOTHING
 
@@ -87,7 +87,7 @@ def _flipped(line: Line, field: str, videos: int, alpha: float) -> str:
 
 
 def _sentences(steps: pd.DataFrame, videos: int, alpha: float) -> list[str]:
-    """What the table means; `steps` without rows that are no step."""
+    """Says what the table means; `steps` must not hold rows that are no step."""
     always = [f"{line.label} ({line.step:+.1f})" for line in steps.itertuples() if line.p_high <= alpha]
     first = f"Significant whichever videos flipped: {', '.join(always) or 'no step'}."
     rest = steps[steps["p_high"] > alpha].sort_values("at_most")

@@ -1,4 +1,4 @@
-"""python -m harness.plan_seeds: what each step of Table 2 could have shown, and what would show more."""
+"""python -m harness.plan_seeds: says which effects each step of Table 2 could have shown, and what would show more."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _INSTEAD = (
 )
 _GOAL = {"detect", "power", "alpha"}
 _ASSUMED = {"seed_spread", "videos", "discordance"}
-# What narrows the choice among records; the other flags of a training decide none.
+# The flags that choose among records; the other flags of a training have no effect on that.
 _RECORDED = {"results", "runs", "profile_name", "data", "replicas", "batch", "steps", "validation_videos", "seeds",
              "toggle_files", "added"}  # fmt: skip
 
@@ -126,7 +126,7 @@ def _from_records(goal: Goal, study: Study, seeds: int | None, flags: dict[str, 
         with_all = f"{count} seeds" if count > 1 else "one seed"
         raise SettingsError(f"{workspace.store.runs}: no step has both its rows with {with_all}: {_INSTEAD}")
     click.echo(seed_report.report(steps, goal))
-    # The seed that comes next, of every row.
+    # The cost is that of the next seed of every row.
     cost = describing.cost(workspace, workspace.plan([study], [count]))
     click.echo(f"\nOne more seed of all {len(study.rows)} rows costs: {cost}")
     if failures:
@@ -145,8 +145,8 @@ def _recorded(flags: dict[str, Any]) -> Workspace:
 
 
 def _most_seeds(workspace: Workspace, study: Study) -> int:
-    """How many seeds, from 0 on, the row with the most of them has; at least 1."""
-    recorded = (any(one.done for one in workspace.plan([study], [seed]).runs) for seed in itertools.count())
+    """Returns how many seeds, from 0 on, the row with most seeds has; at least 1."""
+    recorded = (any(run.done for run in workspace.plan([study], [seed]).runs) for seed in itertools.count())
     return max(1, sum(1 for _ in itertools.takewhile(bool, recorded)))
 
 

@@ -1,4 +1,4 @@
-"""python -m harness.report: every table and figure of the paper from the records, and where each number comes from."""
+"""python -m harness.report: draws every table and figure of the paper from the records, and explains their numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CODES = (
 )
 
 
-# What a report is made of where there is no record yet.
+# The only parameters that count while there is no record yet.
 _WITHOUT_RECORDS = {"names", "plots", "margin", "explained"}
 
 
@@ -74,7 +74,7 @@ def main(
     if results.exists() and not results.is_dir():
         raise click.UsageError(f"--results {results}: is a file; expected a folder")
     store = Snapshot(results, runs)
-    store.begin()  # which other processes do, while this one loads the rest
+    store.begin()  # other processes read the records, while this one imports the rest
     from harness.planning import catalog
     from harness.reporting import figure_style, layouts, writers
     from harness.reporting import sections as sections_
@@ -85,10 +85,10 @@ def main(
         layouts.check(study)
     trainings = _trainings(store, profile_name, data, {**given, "validation_videos": validation_videos})
     if explained is not None:
-        found = sections_.explained(explained, studies, trainings, margin)
-        for line in found.lines:
+        explanation = sections_.explained(explained, studies, trainings, margin)
+        for line in explanation.lines:
             click.echo(line)
-        if not found.agrees:
+        if not explanation.agrees:
             raise SystemExit(1)
         return
     parts = sections_.report(studies, trainings, store, margin, not names, [] if names else _sweeps(store))
@@ -103,10 +103,10 @@ def main(
 
 
 def _sweeps(store: Store) -> list[Section]:
-    """The sections of the scaling sweeps."""
+    """Returns the sections of the scaling sweeps."""
     if not (store.root / "sweeps").is_dir():
         return []
-    from harness.sweep import sections  # with Optuna, which takes as long as all the rest
+    from harness.sweep import sections  # imports Optuna, which takes as long as all the rest
 
     return sections.sweeps(store)
 
@@ -114,29 +114,31 @@ def _sweeps(store: Store) -> list[Section]:
 def _trainings(
     store: Store, profile: str | None, data: str | None, given: Mapping[str, int | None]
 ) -> dict[str, Workspace]:
-    """The trainings that the flags narrow the report to.
+    """Returns the trainings that the flags narrow the report to.
 
     Raises:
-      SettingsError: flags that fit no record, or a folder that was named and is not there.
+      SettingsError: the flags fit no record, or a folder that was named does not exist.
     """
     from harness.analysis import trainings as trainings_
     from harness.config.experiment import SettingsError
     from harness.planning import workspace
 
-    where = store.place
-    if not where.is_dir():
-        options.refuse_others(_WITHOUT_RECORDS, f"{where}: no such folder")
+    folder = store.place
+    if not folder.is_dir():
+        options.refuse_others(_WITHOUT_RECORDS, f"{folder}: no such folder")
     if profile is not None:
         workspace.profile(profile)
     cut = {name: value for name, value in given.items() if name != "validation_videos"}
-    found = trainings_.trainings(store, profile, data, cut)
+    matching = trainings_.trainings(store, profile, data, cut)
     videos = given["validation_videos"]
-    found = {flags: one for flags, one in found.items() if videos in (None, one.cut.validation_videos)}
-    asked = {"profile": profile, "data": data, **given}
-    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in asked.items() if value is not None)
-    if flags and not found:
+    matching = {
+        flags: training for flags, training in matching.items() if videos in (None, training.cut.validation_videos)
+    }
+    filters = {"profile": profile, "data": data, **given}
+    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in filters.items() if value is not None)
+    if flags and not matching:
         raise SettingsError(f"{flags}: fits none of the records under {store.runs}")
-    return found
+    return matching
 
 
 if __name__ == "__main__":

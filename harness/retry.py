@@ -1,4 +1,4 @@
-"""python -m harness.retry: takes up runs again that failed or were cancelled."""
+"""python -m harness.retry: lets runs that failed or were cancelled wait for a worker again."""
 
 from __future__ import annotations
 
@@ -55,13 +55,15 @@ def main(words: tuple[str, ...], storage: str | None, results: Path, name: str |
 
 
 def _who(groups: Sequence[Group], rows: Sequence[Row]) -> str:
-    """Who will take them up, or what to start."""
+    """Says who will take the runs up, or what to start."""
     from harness.scheduler import monitor
 
     keys = {row.item.key for row in rows}
-    own = [one for one in groups if keys & {row.item.key for row in one.rows} and one.name != monitor.OTHERS]
-    if any(one.workers for one in own):
-        names = ", ".join(sorted({row.worker for one in own for row in one.rows if row.worker}))
+    affected = [
+        group for group in groups if keys & {row.item.key for row in group.rows} and group.name != monitor.OTHERS
+    ]
+    if any(group.workers for group in affected):
+        names = ", ".join(sorted({row.worker for group in affected for row in group.rows if row.worker}))
         return f"Taken up by a worker that is at the study now{f' ({names})' if names else ''}, or that is started."
     return f"Nobody is at it; {monitor.START}."
 

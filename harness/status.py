@@ -1,4 +1,4 @@
-"""python -m harness.status: where the studies of a queue stand, from any machine that reaches its storage."""
+"""python -m harness.status: shows where the studies of a queue stand, from any machine that reaches its storage."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _complain(text: str) -> None:
 
 
 def _watch(queue: Queue, name: str | None, console: Console) -> None:
-    """Shows it until all is settled; exit code 1 where a run failed."""
+    """Shows the studies until all is settled; exits with code 1 if a run failed or is blocked."""
     try:
         groups = (_live if console.is_terminal else _lines)(queue, name, console)
     except KeyboardInterrupt:
@@ -88,7 +88,7 @@ def _watch(queue: Queue, name: str | None, console: Console) -> None:
 
 
 def _live(queue: Queue, name: str | None, console: Console) -> Sequence[Group]:
-    """A table that is drawn anew."""
+    """Draws one table anew until all is settled."""
     from rich.live import Live
 
     from harness.scheduler import monitor_table
@@ -103,7 +103,7 @@ def _live(queue: Queue, name: str | None, console: Console) -> Sequence[Group]:
 
 
 def _lines(queue: Queue, name: str | None, console: Console) -> Sequence[Group]:
-    """Tables below one another, for a pipe: another one when something changed."""
+    """Prints tables below one another, for a pipe: another one whenever something changed."""
     from harness.scheduler import monitor_table
 
     before = ""

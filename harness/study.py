@@ -1,4 +1,4 @@
-"""python -m harness.study: any study, or several as one plan, from nothing to its table beside the paper's."""
+"""python -m harness.study: trains any study, or several as one plan, and draws each beside the paper's numbers."""
 
 from __future__ import annotations
 
