@@ -1,1 +1,1 @@
-"""The science, as data: toggles, scales, profiles, studies, and the published numbers they answer to."""
+"""The science, as data: toggles, scales, profiles, studies, and the published numbers to compare with."""

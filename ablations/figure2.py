@@ -15,9 +15,9 @@ from ablations.toggles import DEPTH, FRAMES, R3D_RS, RESOLUTION, TABLE_2
 from harness.config.studies import Row, Study
 from harness.config.toggles import ToggleValue
 
-# What every point has: the recipe of R3D-RS, row 8 of Table 2.
+# Every point has the recipe of R3D-RS, row 8 of Table 2.
 BASE = R3D_RS
-# What is searched where the user names no other values; 64 frames and 288 pixels are in the figure too, and cost most.
+# Values to search by default. The figure also has 64 frames and 288 pixels, which cost most and are left out here.
 SCALES = {DEPTH.key: (50, 101, 152, 200, 270, 300), FRAMES.key: (32, 48), RESOLUTION.key: (224, 256)}
 
 

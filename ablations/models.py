@@ -8,7 +8,7 @@ from harness.config.toggles import ToggleValue
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A published model.
+    """A model with its published size and cost.
 
     Attributes:
       name: as in the tables.

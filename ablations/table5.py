@@ -5,11 +5,11 @@ Question: R3D-RS-200 with 48 frames, pre-trained and then fine-tuned on Kinetics
 Command: python -m harness.study table5 (the paper's training: --profile paper --data K400 --data K600 --pretrain-data
   DIR --tpu NAME).
 Cost: printed by `--plan`; four rows, and one pre-training that two of them share. The quick profile pre-trains on
-  generated clips of other motion, and has few labelled ones of the motion that is asked.
+  generated clips of other motion, and has few labelled ones of the motion to learn.
 Result: the paper's: 83.5 % on Kinetics-400 (+2.5) and 84.3 % on Kinetics-600 (+0.5).
 Paper: Du et al., 2021, "Revisiting 3D ResNets for Video Recognition", Table 5 and Section 4.5. Its set, WVT, is
-private. It does not say whether RandAugment was used: we fine-tune with what the model from scratch has, by the numbers
-that the gains are counted from, and pre-train without.
+private. It does not say whether RandAugment was used. We fine-tune with it where the model trained from scratch, from
+which the gain is counted, has it by its numbers; we pre-train without it.
 """
 
 from ablations.stages import FINETUNE, PRETRAIN
@@ -18,7 +18,7 @@ from harness.config.studies import Row, Study
 
 _SCALE = (DEPTH.at(200), FRAMES.at(48))
 # The stages have schedules of their own.
-_CHAIN = (*(one for one in R3D_RS if one.toggle is not EP), *_SCALE)
+_CHAIN = (*(applied for applied in R3D_RS if applied.toggle is not EP), *_SCALE)
 _STAGES = (PRETRAIN, FINETUNE)
 _600 = "Kinetics-600"
 

@@ -2,14 +2,14 @@
 
 Question: networks pre-trained by CVRL on the videos alone, then a linear classifier on the frozen network: the R3D-50
   baseline and R3D-RS at 50 to 270 layers; and, to know what pre-training adds, a linear classifier on the R3D-50
-  baseline as it was initialised. On the quick profile the generated clips have one background and one digit: videos
-  that differ in their looks would be told apart by these.
+  baseline as it was initialised. On the quick profile all generated clips have one background and one digit:
+  otherwise videos could be told apart by their looks.
 Command: python -m harness.study table6 (the paper's training: --profile paper --data DIR --tpu NAME).
 Cost: printed by `--plan`; six pre-trainings and seven linear classifiers.
 Result: `results/tables/table6-quick.md`, beside the paper's numbers.
 Paper: Du et al., 2021, "Revisiting 3D ResNets for Video Recognition", Table 6; the text has R3D-RS 1.4 points above the
-  baseline. The paper does not say what of R3D-RS's recipe its pre-training keeps: here the network, with its stochastic
-  depth; CVRL has a schedule, an augmentation and a weight decay of its own, and no labels to smooth.
+  baseline. The paper does not say which parts of R3D-RS's recipe its pre-training keeps: here the network, with its
+  stochastic depth; CVRL has a schedule, an augmentation and a weight decay of its own, and no labels to smooth.
 """
 
 from ablations.stages import CVRL, LINEAR

@@ -99,7 +99,7 @@ RA = Toggle(
 
 TABLE_2 = (LS, SD, WD, EP, SJ, SE, DSTEM, RA)
 
-# What R3D-RS is trained and built with beyond R3D: Table 2, rows 2 to 8.
+# What R3D-RS adds to R3D in training and architecture: Table 2, rows 2 to 8.
 R3D_RS = tuple(toggle.at() for toggle in TABLE_2 if toggle is not RA)
 
 EMA = Toggle(
