@@ -1,4 +1,4 @@
-"""How CVRL trains and is evaluated (Qian et al. 2021): what its two stages change in the baseline's settings.
+"""CVRL's pre-training and linear evaluation (Qian et al. 2021), as changes of the baseline's settings.
 
 P = the paper (Du et al. 2021), C = CVRL's paper, G = Model Garden: its package, or the YAML that it published for CVRL
 (official/projects/video_ssl/configs/experiments/cvrl_pretrain_k600_200ep.yaml, cvrl_linear_eval_k600.yaml), ? = our
@@ -11,7 +11,7 @@ from ablations.toggles import BACKBONE, OPTIMIZER
 from harness.config import objectives
 from harness.config.toggles import PaperAmount
 
-# Of C and G; to pre-train, the Garden's reader has these in its code and does not look.
+# C, G; in pre-training the Garden's reader takes them from its code and ignores the configuration.
 _CROPS = {
     "aug_min_aspect_ratio": 0.5,
     "aug_max_aspect_ratio": 2.0,
@@ -23,7 +23,7 @@ _CROPS = {
 }
 _MODEL = {
     "model_type": "video_ssl_model",
-    "dropout_rate": 0.0,  # this head has none, whatever is said
+    "dropout_rate": 0.0,  # this head has no dropout, whatever the rate
     "hidden_dim": PaperAmount("width", 2048),  # C, G
     "hidden_norm_activation.activation": "relu",  # G
     "hidden_norm_activation.norm_momentum": 0.997,  # G
@@ -40,10 +40,10 @@ _LARS = {
     "name": "LARS",
     "momentum": 0.9,  # C, G
     "eeta": PaperAmount("trust", 0.001),  # G
-    "weight_decay_rate": 0.0,  # the loss has it
+    "weight_decay_rate": 0.0,  # the loss adds the weight decay
     "nesterov": False,  # G
     "classic_momentum": True,  # G
-    "exclude_from_weight_decay": _NOT_ADAPTED,  # ?, decides nothing without a rate: the loss decays kernels alone
+    "exclude_from_weight_decay": _NOT_ADAPTED,  # ?, has no effect at a rate of 0: the loss decays only kernels
     # ?, as in SimCLR, by the Garden's names.
     "exclude_from_layer_adaptation": _NOT_ADAPTED,
     "clipnorm": None,
@@ -79,10 +79,10 @@ PRE_TRAINING = {
     **_under(f"{OPTIMIZER}.optimizer.lars", _LARS),
     f"{OPTIMIZER}.optimizer.type": "lars",  # P
     objectives.FIELD: objectives.CVRL,
-    "network.distortion": PaperAmount("distortion", 1.0),  # of the Garden's strength
+    "network.distortion": PaperAmount("distortion", 1.0),  # times the Garden's strength
     "task.train_data.is_ssl": True,
-    "task.train_data.global_batch_size": PaperAmount("clips", 2048),  # P; of each video, two
-    # C, G: a clip's own statistics would give its partner away.
+    "task.train_data.global_batch_size": PaperAmount("clips", 2048),  # P; two clips of each video
+    # C, G: statistics of one replica's clips alone would give away which clip belongs to which.
     "task.model.norm_activation.use_sync_bn": True,
     "task.model.hidden_norm_activation.use_sync_bn": True,
     "task.model.normalize_feature": False,  # G
@@ -90,7 +90,7 @@ PRE_TRAINING = {
     "task.model.projection_dim": 128,  # C, G
     "task.losses.l2_weight_decay": 1e-6,  # C, G
 }
-# Of the baseline's optimizer, which the pre-training's configuration does not have.
+# Settings of the baseline's optimizer, which the pre-training's configuration does not have.
 REMOVED_IN_PRE_TRAINING = (f"{OPTIMIZER}.optimizer.sgd.",)
 
 LINEAR_EVALUATION = {
@@ -100,7 +100,7 @@ LINEAR_EVALUATION = {
     f"{OPTIMIZER}.optimizer.sgd.nesterov": False,  # G
     "task.init_checkpoint_modules": "backbone",
     "task.freeze_backbone": True,
-    # Batch normalization takes its recorded statistics in a frozen backbone; stochastic depth would go on.
+    # In a frozen backbone, batch normalization uses its recorded statistics, but stochastic depth would stay active.
     f"{BACKBONE}.stochastic_depth_drop_rate": 0.0,
     # C, G: twice the frames of the pre-training, which has the recipe's.
     "task.train_data.feature_shape[0]": PaperAmount("linear_frames", 64),
@@ -108,9 +108,9 @@ LINEAR_EVALUATION = {
     "task.train_data.is_ssl": False,
     "task.train_data.global_batch_size": PaperAmount("clips", 1024),  # P
     "task.model.norm_activation.use_sync_bn": False,
-    "task.model.hidden_norm_activation.use_sync_bn": False,  # the Garden wants it alike, though there is no such layer
+    "task.model.hidden_norm_activation.use_sync_bn": False,  # the Garden wants the same, though there is no such layer
     "task.model.normalize_feature": True,  # G: features of length one, or the rate would be far too high
     "task.model.hidden_layer_num": 0,  # G
-    "task.model.projection_dim": PaperAmount("classes", 1),  # as many as there are
+    "task.model.projection_dim": PaperAmount("classes", 1),  # one for each class
     "task.losses.l2_weight_decay": 0.0,  # G
 }

@@ -1,7 +1,7 @@
 """The two ways to train: the paper's recipe, and a small stand-in that finishes on two CPU cores.
 
-Every leaf of the Model Garden's configuration is stated, under its own dotted name. Where the paper is silent the
-choice is ours or the Garden's and the comment says so: P = paper, G = Model Garden (its package or its published
+Every leaf of the Model Garden's configuration is stated, under its own dotted name. Where the paper is silent, the
+choice is ours or the Garden's, and a comment says so: P = paper, G = Model Garden (its package or its published
 YAML), ? = our choice.
 """
 
@@ -17,7 +17,9 @@ _DATA_BOTH = {
     "file_type": "tfrecord",
     "compressed_input": False,
     "variant_name": None,
-    "feature_shape[0]": PaperAmount("frames", 32),  # P, Table 1: a clip of 32 frames, every second of which is seen
+    "feature_shape[0]": PaperAmount(
+        "frames", 32
+    ),  # P, Table 1: a clip of 32 frames, of which the network sees every second one
     "feature_shape[3]": 3,
     "temporal_stride": 2,  # P, Table 1
     "random_stride_range": 0,
@@ -178,7 +180,7 @@ _DATA_BOOKKEEPING = {
     "autotune_algorithm": None,
 }
 _TRAINER_BOOKKEEPING = {
-    # A loop is not interrupted: so many steps may be lost, or waited for, when a machine is taken away.
+    # A loop is not interrupted: this many steps may be lost, or waited for, when a machine is taken away.
     "steps_per_loop": PaperAmount("epochs", 0.1),
     "summary_interval": PaperAmount("epochs", 0.1),
     "checkpoint_interval": PaperAmount("epochs", 5),
@@ -244,7 +246,7 @@ PAPER = Profile(
     | {
         "task.init_checkpoint": None,
         "task.validation_data.num_examples": 17_706,  # G
-        "task.validation_data.global_batch_size": 0,  # filled in: so many for each replica, see validation_batch
+        "task.validation_data.global_batch_size": 0,  # filled in later: validation_batch for each replica
     }
     | _under("trainer", _TRAINER_BOOKKEEPING)
     | _under("runtime", _RUNTIME_BOOKKEEPING),
@@ -273,7 +275,7 @@ PAPER = Profile(
     crops=3,  # P
     evaluation_batch=1,  # 30 views
     validation_batch=2,
-    # Of tens of millions of videos an epoch lasts days: no more than so many steps are lost when a machine is.
+    # With tens of millions of videos an epoch lasts days; these limit the steps that are lost with a machine.
     longest={
         "trainer.steps_per_loop": 100,
         "trainer.summary_interval": 100,
@@ -325,12 +327,12 @@ QUICK = dataclasses.replace(
         "stage_epochs": {4: 14, 0.1: 0.2, 800: 24, 100: 16, 5: 1},
         "steps": {10_000: 128, 250: 4},
         "clips": {1024: _QUICK_BATCH, 2048: 2 * _QUICK_BATCH},
-        # So short a pre-training, and fine-tuning, need the rate of a training from scratch.
+        # Pre-training and fine-tuning this short need the learning rate of a training from scratch.
         "learning_rate": {1.6: 0.0125, 0.05: 0.0125, 0.64: 0.015, 64.0: 8.0},
-        "trust": {0.001: 0.3},  # for the rate that became so much smaller
+        "trust": {0.001: 0.3},  # makes up for the much smaller learning rate
         "width": {2048: 128},
         "hidden_layers": {3: 1},
-        # Clips cut smaller, or distorted more, are not told apart within seconds of training.
+        # Within seconds of training, clips cut smaller or distorted more are not told apart.
         "least_area": {0.3: 0.6},
         "distortion": {1.0: 0.25},
         "pixels": 1 / 8,
@@ -338,8 +340,8 @@ QUICK = dataclasses.replace(
         # A training of seconds never recovers from the paper's strength: one layer at half of its magnitude.
         "policy_layers": 1 / 2,
         "policy_magnitude": 1 / 2,
-        "linear_frames": {64: 8},  # no more than to pre-train: they would take most of the time
-        "frames": {32: 8, 48: 12, 64: 16, "32x2": 16, "48x2": 20},  # 24, every second one, are more than a video has
+        "linear_frames": {64: 8},  # as many as in pre-training; more would take most of the time
+        "frames": {32: 8, 48: 12, 64: 16, "32x2": 16, "48x2": 20},  # 24 would need 48 frames, more than a video has
         # The stand-ins' own numbers of layers, so that they are never taken for the paper's.
         "depth": {depth: 3 * sum(blocks) + 2 for depth, blocks in _QUICK_BLOCKS.items()},
         **_blocks(_QUICK_BLOCKS),

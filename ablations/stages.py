@@ -1,4 +1,4 @@
-"""The stages of the paper's chains: what is pre-trained, and what is made of it.
+"""The stages of the paper's chains of trainings: two ways to pre-train, and what follows each.
 
 P = paper, G = Model Garden, ? = our choice. Amounts are the paper's; the profiles translate them.
 """
@@ -23,10 +23,10 @@ PRETRAIN = Stage(
     changes={
         _STEPS: PaperAmount("stage_epochs", 4),  # P
         _DECAY: PaperAmount("stage_epochs", 4),
-        _WARMUP: PaperAmount("stage_epochs", 0.1),  # ?, the same part of the training as the recipe's 5 of 200 epochs
+        _WARMUP: PaperAmount("stage_epochs", 0.1),  # ?, the same share of the training as the recipe's 5 of 200 epochs
         _RATE: PaperAmount("learning_rate", 1.6),  # P
         _BATCH: PaperAmount("clips", 1024),  # ?, the recipe's
-        # ?, the paper names RandAugment for one of its models only; so one pre-training serves whatever follows.
+        # ?, the paper names RandAugment for only one of its models; without it, one pre-training serves all of them.
         "task.train_data.aug_type": None,
     },
     dataset=PRE_TRAINING,

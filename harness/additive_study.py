@@ -1,4 +1,4 @@
-"""python -m harness.additive_study: the paper's Table 2, from nothing to the table beside the paper's."""
+"""python -m harness.additive_study: trains the rows of the paper's Table 2 and draws the table beside the paper's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Examples:
   python -m harness.additive_study --seeds 3 --design shapley --factors ls,sd,ep --base depth=101
   python -m harness.additive_study --profile paper --data /data/k400 --tpu local
 """
-# What --draw looks at.
+# The parameters that --draw takes into account.
 _DRAWN = {
     "plots", "toggle_files", "rows", "seeds", "added", "draw_only", "results", "runs", "profile_name", "data",
     "replicas", "batch", "steps", "validation_videos", "design_names", "factors", "base", "orderings", "margin",
@@ -98,7 +98,7 @@ def main(
         return
     name = evidence.stem(workspace, study, seeds, evidence.design_names(question, designs))
     how = running.RunOptions(wandb_mode, train=not draw_only, fail_fast=fail_fast)
-    # The table is always the whole study's: a row that was not asked for is shown as not run.
+    # The table always covers the whole study, not only the rows chosen.
     draw = functools.partial(writers.draw, workspace, whole, designs, question, name, plots, margin)
     running.run(workspace, chosen, name, console, how, draw, plots)
 

@@ -1,4 +1,4 @@
-"""python -m harness.check_statistics: whether intervals, tests and forecasts keep their word, by simulation."""
+"""python -m harness.check_statistics: checks intervals, tests and forecasts against simulated studies."""
 
 from __future__ import annotations
 
@@ -43,48 +43,49 @@ def main(studies: int, fast: bool) -> None:
 
     studies = FAST if fast else studies
     screen, checks = Console(stderr=True), list(enumerate(simulated_checks.checks()))
-    found = [
-        simulated_checks.run(check, place, studies, widen=studies < 2000)
-        for place, check in track(checks, "simulating", console=screen, disable=not screen.is_terminal, transient=True)
+    results = [
+        simulated_checks.run(check, number, studies, widen=studies < 2000)
+        for number, check in track(checks, "simulating", console=screen, disable=not screen.is_terminal, transient=True)
     ]
-    click.echo(f"{table(found)}\n\n{methods(list(simulated_methods.tried(studies)))}")
-    missed = [one for one in found if not one.within]
-    for one in missed:
-        click.echo(f"not within its target: {one.check.what}: {one.check.case}", err=True)
+    click.echo(f"{table(results)}\n\n{methods(list(simulated_methods.tried(studies)))}")
+    missed = [result for result in results if not result.within]
+    for result in missed:
+        click.echo(f"not within its target: {result.check.what}: {result.check.case}", err=True)
     raise SystemExit(1 if missed else 0)
 
 
 def table(found: Sequence[CheckResult]) -> str:
-    """What the checks found, in Markdown."""
+    """Returns the results of the checks as a Markdown table."""
     lines = ["| what | case | studies | found | target |", "|---|---|---:|---:|---|"]
     lines += [
-        f"| {one.check.what} | {one.check.case} | {_studies(one)} | {_figure(one)} | {_target(one.check)} |"
-        for one in found
+        f"| {result.check.what} | {result.check.case} | {_studies(result)} | {_figure(result)} | "
+        f"{_target(result.check)} |"
+        for result in found
     ]
     return "\n".join(lines)
 
 
 def methods(tried: Sequence[MethodResult]) -> str:
-    """How methods for several seeds fared, in Markdown."""
+    """Returns how methods for several seeds fared, as a Markdown table."""
     counts = list(tried[0].coverage)
     lines = [
         f"| method | seeds of the two rows | {' | '.join(f'{seeds} seeds' for seeds in counts)} |",
         f"|---|---|{'---:|' * len(counts)}",
     ]
     lines += [
-        f"| {one.method} | {one.scenario} | {' | '.join(f'{one.coverage[seeds]:.1f} %' for seeds in counts)} |"
-        for one in tried
+        f"| {row.method} | {row.scenario} | {' | '.join(f'{row.coverage[seeds]:.1f} %' for seeds in counts)} |"
+        for row in tried
     ]
     return "\n".join(lines)
 
 
-def _studies(found: CheckResult) -> str:
-    return f"{found.studies:,}" if found.studies else "exact"
+def _studies(result: CheckResult) -> str:
+    return f"{result.studies:,}" if result.studies else "exact"
 
 
-def _figure(found: CheckResult) -> str:
-    text = f"{found.figure:.1f} {found.check.unit}" if found.check.chance else f"{found.figure:.0e}"
-    return text if found.within else f"**{text}**"
+def _figure(result: CheckResult) -> str:
+    text = f"{result.figure:.1f} {result.check.unit}" if result.check.chance else f"{result.figure:.0e}"
+    return text if result.within else f"**{text}**"
 
 
 def _target(check: Check) -> str:

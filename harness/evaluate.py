@@ -1,4 +1,4 @@
-"""python -m harness.evaluate: a further evaluation of a finished run, without training again."""
+"""python -m harness.evaluate: evaluates a finished run under a further protocol, without training it again."""
 
 from __future__ import annotations
 
@@ -68,18 +68,18 @@ def main(
     console = Console()
     if wanted.name not in record.evaluations:
         profile = workspace.profile(record.profile)
-        found = workspace.data_set(data or workspace.generated_name(record.data), profile, results)
-        if found.facts.fingerprint != record.data["fingerprint"]:
+        data_set = workspace.data_set(data or workspace.generated_name(record.data), profile, results)
+        if data_set.facts.fingerprint != record.data["fingerprint"]:
             raise SettingsError(
                 f"run {record.id} was trained on {record.data['name']} ({record.data['fingerprint'][:8]}), "
-                f"the data named are {found.facts.name} ({found.facts.fingerprint[:8]})"
+                f"the data named are {data_set.facts.name} ({data_set.facts.fingerprint[:8]})"
             )
         again = records.run_of(record, wanted, profile.evaluation_batch)
-        place = workspace.Workspace(
-            profile, found, Overrides(), again.replicas, store, chosen, sharing=Sharing(storage)
+        run_workspace = workspace.Workspace(
+            profile, data_set, Overrides(), again.replicas, store, chosen, sharing=Sharing(storage)
         )
         with study_mirror.mirror(wandb_mode, f"evaluate-{record.profile}", store, console) as mirror:
-            failures = orchestrator.conduct(place, orchestrator.plan_of_one(again, done=True), console, mirror)
+            failures = orchestrator.conduct(run_workspace, orchestrator.plan_of_one(again, done=True), console, mirror)
         if failures:
             click.echo(f"FAILED {failures[0]}", err=True)
             raise SystemExit(1)

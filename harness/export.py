@@ -1,4 +1,4 @@
-"""python -m harness.export: a run as the Model Garden's own trainer takes it."""
+"""python -m harness.export: writes a run as configuration files for the Model Garden's own trainer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Examples:
   python -m harness.export row10 --profile paper --data /data/k400 --tpu local --output r3d-rs-200
   python -m harness.export 3f9c
 """
-# What a recorded run was trained with stands in its record; only where and how the Garden will train is to be said.
+# The record of a run says how it was trained; these flags say where and how the Garden will train it.
 _OPEN = {"what", "output", "gpus", "results", "runs", "data", "strategy", "tpu", "worker_hosts", "task_index"}
 
 
@@ -66,7 +66,7 @@ def main(what: str, output: Path | None, seed: int, gpus: int | None, **flags: A
     )
     folder = output or workspace.store.root / "export" / run.id
     command = garden_export.write_export(run, target, changes, folder)
-    _say(folder, command, run, manifest, workspace)
+    _print_commands(folder, command, run, manifest, workspace)
 
 
 def _of_row(number: int, workspace: Workspace, seed: int) -> tuple[Run, dict[str, Any]]:
@@ -78,23 +78,23 @@ def _of_row(number: int, workspace: Workspace, seed: int) -> tuple[Run, dict[str
 
 
 def _recorded(what: str, flags: dict[str, Any]) -> tuple[Run, dict[str, Any], Workspace]:
-    """A recorded run, its toggles and axes, and a workspace with its data set."""
+    """Returns a recorded run, its toggles and axes, and a workspace with its data set."""
     from harness.config.experiment import Protocol, SettingsError
     from harness.planning import workspace as workspace_
     from harness.store import records
     from harness.store.run_store import Store
 
     record = Store(flags["results"], flags["runs"]).find(what)
-    own = {"profile_name": record.profile, "data": flags["data"] or workspace_.generated_name(record.data)}
-    workspace = options.workspace(TrainingOptions(**{**flags, **own}), purpose="plan")
-    named, made = workspace.data.facts, record.data
-    if workspace.data.folder and named.fingerprint != made["fingerprint"]:
+    fixed = {"profile_name": record.profile, "data": flags["data"] or workspace_.generated_name(record.data)}
+    workspace = options.workspace(**{**flags, **fixed}, purpose="plan")
+    given, recorded = workspace.data.facts, record.data
+    if workspace.data.folder and given.fingerprint != recorded["fingerprint"]:
         raise SettingsError(
-            f"run {record.id} was trained on {made['name']} ({made['fingerprint'][:8]}), "
-            f"the data named are {named.name} ({named.fingerprint[:8]})"
+            f"run {record.id} was trained on {recorded['name']} ({recorded['fingerprint'][:8]}), "
+            f"the data named are {given.name} ({given.fingerprint[:8]})"
         )
     profile, size = workspace.profile, record.settings["task.validation_data.feature_shape[1]"]
-    # A stage that others start from was not evaluated.
+    # A stage that other runs start from was not evaluated.
     first = next(iter(record.evaluations.values()), Protocol(profile.clips, profile.crops, size))
     run = records.run_of(record, Protocol(first.clips, first.crops, first.size), profile.evaluation_batch)
     run = dataclasses.replace(run, evaluated=bool(record.evaluations))
@@ -102,7 +102,7 @@ def _recorded(what: str, flags: dict[str, Any]) -> tuple[Run, dict[str, Any], Wo
 
 
 def _manifest(data: DataSet) -> Manifest | None:
-    """The manifest of the data set, which is drawn first where it is the embedded one; None for one not at hand."""
+    """Returns the manifest of the data set, after drawing an embedded one; None if the data set is not at hand."""
     from harness.data import embedded, manifest
 
     if data.folder is None:
@@ -115,7 +115,9 @@ def _manifest(data: DataSet) -> Manifest | None:
     return embedded.ensure(data.spec, data.folder.parent)
 
 
-def _say(folder: Path, command: list[str], run: Run, manifest: Manifest | None, workspace: Workspace) -> None:
+def _print_commands(
+    folder: Path, command: list[str], run: Run, manifest: Manifest | None, workspace: Workspace
+) -> None:
     from harness.config import objectives
     from harness.config.devices import MULTI_WORKER
     from harness.training import garden_export
@@ -126,13 +128,13 @@ def _say(folder: Path, command: list[str], run: Run, manifest: Manifest | None, 
     where = "; on every worker, with TF_CONFIG set" if workspace.devices.strategy == MULTI_WORKER else ""
     click.echo(f"To train it with the Model Garden alone{where}:\n  {garden_export.typed(command)}")
     if objectives.objective(run.settings) is not None:
-        return  # import_garden takes in the Garden's video classification alone
-    taken = ["python", "-m", "harness.import_garden", str(folder / "model"), "--results", str(workspace.store.root)]
+        return  # import_garden takes in only the Garden's video classification
+    importing = ["python", "-m", "harness.import_garden", str(folder / "model"), "--results", str(workspace.store.root)]
     if workspace.store.elsewhere is not None:
-        taken += ["--runs", str(workspace.store.elsewhere)]
+        importing += ["--runs", str(workspace.store.elsewhere)]
     if manifest is None or workspace.data.spec is None:
-        taken += ["--data", str(workspace.data.folder or garden_export.ELSEWHERE)]
-    click.echo(f"To take in what it trained:\n  {garden_export.typed(taken)}")
+        importing += ["--data", str(workspace.data.folder or garden_export.ELSEWHERE)]
+    click.echo(f"To take in what it trained:\n  {garden_export.typed(importing)}")
 
 
 if __name__ == "__main__":

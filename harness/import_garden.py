@@ -1,4 +1,4 @@
-"""python -m harness.import_garden: a run that the Model Garden trained alone, taken in, evaluated and recorded."""
+"""python -m harness.import_garden: takes in, evaluates and records a run that the Model Garden trained alone."""
 
 from __future__ import annotations
 
@@ -69,18 +69,18 @@ def main(
     chosen = devices.devices_from_flags(strategy, tpu, worker_hosts, task_index, os.environ, topology)
     if chosen.workers > 1:
         raise garden_folder.GardenFolderError(f"--strategy {chosen.strategy}: a folder is taken in by one process")
-    found = garden_folder.read_garden_folder(model_dir, checkpoint)
-    profile = garden_folder.profile_of(found, PROFILES.values())
+    trained = garden_folder.read_garden_folder(model_dir, checkpoint)
+    profile = garden_folder.profile_of(trained, PROFILES.values())
     data_set = workspace.data_set(data, profile, results)
-    run = garden_folder.run_of(found, profile, data_set.facts, replicas, options.views_of(views) if views else None)
+    run = garden_folder.run_of(trained, profile, data_set.facts, replicas, options.views_of(views) if views else None)
     store, console = Store(results, runs), Console()
     if not store.has(run.id):
         shared = Sharing(storage)
-        place = workspace.Workspace(
-            profile, data_set, Overrides(), run.replicas, store, chosen, garden=found, sharing=shared
+        run_workspace = workspace.Workspace(
+            profile, data_set, Overrides(), run.replicas, store, chosen, garden=trained, sharing=shared
         )
         with study_mirror.mirror(wandb_mode, f"import-{profile.name}", store, console) as mirror:
-            failures = orchestrator.conduct(place, orchestrator.plan_of_one(run, done=False), console, mirror)
+            failures = orchestrator.conduct(run_workspace, orchestrator.plan_of_one(run, done=False), console, mirror)
         if failures:
             click.echo(f"FAILED {failures[0]}", err=True)
             raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""python -m harness.preflight: whether a study compiles for a TPU, fits, and what it costs, without a TPU."""
+"""python -m harness.preflight: checks without a TPU whether a study compiles and fits there, and what it would cost."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def main(
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the processes that compile, too
     studies = catalog.studies_named(names)
     options.refuse_idle_pre_training(studies, pretrain_data)
-    asked = preflighting.PreflightRequest(
+    request = preflighting.PreflightRequest(
         studies=tuple(studies), topology=topology, batch=batch, profile=profile_name, data=data, rows=rows, seeds=seeds,
         price=price, jobs=jobs, cached=cached, results=results,
         runs=runs, pretrain_data=pretrain_data,
     )  # fmt: skip
-    if not preflighting.show(asked, as_json):
+    if not preflighting.show(request, as_json):
         raise SystemExit(1)
 
 

@@ -1,4 +1,4 @@
-"""python -m harness.prepare_data: videos as people have them -> TFRecord shards that `--data` takes."""
+"""python -m harness.prepare_data: turns videos as people have them into TFRecord shards that `--data` takes."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def main(
             click.echo("FAILED --strict: videos cannot be used, so no manifest was written", err=True)
             raise SystemExit(1)
         source = f"prepared by harness.prepare_data from {kind} lists"
-        _say_done(place, prepare.finish(tasks, place, title, source, made_with))
+        _print_summary(place, prepare.finish(tasks, place, title, source, made_with))
 
 
 def _rate(text: str | None) -> Fraction | None:
@@ -202,7 +202,7 @@ def _rate(text: str | None) -> Fraction | None:
 
 
 def _describe(listing: Listing) -> None:
-    counts = {split: sum(one.split == split for one in listing.videos) for split in ("train", "validation")}
+    counts = {split: sum(video.split == split for video in listing.videos) for split in ("train", "validation")}
     text = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     others = "".join(f"; {count:,} of split {word} are left out" for word, count in listing.left_out.items())
     click.echo(f"{text} videos of {len(listing.classes)} classes{others}")
@@ -214,7 +214,7 @@ def _describe_problems(left_out: Counter[str], place: Destination) -> None:
         click.echo(f"{left_out.total():,} videos left out ({kinds}): {place.path('problems-*.csv')}")
 
 
-def _say_done(place: Destination, manifest: Manifest) -> None:
+def _print_summary(place: Destination, manifest: Manifest) -> None:
     counts = ", ".join(f"{split.examples:,} {name}" for name, split in manifest.splits.items())
     size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
     frames = sum(split.frames or 0 for split in manifest.splits.values())
@@ -239,12 +239,12 @@ def _run(plan: Survey, place: Destination, workers: int, videos: int) -> None:
         click.echo(f"FAILED {lost}", err=True)
         raise SystemExit(1) from None
     finally:
-        place.sweep()  # where a disk is full, half a shard takes the room
+        place.sweep()  # on a full disk, half a shard would take up space
 
 
 @contextlib.contextmanager
 def _shown(videos: int, shards: int) -> Iterator[Progress]:
-    """A bar with rate and time left in a terminal; elsewhere a line for every shard."""
+    """Shows a bar with rate and time left in a terminal; prints a line for every shard elsewhere."""
     from rich import progress as bars
     from rich.console import Console
 
@@ -270,7 +270,7 @@ def _shown(videos: int, shards: int) -> Iterator[Progress]:
 
 
 class _Pace:
-    """How fast videos are done, from the first on."""
+    """Counts videos and measures how fast they are done."""
 
     def __init__(self, total: int) -> None:
         import time
@@ -299,15 +299,15 @@ def _check(folder: str) -> None:
     place = Destination(folder)
     manifest = check.load(place)
     total = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
-    found = 0
+    damaged = 0
     with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=total)
         for fault in check.faults(place, manifest, lambda done: bar.advance(task, done)):
-            found += 1
+            damaged += 1
             click.echo(f"DAMAGED {fault}", err=True)
-    if found:
+    if damaged:
         raise SystemExit(1)
-    _say_done(place, manifest)
+    _print_summary(place, manifest)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""python -m harness.scaling_sweep: which depth, frames and resolution give most accuracy for their multiply-adds."""
+"""python -m harness.scaling_sweep: searches depth, frames and resolution for most accuracy for the multiply-adds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Examples:
   python -m harness.scaling_sweep --profile paper --data /data/k400 --tpu local --max-hours 20
   optuna-dashboard sqlite:///results/sweeps/tpe-quick.db           needs pip install 'r3d-ablations[dashboard]'
 """
-# Points trained where --trials does not say how many.
+# Points to train if --trials does not say how many.
 TRIALS = 10
 POPULATION = 5
 
@@ -105,12 +105,12 @@ def main(
     console = Console()
     purpose: options.Purpose = "plan" if plan_only or draw_only else "train"
     workspace = options.workspace(TrainingOptions(**flags), purpose=purpose)
-    asked = sweep_run.sweep_request(workspace, space, Limits(max_gflops, max_hours), strategy, trials or TRIALS, name)
-    asked.describe(console)
+    sweep = sweep_run.sweep_request(workspace, space, Limits(max_gflops, max_hours), strategy, trials or TRIALS, name)
+    sweep.describe(console)
     if plan_only:
         return
-    failures = [] if draw_only else asked.carry_out(console, wandb_mode)
-    asked.draw(console, plots, "off" if draw_only else wandb_mode, failures)
+    failures = [] if draw_only else sweep.carry_out(console, wandb_mode)
+    sweep.draw(console, plots, "off" if draw_only else wandb_mode, failures)
     if failures:
         raise SystemExit(1)
 

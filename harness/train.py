@@ -1,4 +1,4 @@
-"""python -m harness.train: one run from flags."""
+"""python -m harness.train: trains, evaluates and records one run, given by flags."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def main(
         return
     applied = options.applied(changes, {"depth": depth, "frames": frames, "resolution": resolution}, known)
     workspace = options.workspace(TrainingOptions(**flags, parent=parent), purpose="plan" if plan_only else "train")
-    study = Study("train", "One run", tuple(one.toggle for one in applied), (Row(1, "", applied),))
+    study = Study("train", "One run", tuple(change.toggle for change in applied), (Row(1, "", applied),))
     plan = workspace.plan([study], [seed])
     checks.refuse_misfits(plan, workspace.store)
     describing.describe(workspace, plan, console)

@@ -1,7 +1,7 @@
-"""How fast clips are read, on a shard drawn for it: by our reader, by the Garden's, and by decoding alone.
+"""Measures how fast clips are read from a generated shard: by our reader, by the Garden's, and by decoding alone.
 
 The frames are as large as those of real data sets, 340 x 256 to 602 x 256 pixels, and so are their JPEG files: 2.8 bits
-a pixel, as three real videos had 2.2, 2.3 and 3.8 at this quality.
+a pixel, where three real videos had 2.2, 2.3 and 3.8 at this quality.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _EVALUATION = {
     "global_batch_size": 1,
 }
 _RANDAUGMENT = {"aug_type": {"type": "randaug", "randaug": {"num_layers": 2, "magnitude": 10}}}
-# What is read of each case in a round: every video as often as the next.
+# The settings of each case, and how many clips (in evaluation, videos) a round reads: every video equally often.
 CASES: Mapping[str, tuple[Mapping[str, Any], int]] = {
     "training": (_TRAINING, 12 * _VIDEOS),
     "training with RandAugment": ({**_TRAINING, **_RANDAUGMENT}, 12 * _VIDEOS),
@@ -65,16 +65,17 @@ def write_shard(path: Path) -> reader.Source:
             )
             for video in embedded.videos(spec, "validation"):
                 writer.write(embedded.example(video))
-    # The same file counts as several, so that beginning an epoch weighs no more than it does in a real data set.
+    # The file is listed several times, so that starting an epoch weighs no more than it does in a real data set.
     return reader.Source((str(path),) * _EPOCH, (_VIDEOS,) * _EPOCH, len(embedded_spec.CLASSES))
 
 
 def measure(source: reader.Source, rounds: int) -> Iterator[dict[str, Any]]:
-    """For each case "case", and in clips (in evaluation, videos) a second "ours", "garden", "decode_only", with ratios.
+    """Yields a result for each case: "case", the speeds "ours", "garden" and "decode_only", and ratios of them.
 
-    Both readers run as they come, with tf.data's own choice of threads; decoding alone has a call for each core. They
-    take turns, each a fresh pass over the same number of clips in every round; a first round warms up and does not
-    count. Speeds are medians over the rounds, the ratios "vs_garden" and "vs_decode_only" medians of the rounds' own.
+    Speeds are in clips (in evaluation, videos) a second, medians over the rounds. The ratios "vs_garden" and
+    "vs_decode_only" are medians of the ratios of each round. Both readers run with their defaults, where tf.data
+    chooses the number of threads; decoding alone makes one parallel call for each core. In every round each takes its
+    turn with a fresh pass over the same number of clips; a first round warms up and does not count.
     """
     for case, (settings, count) in CASES.items():
         params = _params(source, settings)
@@ -85,7 +86,7 @@ def measure(source: reader.Source, rounds: int) -> Iterator[dict[str, Any]]:
                 speed = _speed(dataset, count, int(params.global_batch_size) if name != "decode_only" else 1)
                 if turn:
                     speeds[name].append(speed)
-        medians = {name: statistics.median(each) for name, each in speeds.items()}
+        medians = {name: statistics.median(values) for name, values in speeds.items()}
         yield {
             "case": case,
             **medians,
@@ -95,7 +96,7 @@ def measure(source: reader.Source, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def _ratio(ours: list[float], others: list[float]) -> float:
-    return statistics.median(one / other for one, other in zip(ours, others, strict=True))
+    return statistics.median(our / other for our, other in zip(ours, others, strict=True))
 
 
 def _params(source: reader.Source, settings: Mapping[str, Any]) -> exp_cfg.DataConfig:
@@ -114,7 +115,7 @@ def _params(source: reader.Source, settings: Mapping[str, Any]) -> exp_cfg.DataC
 
 
 def _speed(dataset: tf.data.Dataset, count: int, batch: int) -> float:
-    """Clips a second of a fresh pass over `count` clips, after those that a prefetch may have ready."""
+    """Returns the clips a second of a fresh pass over `count` clips, after those that a prefetch may have ready."""
     batches = iter(dataset.take(count // batch + _READY))
     for _ in range(_READY):
         next(batches)

@@ -1,4 +1,4 @@
-"""Holds a data set against its manifest: reads every shard whole and names the file and record that do not fit."""
+"""Checks a data set against its manifest: reads every shard and names the file and record that do not fit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.data import manifest as manifests
 from harness.data.destinations import Destination
 from harness.data.manifest import Manifest, ManifestError, Shard, Split
 
-# Shard -> (id, digest, number of frames) of each record, as they were written.
+# By shard, the (id, digest, number of frames) that each record had when it was written.
 _Rows = dict[str, list[tuple[str, str, str]]]
 
 
 def load(place: Destination) -> Manifest:
-    """The manifest in a place; looks at no shard.
+    """Returns the manifest of a data set, without looking at its shards.
 
     Raises:
-      ManifestError: there is none, or one that cannot be used.
+      ManifestError: there is none, or it cannot be used.
     """
     path, content = place.path(manifests.FILE_NAME), place.read(manifests.FILE_NAME)
     if content is None:
@@ -34,7 +34,7 @@ def load(place: Destination) -> Manifest:
 
 
 def faults(place: Destination, manifest: Manifest, progress: Callable[[int], None]) -> Iterator[str]:
-    """What does not fit, one line for each shard or file.
+    """Yields one line for each shard or file that does not fit the manifest.
 
     Args:
       place: where the data set is.
@@ -62,7 +62,7 @@ def faults(place: Destination, manifest: Manifest, progress: Callable[[int], Non
         if not lines and tuple(histogram) != split.histogram:
             lines += 1
             yield f"{place.path(manifests.FILE_NAME)}: the shards of {name} hold other labels than its histogram says"
-    # Of a set with a damaged shard there is nothing more to say.
+    # A damaged shard changes the fingerprint anyway.
     if not lines and manifests.fingerprint(digests) != manifest.fingerprint:
         yield f"{place.address}: the videos are whole, but not those of fingerprint {manifest.fingerprint[:8]}"
     known = {shard.file for split in manifest.splits.values() for shard in split.shards}
@@ -72,10 +72,10 @@ def faults(place: Destination, manifest: Manifest, progress: Callable[[int], Non
 
 
 def _examples(place: Destination, shard: Shard, classes: int, sources: _Rows | None) -> Iterator[index.Example]:
-    """The videos of a shard.
+    """Yields the videos of a shard.
 
     Raises:
-      ManifestError: naming the first record that does not fit.
+      ManifestError: a record does not fit; the message names the first one.
     """
     path, size, number = place.path(shard.file), place.size(shard.file), -1
     if size is None:
@@ -103,7 +103,7 @@ def _fault(example: index.Example, rows: list[tuple[str, str, str]]) -> str | No
 
 
 def _sources(place: Destination, split: Split) -> _Rows | str | None:
-    """What the records were when they were written; None where no list was kept; one line where it is damaged."""
+    """Returns the list of the records as they were written; None without a list, one line if it is damaged."""
     if split.sources is None:
         return None
     path, content = place.path(split.sources.file), place.read(split.sources.file)
@@ -111,7 +111,7 @@ def _sources(place: Destination, split: Split) -> _Rows | str | None:
         return f"{path}: is missing"
     if hashlib.sha256(content).hexdigest() != split.sources.sha256:
         return f"{path}: does not match its hash in the manifest"
-    found: _Rows = {shard.file: [] for shard in split.shards}
+    records: _Rows = {shard.file: [] for shard in split.shards}
     for row in csv.DictReader(io.StringIO(content.decode(), newline="")):
-        found.get(row["shard"], []).append((row["media_id"], row["digest"], row["frames"]))
-    return found
+        records.get(row["shard"], []).append((row["media_id"], row["digest"], row["frames"]))
+    return records

@@ -1,7 +1,7 @@
-"""Two clips of each video for contrastive pre-training, on the host and on the accelerator.
+"""Makes two clips of each video for contrastive pre-training: draws them on the host, distorts them on the accelerator.
 
-When they begin is drawn as CVRL does it (Qian et al. 2021, Section 3.2; the Garden's `sample_ssl_sequence`): the more
-time between the clips the less likely, in a straight line. Each is cropped and mirrored by draws of its own.
+Their start times are drawn as in CVRL (Qian et al. 2021, Section 3.2; the Garden's `sample_ssl_sequence`): the
+probability falls linearly with the time between the clips. Each clip is cropped and mirrored by its own draws.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ CLIPS = len(cvrl_distortions.VIEWS)
 
 
 def training_features(encoded: tf.Tensor, params: exp_cfg.DataConfig) -> dict[str, tf.Tensor]:
-    """Two random clips of a video, cropped and mirrored, and what is drawn for their distortion.
+    """Draws two clips of a video, cropped and mirrored, and the parameters of their distortions.
 
     Args:
       encoded: the video's frames, strings [n].
       params: the Garden's configuration of the training data.
 
     Returns:
-      "image", uint8 [2 x frames, height, width, 3], and the draws of
-      :func:`harness.data.cvrl_distortions.draw_distortions`, [2, ...].
+      "image", uint8 [2 x frames, height, width, 3], and for both clips what
+      :func:`harness.data.cvrl_distortions.draw_distortions` draws, [2, ...].
     """
     frames = gardens.sample_ssl_sequence(encoded, params.feature_shape[0], True, params.temporal_stride)
     clips = [decoding.cut_out(clip, params) for clip in tf.split(frames, CLIPS)]
     draws = [cvrl_distortions.draw_distortions(view) for view in cvrl_distortions.VIEWS]
-    return {"image": tf.concat(clips, 0), **{name: tf.stack([one[name] for one in draws]) for name in draws[0]}}
+    return {"image": tf.concat(clips, 0), **{name: tf.stack([draw[name] for draw in draws]) for name in draws[0]}}
 
 
 def for_network(features: Mapping[str, tf.Tensor], params: exp_cfg.DataConfig, strength: float = 1.0) -> tf.Tensor:
-    """A batch of :func:`training_features` -> distorted clips, the first of every video before the second of any.
+    """Distorts a batch of :func:`training_features` and puts the first clips of all videos before the second ones.
 
     Args:
       features: the batch.
       params: the Garden's configuration of the training data.
-      strength: as of :func:`harness.data.cvrl_distortions.weakened`.
+      strength: as in :func:`harness.data.cvrl_distortions.weakened`.
 
     Returns:
       [2 x videos, frames, height, width, 3] of the configured type in [0, 1], or in [-1, 1] where zero-centred.
     """
 
-    def distorted(one: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        by = {name: value for name, value in one.items() if name != "image"}
-        clip = cvrl_distortions.distorted(on_device.unit(one["image"]), by)
+    def distorted(element: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        draws = {name: value for name, value in element.items() if name != "image"}
+        clip = cvrl_distortions.distorted(on_device.unit(element["image"]), draws)
         return tf.cast(2.0 * clip - 1.0 if params.zero_centering_image else clip, params.dtype)
 
     image = tf.concat(tf.split(features["image"], CLIPS, axis=1), 0)

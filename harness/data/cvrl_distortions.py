@@ -1,8 +1,8 @@
-"""The distortions of contrastive pre-training: what is drawn for a clip, and what becomes of its pixels.
+"""The distortions of contrastive pre-training: draws their parameters for a clip, and applies them to its pixels.
 
-Those of `official.projects.video_ssl`, which are CVRL's (Qian et al. 2021) with the solarization of BYOL added: one
-draw for all frames of a clip. They are drawn on the host, with the rest of a clip (:func:`drawn`), and carried out on
-the accelerator (:func:`distorted`), so that clips cross as bytes.
+They are those of `official.projects.video_ssl`, that is, CVRL's (Qian et al. 2021) plus the solarization of BYOL, with
+one draw for all frames of a clip. The parameters are drawn on the host, with the rest of a clip (:func:`drawn`), and
+applied on the accelerator (:func:`distorted`), so that clips are sent there as bytes.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ from official.projects.video_ssl.ops import video_ssl_preprocess_ops as gardens
 
 @dataclasses.dataclass(frozen=True)
 class ClipView:
-    """How the first and the second clip of a video differ.
+    """The distortions in which the first and the second clip of a video differ.
 
     Attributes:
-      blurred, solarized: probabilities.
+      blurred, solarized: probabilities that a clip is blurred, or solarized.
     """
 
     blurred: float
     solarized: float
 
 
-# The Garden's numbers, which its configuration cannot say (`video_ssl_input._process_image`, `color_jitter`).
+# The Garden has these numbers in its code, not in its configuration (`video_ssl_input._process_image`, `color_jitter`).
 VIEWS = (ClipView(blurred=1.0, solarized=0.0), ClipView(blurred=0.1, solarized=0.2))
 JITTERED, GREY = 0.8, 0.2
 FACTORS = (0.2, 1.8)  # of brightness, contrast and saturation
-HUE = 0.2  # the furthest that the hue is turned, of a whole turn
+HUE = 0.2  # largest rotation of the hue, as a fraction of a full turn
 SIGMA = (0.1, 2.0)  # of the blur, pixels
-# The operations of the jitter by their numbers; the last is to do nothing.
+# The numbers of the jitter's operations; the last does nothing.
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _NOTHING = range(5)
 
 Drawn = Mapping[str, tf.Tensor]
 
 
 def draw_distortions(view: ClipView) -> dict[str, tf.Tensor]:
-    """What is drawn for one clip.
+    """Draws the distortions of one clip.
 
     Returns:
-      "order", int32 [4]: the jitter's operations in their order, all of them 4 for none; "brightness", "contrast",
-      "saturation": factors; "hue": the turn; "grey", "solarized": whether; "sigma": of the blur in pixels, 0 for none.
+      "order", int32 [4]: the jitter's operations in order, or four times 4 for no jitter; "brightness", "contrast",
+      "saturation": factors; "hue": the rotation, as a fraction of a full turn; "grey", "solarized": whether to apply
+      them; "sigma": that of the blur in pixels, 0 for no blur.
     """
     order, jittered = tf.random.shuffle(tf.range(_NOTHING)), _happens(JITTERED)
     return {
@@ -61,9 +62,9 @@ def _happens(probability: float) -> tf.Tensor:
 
 
 def weakened(by: Drawn, strength: float) -> dict[str, tf.Tensor]:
-    """What was drawn with factors, turn of the hue and blur brought closer to none; at a strength of 1 as it was.
+    """Weakens factors, rotation of the hue and blur in proportion to `strength`; 1 leaves them as they were drawn.
 
-    Greyscale and solarization, which come whole or not, stay: how likely they are was drawn.
+    Greyscale and solarization have no strength, only a probability, and stay as they were drawn.
     """
     if strength == 1:
         return dict(by)
@@ -72,14 +73,14 @@ def weakened(by: Drawn, strength: float) -> dict[str, tf.Tensor]:
 
 
 def distorted(clip: tf.Tensor, by: Drawn) -> tf.Tensor:
-    """A clip after all distortions.
+    """Applies all distortions to a clip.
 
     Args:
       clip: float32 [frames, height, width, 3] in [0, 1].
-      by: what was drawn for it, as :func:`drawn` gives it.
+      by: the parameters that :func:`drawn` drew for it.
     """
     shape = clip.shape
-    # All frames as one tall image: the contrast is that of the whole clip.
+    # All frames become one tall image, so that contrast is relative to the mean of the whole clip.
     clip = jittered(tf.reshape(clip, [-1, *shape[2:]]), by)
     clip = tf.cond(by["grey"], lambda: grey(clip), lambda: clip)
     frames = tf.reshape(clip, shape)
@@ -89,9 +90,9 @@ def distorted(clip: tf.Tensor, by: Drawn) -> tf.Tensor:
 
 
 def jittered(image: tf.Tensor, by: Drawn) -> tf.Tensor:
-    """Brightness, contrast, saturation and hue in the drawn order, cut off to [0, 1] after each."""
-    for place in range(_NOTHING):
-        image = tf.clip_by_value(_jitter(image, by["order"][place], by), 0.0, 1.0)
+    """Changes brightness, contrast, saturation and hue in the drawn order, clipping to [0, 1] after each."""
+    for position in range(_NOTHING):
+        image = tf.clip_by_value(_jitter(image, by["order"][position], by), 0.0, 1.0)
     return image
 
 
@@ -106,15 +107,15 @@ def _jitter(image: tf.Tensor, number: tf.Tensor, by: Drawn) -> tf.Tensor:
 
 
 def grey(image: tf.Tensor) -> tf.Tensor:
-    """The image without its colours, still of three channels."""
+    """Removes the colours of the image, which keeps three channels."""
     return tf.repeat(tf.image.rgb_to_grayscale(image), 3, axis=-1)
 
 
 def blurred(frames: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-    """Each frame under a Gaussian as wide as a tenth of the frame's height; what is outside counts as black."""
+    """Blurs each frame with a Gaussian kernel a tenth of its height wide; pixels outside the frame count as black."""
     return tf.ensure_shape(gardens.gaussian_blur(frames, frames.shape[1] // 10, sigma), frames.shape)
 
 
 def solarized(image: tf.Tensor) -> tf.Tensor:
-    """The image with what is not below a half inverted."""
+    """Inverts the values of the image that are 0.5 or more."""
     return tf.where(image < 0.5, image, 1.0 - image)

@@ -1,6 +1,6 @@
-"""Where a prepared data set is put: a local folder, or one of a bucket (`gs://`), by way of TensorFlow's file systems.
+"""The folder that a prepared data set is written to: a local one, or one of a bucket (`gs://`) through TensorFlow.
 
-A file appears whole or not at all: it is written under another name, and then renamed.
+A file appears whole or not at all: it is written under a temporary name and then renamed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PlaceError(HarnessError):
 
 @dataclass(frozen=True)
 class Destination:
-    """A folder, by its path or address. TensorFlow is loaded for an address only."""
+    """A folder, named by its path or address. TensorFlow is loaded only for an address."""
 
     address: str
 
@@ -37,13 +37,13 @@ class Destination:
         return "://" not in self.address
 
     def path(self, name: str = "") -> str:
-        """Path of a file in it."""
+        """Returns the path of a file in it, or that of the folder."""
         address = self.address.rstrip("/") or "/"
         return f"{address}/{name}" if name else address
 
     def make(self, *folders: str) -> None:
-        """Makes the folder, folders in it, and the one for files that are being written."""
-        with self._said():
+        """Creates the folder, the named folders in it, and the one for files that are being written."""
+        with self._place_errors():
             for folder in (PARTS, *folders):
                 if self.local:
                     Path(self.path(folder)).mkdir(parents=True, exist_ok=True)
@@ -52,15 +52,15 @@ class Destination:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from writing into it meanwhile; a bucket knows no locks.
+        """Keeps other processes from writing into the folder meanwhile; does nothing for a bucket, which has no locks.
 
         Raises:
-          PlaceError: another process does.
+          PlaceError: another process is writing into it.
         """
         if not self.local:
             yield
             return
-        with self._said():
+        with self._place_errors():
             Path(self.path(".lock")).touch()
         with Path(self.path(".lock")).open("w") as file:
             try:
@@ -72,8 +72,8 @@ class Destination:
             yield
 
     def names(self) -> list[str]:
-        """Names of what is in it, sorted; none where it does not exist."""
-        with self._said():
+        """Returns the sorted names of what is in it; none if it does not exist."""
+        with self._place_errors():
             if self.local:
                 folder = Path(self.address)
                 return sorted(child.name for child in folder.iterdir()) if folder.exists() else []
@@ -81,8 +81,8 @@ class Destination:
             return sorted(name.rstrip("/") for name in gfile.listdir(self.path())) if gfile.isdir(self.path()) else []
 
     def size(self, name: str) -> int | None:
-        """Size of a file in bytes; None where there is none."""
-        with self._said():
+        """Returns the size of a file in bytes; None if there is no such file."""
+        with self._place_errors():
             if self.local:
                 path = Path(self.path(name))
                 return path.stat().st_size if path.is_file() else None
@@ -90,30 +90,30 @@ class Destination:
             return gfile.stat(self.path(name)).length if gfile.exists(self.path(name)) else None
 
     def read(self, name: str) -> bytes | None:
-        """A file's content; None where there is none."""
+        """Returns the content of a file; None if there is no such file."""
         if self.size(name) is None:
             return None
-        with self._said(), self._open(self.path(name), "rb") as file:
+        with self._place_errors(), self._open(self.path(name), "rb") as file:
             return bytes(file.read())
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
-        with self._said():
+        """Removes a file if it exists."""
+        with self._place_errors():
             if self.size(name) is not None:
                 Path(self.path(name)).unlink() if self.local else self._gfile().remove(self.path(name))
 
     def sweep(self) -> None:
-        """Removes what killed writers left half-written."""
+        """Removes the half-written files that killed writers left."""
         for name in Destination(self.path(PARTS)).names():
             self.remove(f"{PARTS}/{name}")
 
     def part(self) -> str:
-        """Path under which to write a file that :meth:`publish` gives its name."""
+        """Returns a new temporary path for a file that is then named by :meth:`publish`."""
         return self.path(f"{PARTS}/{secrets.token_hex(8)}")
 
     def publish(self, part: str, name: str) -> None:
-        """Gives a written file its name, in place of one that has it; a disk holds it before."""
-        with self._said():
+        """Gives a written file its name, replacing a file of that name; a local file is flushed to the disk first."""
+        with self._place_errors():
             if not self.local:
                 self._gfile().rename(part, self.path(name), overwrite=True)
                 return
@@ -123,10 +123,10 @@ class Destination:
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[HashedWriter]:
-        """Writes a file, which appears when all of it is there."""
+        """Opens a file for writing, which appears under its name once it is complete."""
         part = self.part()
         try:
-            with self._said(), self._open(part, "wb") as file:
+            with self._place_errors(), self._open(part, "wb") as file:
                 yield HashedWriter(file)
             self.publish(part, name)
         except BaseException:
@@ -139,7 +139,7 @@ class Destination:
             file.write(content)
 
     def discard(self, part: str) -> None:
-        """Removes what :meth:`part` named, if it is there."""
+        """Removes a file at a path from :meth:`part`, if it exists."""
         with contextlib.suppress(Exception):
             self.remove(f"{PARTS}/{PurePosixPath(part).name}")
 
@@ -152,8 +152,8 @@ class Destination:
         return tf.io.gfile
 
     @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
-        """Errors of file systems, TensorFlow's as well, in one line that says where."""
+    def _place_errors(self) -> Iterator[None]:
+        """Turns an error of the file system, TensorFlow's too, into a PlaceError of one line that names the file."""
         try:
             yield
         except OSError as error:
@@ -165,13 +165,13 @@ class Destination:
 
 
 class HashedWriter:
-    """A file being written; `sha256` is the hash of what was."""
+    """A file that is being written; `sha256` is the hash of its content so far."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._hash = file, hashlib.sha256()
 
     def write(self, content: bytes) -> None:
-        """Appends."""
+        """Appends the content."""
         self._file.write(content)
         self._hash.update(content)
 

@@ -1,15 +1,16 @@
-"""The data set that comes with the project: short clips in which only motion tells the class.
+"""Generates the data set that comes with the project: short clips in which only motion tells the class.
 
-Real handwritten digits (the scans scikit-learn ships) drift over a still background. The class is the shape of their
-path and nothing else: the digits are drawn at random, their positions are uniform on a torus (what leaves the frame
-on one side enters on the other), so any single frame has the same distribution in every class, and a network that
-looks at frames one by one stays at chance. A mirrored video keeps its class, because every path that has a side takes
-either at random; the flips of the training recipe are therefore harmless. The two splits share no scan.
+Real handwritten digits (the scans that scikit-learn ships) drift over a still background. The class is the shape of
+their path and nothing else. The digits are drawn at random and their positions are uniform on a torus (a digit that
+leaves the frame on one side enters on the other). So a single frame has the same distribution in every class, and a
+network that looks at frames one by one stays at chance. A mirrored video keeps its class, because paths that differ
+from their mirror image go to the left or to the right at random; so the flips of the training recipe do no harm. The
+two splits share no scan.
 
 A second set of classes, other paths of the same digits, is there to pre-train on.
 
-Everything is a pure function of the specification. Bytes repeat under the same versions of NumPy, Pillow and
-scikit-learn; the manifest's fingerprint says whether they did.
+Everything is a pure function of the specification. The bytes are the same under the same versions of NumPy, Pillow and
+scikit-learn; the manifest's fingerprint tells whether they are.
 """
 
 import errno
@@ -56,15 +57,17 @@ _PERIODIC: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 
 
-_Places = npt.NDArray[np.float64]
+_Positions = npt.NDArray[np.float64]
 
 
-def _swing(turns: _Places, times: int = 1) -> _Places:
+def _swing(turns: _Positions, times: int = 1) -> _Positions:
+    """Returns a sine of amplitude 1/4 that makes `times` periods in each turn."""
     return 0.25 * np.sin(2 * np.pi * times * turns)
 
 
-# The other paths, in units of speed x period, by the turns made: (down, right). None is one of the first, or its mirror
-_OTHER: Mapping[str, Callable[[_Places], tuple[_Places, _Places]]] = MappingProxyType(
+# The other paths (down, right) as functions of the turns made, in units of speed x period. None equals one of the
+# first paths or its mirror image.
+_OTHER: Mapping[str, Callable[[_Positions], tuple[_Positions, _Positions]]] = MappingProxyType(
     {
         "rising_steeply": lambda turns: (-0.92 * turns, 0.38 * turns),
         "rising_gently": lambda turns: (-0.38 * turns, 0.92 * turns),
@@ -90,10 +93,10 @@ class Video:
 
 @functools.cache
 def scan_indices(split: str) -> npt.NDArray[np.int64]:
-    """Which of scikit-learn's digit scans a split may show, as row numbers of `load_digits()`.
+    """Returns which of scikit-learn's digit scans a split may show, as row numbers of `load_digits()`.
 
-    The partition is the same for every specification, so that training on one seed and validating on another leaks
-    nothing either.
+    The partition is the same for every specification, so that training on one seed and validating on another does not
+    leak scans either.
     """
     order = np.random.default_rng(0).permutation(len(_scans()))
     order.flags.writeable = False
@@ -102,9 +105,9 @@ def scan_indices(split: str) -> npt.NDArray[np.int64]:
 
 
 def draw_pixels(spec: EmbeddedSpec, split: str, index: int) -> tuple[npt.NDArray[np.uint8], int]:
-    """Draw video `index` of a split: pixels [frames, height, width, 3] in 0..255 and the label.
+    """Draws video `index` of a split: pixels [frames, height, width, 3] in 0..255 and the label.
 
-    Labels take turns, so every class has as many videos as the next, give or take one.
+    Labels take turns, so the numbers of videos of two classes differ by at most one.
     """
     rng = np.random.default_rng([spec.seed, manifests.SPLITS.index(split), index])
     label = index % len(spec.classes)
@@ -115,13 +118,13 @@ def draw_pixels(spec: EmbeddedSpec, split: str, index: int) -> tuple[npt.NDArray
     light += rng.standard_normal(light.shape, dtype=np.float32) * np.float32(spec.noise)
     tint = np.asarray(_EVEN_TINT, np.float32) if spec.alike else rng.uniform(0.7, 1.0, 3).astype(np.float32)
     pixels = np.empty((*light.shape, 3), np.uint8)
-    for channel, share in enumerate(tint):  # each by itself: an innermost axis of three is slow
+    for channel, share in enumerate(tint):  # one channel at a time, since an innermost axis of three is slow
         pixels[..., channel] = np.clip(light * share, 0, 1) * np.float32(255)
     return pixels, label
 
 
 def videos(spec: EmbeddedSpec, split: str) -> Iterator[Video]:
-    """Draw and encode all videos of a split, in order."""
+    """Draws and encodes all videos of a split, in order."""
     return (_video(spec, split, index) for index in range(spec.count(split)))
 
 
@@ -133,66 +136,68 @@ def _video(spec: EmbeddedSpec, split: str, index: int) -> Video:
 
 @functools.cache
 def content_fingerprint(spec: EmbeddedSpec) -> str:
-    """The fingerprint the written set will carry, found by drawing it all in memory, on all cores."""
+    """Returns the fingerprint that the written set will have, by drawing it all in memory, on all cores."""
     scan_indices(manifests.SPLITS[0])  # loads the scans, once for all processes
-    places = [(split, index) for split in manifests.SPLITS for index in range(spec.count(split))]
-    work = [functools.partial(_digests, spec, part) for part in parallel.parts(places, _PART)]
+    indices = [(split, index) for split in manifests.SPLITS for index in range(spec.count(split))]
+    work = [functools.partial(_digests, spec, part) for part in parallel.parts(indices, _PART)]
     return manifests.fingerprint(chain.from_iterable(parallel.each(work)))
 
 
-def _digests(spec: EmbeddedSpec, places: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
-    """(split, media id, digest) of the videos at some places, each a split and an index."""
-    drawn = ((split, _video(spec, split, index)) for split, index in places)
+def _digests(spec: EmbeddedSpec, indices: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
+    """Returns (split, media id, digest) of videos, each given by its split and index."""
+    drawn = ((split, _video(spec, split, index)) for split, index in indices)
     return [(split, video.media_id, _digest(video)) for split, video in drawn]
 
 
 def folder(spec: EmbeddedSpec, root: Path) -> Path:
-    """Where `ensure` keeps the set below `root`."""
+    """Returns the folder in which `ensure` keeps the set below `root`."""
     return root / f"{spec.name}-{spec.digest[:8]}"
 
 
 def ensure(spec: EmbeddedSpec, root: Path) -> Manifest:
-    """The manifest of the set in `folder(spec, root)`, which is written first if it is not there."""
-    place = folder(spec, root)
-    return _existing(spec, place) if place.exists() else write_shards(spec, place)
+    """Returns the manifest of the set in `folder(spec, root)`, after writing the set if it is not there."""
+    path = folder(spec, root)
+    return _existing(spec, path) if path.exists() else write_shards(spec, path)
 
 
 def write_shards(spec: EmbeddedSpec, folder: Path, shards: Mapping[str, int] = SHARDS) -> Manifest:
-    """Write the set as TFRecord files of `tf.train.SequenceExample`, under the keys the Model Garden reads.
+    """Writes the set as TFRecord files of `tf.train.SequenceExample`, under the keys that the Model Garden reads.
 
-    `shards` is the number of files per split, taken as a most: no file is left empty. The folder appears whole or not
-    at all; if another process made it meanwhile, that one's is used. A killed process can leave a hidden `.tmp` folder
+    `shards` is the largest number of files per split; no file is left empty. The folder appears whole or not at all; if
+    another process made it meanwhile, that folder is used. A killed process can leave a hidden `.tmp` folder
     beside it, which nothing reads.
     """
     if any(shards.get(split, 0) < 1 for split in manifests.SPLITS):
         raise ValueError(f"shards is {dict(shards)!r}; expected at least one file for each of {manifests.SPLITS}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    making = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.tmp"
-    making.mkdir()
+    temporary = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.tmp"
+    temporary.mkdir()
     try:
-        manifests.save(_write_splits(spec, making, shards), making)
-        _publish(making, folder)
+        manifests.save(_write_splits(spec, temporary, shards), temporary)
+        _publish(temporary, folder)
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return _existing(spec, folder)
 
 
 def _existing(spec: EmbeddedSpec, folder: Path) -> Manifest:
-    found = manifests.load(folder)
-    if found.source != _source(spec):
-        raise ManifestError(f"{folder / manifests.FILE_NAME}: source is {found.source!r}; expected {_source(spec)!r}")
-    return found
+    manifest = manifests.load(folder)
+    if manifest.source != _source(spec):
+        raise ManifestError(
+            f"{folder / manifests.FILE_NAME}: source is {manifest.source!r}; expected {_source(spec)!r}"
+        )
+    return manifest
 
 
 def _source(spec: EmbeddedSpec) -> str:
     return f"scikit-learn's digit scans, drawn by harness.data.embedded to specification {spec.digest}"
 
 
-def _publish(making: Path, folder: Path) -> None:
+def _publish(temporary: Path, folder: Path) -> None:
     try:
-        making.rename(folder)
+        temporary.rename(folder)
     except OSError as error:
-        # A full folder cannot be renamed onto: somebody else was first, and the caller looks at what is there.
+        # A folder that has files cannot be replaced: another process was first, and the caller checks what it wrote.
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
 
@@ -201,8 +206,8 @@ def _write_splits(spec: EmbeddedSpec, folder: Path, shards: Mapping[str, int]) -
     digests: list[tuple[str, str, str]] = []
     splits = {}
     for split in manifests.SPLITS:
-        splits[split], more = _write_split(spec, split, folder, min(shards[split], spec.count(split)))
-        digests += more
+        splits[split], split_digests = _write_split(spec, split, folder, min(shards[split], spec.count(split)))
+        digests += split_digests
     return Manifest(
         name=spec.name,
         classes=spec.classes,
@@ -219,7 +224,7 @@ def _write_split(spec: EmbeddedSpec, split: str, folder: Path, shards: int) -> t
 
     files, digests, counts = [], [], [0] * len(spec.classes)
     drawn = videos(spec, split)
-    # Neighbours share a file: as labels take turns, every file then holds all classes.
+    # Consecutive videos share a file: since labels take turns, every file then holds all classes.
     bounds = [spec.count(split) * k // shards for k in range(shards + 1)]
     for k, (start, stop) in enumerate(pairwise(bounds)):
         path = folder / f"{split}-{k:05d}-of-{shards:05d}.tfrecord"
@@ -233,7 +238,7 @@ def _write_split(spec: EmbeddedSpec, split: str, folder: Path, shards: int) -> t
 
 
 def example(video: Video, classes: Sequence[str] = CLASSES) -> bytes:
-    """The video as a serialized `tf.train.SequenceExample`; equal videos give equal bytes.
+    """Serializes the video as a `tf.train.SequenceExample`; equal videos give equal bytes.
 
     Args:
       video: the video.
@@ -264,7 +269,7 @@ def _digest(video: Video) -> str:
 
 @functools.cache
 def _scans() -> npt.NDArray[np.uint8]:
-    """The scans [scan, 8, 8] in 0..240. scikit-learn is imported late, as that takes a second."""
+    """Returns the scans [scan, 8, 8] in 0..240; imports scikit-learn late, because that takes a second."""
     from sklearn.datasets import load_digits
 
     scans: npt.NDArray[np.uint8] = (load_digits().images * 15).astype(np.uint8)
@@ -273,14 +278,14 @@ def _scans() -> npt.NDArray[np.uint8]:
 
 
 def _path(spec: EmbeddedSpec, name: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Displacement of the digits in pixels [frames, 2], as (down, right)."""
+    """Draws the displacement of the digits in pixels [frames, 2], as (down, right)."""
     time = np.arange(spec.frames)
     speed = rng.uniform(*spec.speed)
     side = rng.choice((-1.0, 1.0))
     if name in _OTHER:
         period = rng.uniform(*spec.period)
-        places = np.stack(_OTHER[name](time / period + rng.uniform()), axis=1)
-        return np.asarray(places * (1.0, side) * speed * period)
+        positions = np.stack(_OTHER[name](time / period + rng.uniform()), axis=1)
+        return np.asarray(positions * (1.0, side) * speed * period)
     if name in _STRAIGHT:
         down, right = _STRAIGHT[name]
         return np.stack([down * speed * time, side * right * speed * time], axis=1)
@@ -291,7 +296,7 @@ def _path(spec: EmbeddedSpec, name: str, rng: np.random.Generator) -> npt.NDArra
 
 
 def _background(spec: EmbeddedSpec, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A smooth still light [height, width] in 0.1..0.6; an even one where videos are alike."""
+    """Draws a smooth still background [height, width] in 0.1..0.6; an even one if videos are alike."""
     if spec.alike:
         return np.full((spec.height, spec.width), _EVEN_LIGHT, np.float32)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 5), dtype=np.uint8))
@@ -300,10 +305,10 @@ def _background(spec: EmbeddedSpec, rng: np.random.Generator) -> npt.NDArray[np.
 
 
 def _digit(spec: EmbeddedSpec, split: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A random digit of the split, one where videos are alike, in the corner of a dark frame, at most `contrast`.
+    """Draws a random digit of the split, always the same one if videos are alike, in the corner of a dark frame.
 
     Returns:
-      [height, width].
+      [height, width], at its brightest as bright as the contrast drawn.
     """
     scans = scan_indices(split)[:1] if spec.alike else scan_indices(split)
     scan = Image.fromarray(_scans()[rng.choice(scans)])
@@ -317,9 +322,9 @@ def _digit(spec: EmbeddedSpec, split: str, rng: np.random.Generator) -> npt.NDAr
 def _moved(
     canvas: npt.NDArray[np.float32], path: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """The canvas carried along the path from a random start, by whole pixels and around the edges, [frames, ...]."""
+    """Moves the canvas along the path from a random start, by whole pixels and around the edges: [frames, ...]."""
     down, right = (-np.rint(path + rng.uniform(0, canvas.shape)).astype(np.int64) % canvas.shape).T
-    # Every way to carry it is a window of four copies, two by two.
+    # Every shifted canvas is a window into four copies of it, two by two.
     windows = np.lib.stride_tricks.sliding_window_view(np.tile(canvas, (2, 2)), canvas.shape)
     moved: npt.NDArray[np.float32] = windows[down, right]
     return moved

@@ -1,6 +1,6 @@
-"""The rate at which a machine read clips, as `benchmark input` measured it: kept, and read again to plan with.
+"""Stores the rate at which a machine read clips, as `benchmark input` measured it, and reads it back for planning.
 
-It is in `results/benchmarks/input.json`; a machine that measures again replaces it.
+The file is `results/benchmarks/input.json`; a new measurement replaces it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.config.experiment import Run, SettingsError
 from harness.system import files
 
 SCHEMA = 1
-# Of the frames that the benchmark's clips have: what is read grows with their number.
+# Frames of a clip in the benchmark: the time to read a clip grows with their number.
 FRAMES = 16
 _AUGMENTED = "training with RandAugment"
 _PLAIN = "training"
@@ -26,12 +26,12 @@ _PLAIN = "training"
 
 @dataclasses.dataclass(frozen=True)
 class InputSpeed:
-    """What a machine read.
+    """How fast a machine read clips.
 
     Attributes:
-      plain: training clips of 16 frames a second.
+      plain: training clips, of 16 frames each, per second.
       augmented: the same with RandAugment.
-      cores: CPU cores that it had.
+      cores: CPU cores that it could use.
     """
 
     plain: float
@@ -39,19 +39,22 @@ class InputSpeed:
     cores: int
 
     def clips_per_second(self, run: Run) -> float:
-        """Training clips of a run that the machine would read in a second, since decoding frames is most of it."""
+        """Returns how many training clips of a run the machine would read in a second.
+
+        The rate is inversely proportional to the frames of a clip, since decoding them takes most of the time.
+        """
         augmented = run.settings["task.train_data.aug_type"] is not None
         rate = self.augmented if augmented else self.plain
         return rate * FRAMES / int(run.settings["task.train_data.feature_shape[0]"])
 
 
 def path(results: Path) -> Path:
-    """Where it is kept."""
+    """Returns the path of the file."""
     return results / "benchmarks" / "input.json"
 
 
 def write_input_speed(results: Path, measured: Sequence[Mapping[str, Any]]) -> Path:
-    """Keeps what :func:`harness.data.benchmark.measure` found; the path of the file."""
+    """Stores the results of :func:`harness.data.benchmark.measure` and returns the path of the file."""
     content = {
         "schema": SCHEMA,
         "clips_per_second": {line["case"]: line["ours"] for line in measured},
@@ -62,7 +65,7 @@ def write_input_speed(results: Path, measured: Sequence[Mapping[str, Any]]) -> P
 
 
 def read_input_speed(results: Path) -> InputSpeed | None:
-    """What was kept; None where nothing was.
+    """Reads what was stored; None if nothing was.
 
     Raises:
       SettingsError: the file is damaged.
@@ -70,13 +73,13 @@ def read_input_speed(results: Path) -> InputSpeed | None:
     try:
         content = json.loads(path(results).read_text("utf-8"))
         rates = content["clips_per_second"]
-        found = InputSpeed(float(rates[_PLAIN]), float(rates[_AUGMENTED]), int(content["cores"]))
-        usable = content["schema"] == SCHEMA and found.cores > 0
-        usable = usable and all(math.isfinite(rate) and rate > 0 for rate in (found.plain, found.augmented))
+        speed = InputSpeed(float(rates[_PLAIN]), float(rates[_AUGMENTED]), int(content["cores"]))
+        usable = content["schema"] == SCHEMA and speed.cores > 0
+        usable = usable and all(math.isfinite(rate) and rate > 0 for rate in (speed.plain, speed.augmented))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
         usable = False
     if not usable:
         raise SettingsError(f"{path(results)}: damaged; python -m harness.benchmark input writes it anew")
-    return found
+    return speed

@@ -1,4 +1,4 @@
-"""Reads the text files that list videos: CSV, lines of words, lines of names; what cannot be read is named by line."""
+"""Reads the text files that list videos: CSV, lines of words, lines of names; errors name the file and line."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class SourceError(HarnessError):
 
 
 def names(path: Path) -> tuple[str, ...]:
-    """Class names of a file, one a line, in label order.
+    """Reads the class names of a file, one a line, in label order.
 
     Raises:
-      SourceError: it cannot be read, has none, or one twice.
+      SourceError: the file cannot be read, is empty, or has a name twice.
     """
-    found = tuple(line.strip() for line in _text(path).splitlines() if line.strip())
-    if not found:
+    class_names = tuple(line.strip() for line in _text(path).splitlines() if line.strip())
+    if not class_names:
         raise SourceError(f"{path}: is empty; expected one class name a line")
-    for name, count in Counter(found).items():
+    for name, count in Counter(class_names).items():
         if count > 1:
             raise SourceError(f"{path}: names the class {quoted(name)} {count} times; expected each once")
-    return found
+    return class_names
 
 
 def rows(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a CSV as (place, column -> stripped text); columns by the names in its first line, in any order."""
+    """Yields the rows of a CSV as (file and line, column -> stripped text); its first line names the columns."""
     lines = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     columns = [name.strip().lower() for name in _next(lines, path) or ()]
     for name in needed:
@@ -58,7 +58,7 @@ def _next(lines: Iterator[list[str]], path: Path) -> list[str] | None:
 
 
 def words(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The lines of a text file that are not blank, as (place, words)."""
+    """Yields the lines of a text file that are not blank, as (file and line, words)."""
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.split():
             yield f"{path}: line {number}", line.split()
@@ -74,6 +74,6 @@ def _text(path: Path) -> str:
 
 
 def quoted(text: str) -> str:
-    """The text on one line, cut where a reader has seen enough."""
+    """Returns the text on one line of at most 80 characters."""
     line = repr(text) if text.isprintable() else ascii(text)
     return line if len(line) <= 80 else line[:77] + "..."

@@ -1,7 +1,8 @@
-"""Prepares a data set: which video goes into which shard, what is made already, the rest side by side, the manifest.
+"""Prepares a data set: assigns videos to shards, makes the missing shards in parallel, and writes the manifest.
 
-Everything but the decoding is decided from the sorted list of videos: a video keeps its shard and its place in it
-whether or not others can be decoded, and whoever makes the shard. A bad video is left out and reported.
+Everything but the decoding is decided from the sorted list of videos: a video keeps its shard and its place in the
+order, whether or not others can be decoded, and whichever process makes the shard. A bad video is left out and
+reported.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ REPORTS = shards.REPORTS
 LABELS = "labels.txt"
 _SOURCES = ("media_id", "label", "shard", "record", "frames", "height", "width", "digest", "path")
 _PROBLEMS = ("media_id", "label", "path", "kind", "reason")
-# So many shards, where there are enough videos: the reader mixes shards, and workers share them out.
+# At least this many shards, if there are enough videos: the reader mixes shards, and workers share them out.
 _FEWEST_SHARDS = 8
 
 
 class PreparingError(HarnessError):
-    """A preparation that cannot be done or go on; the message is one line."""
+    """A preparation that cannot start or go on; the message is one line."""
 
 
 class WorkerLostError(PreparingError):
@@ -48,7 +49,7 @@ class WorkerLostError(PreparingError):
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How progress is said: `video` is called after every video, `shard` with the name and report of every shard."""
+    """Callbacks for progress: `video` after every video, `shard` with the name and report of every finished shard."""
 
     video: Callable[[], None]
     shard: Callable[[str, Report], None]
@@ -56,7 +57,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What is to do: shards `todo`, of which `changed` were made from something else; `gone` belong to no task."""
+    """The work to do: shards to make (`todo`), why some are made again (`changed`), and shards of no task (`gone`)."""
 
     todo: tuple[Task, ...]
     changed: tuple[str, ...]
@@ -64,7 +65,7 @@ class Survey:
 
     @property
     def refused(self) -> str:
-        """What speaks against going on without being told to make shards again; empty where nothing does."""
+        """Why shards would have to be made again, which the user must ask for; empty if none would."""
         again = [
             *self.changed,
             *(f"{name}: belongs to another list of videos or number of shards" for name in self.gone),
@@ -74,29 +75,31 @@ class Survey:
 
 
 def tasks(listing: Listing, folder: Path, decoding: Decoding, per_shard: int, seed: int) -> tuple[Task, ...]:
-    """The shards to make, each with its videos in order.
+    """Assigns the videos to shards, each with its videos in order.
 
     Args:
       listing: the videos.
-      folder: where they are.
+      folder: the folder of the videos.
       decoding: how they become frames.
       per_shard: most videos of a shard.
-      seed: of the order, which mixes the classes.
+      seed: seed of the order of the videos, which mixes the classes.
     """
     labels = {name: number for number, name in enumerate(listing.classes)}
-    made = []
+    planned = []
     for split in manifests.SPLITS:
-        videos = sorted((v for v in listing.videos if v.split == split), key=lambda v: _draw(seed, v.media_id))
+        videos = sorted(
+            (item for item in listing.videos if item.split == split), key=lambda item: _draw(seed, item.media_id)
+        )
         count = max(-(-len(videos) // per_shard), min(_FEWEST_SHARDS, len(videos)))
         for k in range(count):
-            own = tuple(videos[len(videos) * k // count : len(videos) * (k + 1) // count])
+            chunk = tuple(videos[len(videos) * k // count : len(videos) * (k + 1) // count])
             name = f"{split}-{k:05d}-of-{count:05d}.tfrecord"
-            made.append(Task(name, split, own, str(folder), labels, decoding, video.versions()))
-    return tuple(made)
+            planned.append(Task(name, split, chunk, str(folder), labels, decoding, video.versions()))
+    return tuple(planned)
 
 
 def _draw(seed: int, media_id: str) -> bytes:
-    # A hash is the same under every version of every library, which generators are not.
+    # A hash is the same under every version of every library; the numbers of a random generator are not.
     return hashlib.sha256(f"{seed} {media_id}".encode()).digest()
 
 
@@ -122,20 +125,20 @@ def survey(wanted: Sequence[Task], place: Destination) -> Survey:
 
 
 def run(plan: Survey, place: Destination, workers: int, progress: Progress) -> None:
-    """Makes the shards that are to do.
+    """Makes the shards that are missing or no longer fit.
 
     Args:
-      plan: what is to do.
-      place: where to.
+      plan: the work to do.
+      place: the folder to write to.
       workers: number of processes; 1 works in this one.
-      progress: told of every video and shard.
+      progress: called after every video and shard.
 
     Raises:
       WorkerLostError: a worker was killed.
       PlaceError: a shard cannot be written.
     """
     if plan.todo or plan.gone:
-        place.remove(manifests.FILE_NAME)  # until all is there again, there is nothing to train on
+        place.remove(manifests.FILE_NAME)  # until all shards are there again, nobody may train on them
     for name in plan.gone:
         shards.forget(place, name)
     if workers == 1:
@@ -169,7 +172,7 @@ def _side_by_side(todo: Sequence[Task], place: Destination, workers: int, progre
                 "--workers); finished shards are kept, the same command goes on"
             ) from None
         finally:
-            held.close()  # the workers see it, and end
+            held.close()  # the workers notice that, and end
 
 
 def _count(ticks: Connection, progress: Progress) -> None:
@@ -182,7 +185,7 @@ _ticker: Connection | None = None
 
 
 def _start(alive: Connection, ticker: Connection) -> None:
-    """Begins a worker: it ends with its parent, however that ends, and leaves Ctrl-C to it."""
+    """Sets up a worker: it ends when its parent ends, however that ends, and leaves Ctrl-C to its parent."""
     global _ticker
     _ticker = ticker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -209,7 +212,7 @@ def _tick() -> None:
 
 
 def problems(wanted: Sequence[Task], place: Destination) -> Counter[str]:
-    """Number of videos left out, by kind; writes `problems-SPLIT.csv`."""
+    """Counts the videos left out, by kind, and writes `problems-SPLIT.csv`."""
     kinds: Counter[str] = Counter()
     for split in manifests.SPLITS:
         with place.writer(f"problems-{split}.csv") as file:
@@ -223,7 +226,7 @@ def problems(wanted: Sequence[Task], place: Destination) -> Counter[str]:
 
 
 def finish(wanted: Sequence[Task], place: Destination, name: str, source: str, preparation: dict[str, str]) -> Manifest:
-    """Writes the label map, the sources of every video, and last the manifest; all from the shards' reports.
+    """Writes the label map, the source of every video, and last the manifest, all from the reports of the shards.
 
     Raises:
       PreparingError: a split has no video that can be used.
@@ -234,11 +237,11 @@ def finish(wanted: Sequence[Task], place: Destination, name: str, source: str, p
     sizes: set[tuple[int, int]] = set()
     splits = {split: _split(wanted, place, split, digests, sizes) for split in manifests.SPLITS}
     height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
-    found = Manifest(name, classes, height, width, splits, manifests.fingerprint(digests), source, preparation)
-    text = manifests.dumps(found)
+    manifest = Manifest(name, classes, height, width, splits, manifests.fingerprint(digests), source, preparation)
+    text = manifests.dumps(manifest)
     manifests.loads(text)
     place.write(manifests.FILE_NAME, text.encode())
-    return found
+    return manifest
 
 
 def _split(
@@ -248,7 +251,7 @@ def _split(
     digests: list[tuple[str, str, str]],
     sizes: set[tuple[int, int]],
 ) -> Split:
-    """One split of the manifest, and its `sources-SPLIT.csv`; adds to digests and sizes."""
+    """Returns one split of the manifest and writes its `sources-SPLIT.csv`; adds to `digests` and `sizes`."""
     files, histogram, lengths, left_out = [], [0] * len(wanted[0].labels), Counter[int](), 0
     name = f"sources-{split}.csv"
     with place.writer(name) as file:
@@ -274,7 +277,7 @@ def _split(
 
 
 def _reports(wanted: Sequence[Task], place: Destination, split: str) -> Iterator[tuple[Task, Report]]:
-    """The reports of a split one by one: only one shard's videos are in memory."""
+    """Yields the reports of a split one by one, so that only one shard's videos are in memory."""
     for task in wanted:
         if task.split == split:
             report = shards.read_report(place, task.file)
@@ -284,8 +287,8 @@ def _reports(wanted: Sequence[Task], place: Destination, split: str) -> Iterator
 
 
 def _source(task: Task, number: int, entry: Entry) -> bytes:
-    known = {**dataclasses.asdict(entry), "shard": task.file, "record": number}
-    return _row([known[name] for name in _SOURCES])
+    fields = {**dataclasses.asdict(entry), "shard": task.file, "record": number}
+    return _row([fields[name] for name in _SOURCES])
 
 
 def _row(cells: Sequence[object]) -> bytes:

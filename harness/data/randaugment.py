@@ -1,10 +1,9 @@
 """RandAugment over a whole clip at once: the Garden's policy, draws and pixels, several times as fast.
 
 Every frame of a clip gets the same operation at the same magnitude, as in the Garden. What the Garden computes once per
-frame and channel is computed here once per clip: where a warp takes each pixel from, and what becomes of each grey
-level. What is left to do for each pixel is compiled into one loop. The result is the Garden's bit for bit;
-`tests/data/test_randaugment.py` holds each operation against it, and the arithmetic for every byte, colour and pair of
-bytes.
+frame and channel is computed here once per clip: from where a warp takes each pixel, and which value replaces each grey
+level. The work that remains for each pixel is compiled into one loop. The result equals the Garden's bit for bit;
+`tests/test_augment.py` compares each operation with it, and the arithmetic for every byte, colour and pair of bytes.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from official.vision.ops import augment
 
 Operation = Callable[..., tf.Tensor]
 
-# By what TensorFlow multiplies numbers in [0, 1] before it cuts them off to bytes.
+# The factor by which TensorFlow multiplies numbers in [0, 1] before it truncates them to bytes.
 _TO_BYTE = 255.5
 
 
 class RandAugment(augment.RandAugment):
-    """The Garden's policy with the operations of this module; takes what the Garden's takes.
+    """The Garden's policy with the operations of this module; takes the same arguments as the Garden's.
 
     Clips are uint8 [frames, height, width, 3] of a static shape. It makes the random draws that the Garden makes, in
     the Garden's order, so that under :func:`harness.data.seeded_ops.fixed_by` both draw the same.
     """
 
     def distort(self, image: tf.Tensor) -> tf.Tensor:
-        """The clip after `num_layers` operations, each drawn from the sixteen and none, as uint8."""
+        """Applies `num_layers` operations to the clip, each drawn from the sixteen and none; returns uint8."""
         for _ in range(self.num_layers):
             distorted = self._layer(image)
             if self.prob_to_apply is not None:
@@ -54,19 +53,19 @@ class RandAugment(augment.RandAugment):
 
 
 def _compiled(kernel: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Makes of a function one loop over the clip, by XLA.
+    """Compiles a function into one loop over the clip, with XLA.
 
-    Numbers that the caller has are passed, not written into it: XLA would compile it anew for each, and may merge two
-    constant factors into one, which rounds otherwise.
+    The caller passes numbers as arguments instead of building them in: XLA would compile the function anew for each
+    number, and may merge two constant factors into one, which rounds differently.
     """
     compiled: Callable[..., tf.Tensor] = tf.function(kernel, jit_compile=True, autograph=False)
     return compiled
 
 
 def _rounded(product: tf.Tensor) -> tf.Tensor:
-    """A product of bytes, rounded before it goes into a sum, as in the Garden: XLA would otherwise round only the sum.
+    """Rounds a product of bytes before it is added to a sum, as in the Garden; XLA would otherwise round only the sum.
 
-    No such product reaches the bound, but XLA cannot know that.
+    No such product reaches the bound of the minimum, but XLA cannot know that.
     """
     return tf.minimum(product, 1e6)
 
@@ -80,7 +79,7 @@ def _byte(number: tf.Tensor) -> tf.Tensor:
 
 
 def _mixed(first: tf.Tensor, second: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """The Garden's `blend` of numbers, for every factor: 0 gives the first, 1 the second."""
+    """Blends two arrays as the Garden's `blend` does, for every factor: 0 gives the first, 1 the second."""
     return _byte(first + _rounded(factor * (second - first)))
 
 
@@ -93,7 +92,7 @@ def autocontrast(clip: tf.Tensor) -> tf.Tensor:
 
 @_compiled
 def _ends(clip: tf.Tensor) -> tf.Tensor:
-    """The least and the greatest byte of each channel, [2, 3]."""
+    """Returns the least and the greatest byte of each channel, [2, 3]."""
     rows = tf.reshape(clip, [-1, clip.shape[2] * clip.shape[3]])
     low, high = (tf.reshape(end, [-1, clip.shape[3]]) for end in (tf.reduce_min(rows, 0), tf.reduce_max(rows, 0)))
     return tf.stack([tf.reduce_min(low, 0), tf.reduce_max(high, 0)])
@@ -106,17 +105,19 @@ def _stretched(clip: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tenso
 
 def equalize(clip: tf.Tensor) -> tf.Tensor:
     """Evens out the histogram of each channel of the clip."""
-    # Long rows, over which TensorFlow's kernels are vectorised.
+    # The rows are made long, since TensorFlow's kernels are vectorised over them.
     rows = tf.reshape(clip, [-1, clip.shape[2] * clip.shape[3]])
     levels = tf.cast(rows, tf.int32) + tf.tile([0, 256, 512], [clip.shape[2]])
     histograms = tf.raw_ops.DenseBincount(
         input=tf.reshape(levels, [-1]), size=3 * 256, weights=tf.zeros([0], tf.int32), binary_output=False
     )
-    return _looked_up(clip, tf.concat([_equalizing(one) for one in tf.unstack(tf.reshape(histograms, [3, 256]))], 0))
+    return _looked_up(
+        clip, tf.concat([_equalizing(channel) for channel in tf.unstack(tf.reshape(histograms, [3, 256]))], 0)
+    )
 
 
 def _equalizing(histogram: tf.Tensor) -> tf.Tensor:
-    """The table of grey levels, uint8 [256], that evens out a histogram [256], by the Garden's integer formula."""
+    """Returns the table, uint8 [256], that evens out a histogram [256], by the Garden's integer formula."""
     present = tf.boolean_mask(histogram, histogram > 0)
     step = (tf.reduce_sum(histogram) - present[-1]) // 255
     safe = tf.maximum(step, 1)
@@ -126,7 +127,7 @@ def _equalizing(histogram: tf.Tensor) -> tf.Tensor:
 
 @_compiled
 def _looked_up(clip: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
-    """What a table for each channel, uint8 [3 x 256], makes of the clip."""
+    """Replaces each byte of the clip by its entry in the table of its channel, uint8 [3 x 256]."""
     return tf.gather(table, tf.cast(clip, tf.int32) + tf.constant([0, 256, 512]))
 
 
@@ -136,7 +137,7 @@ def posterize(clip: tf.Tensor, bits: int) -> tf.Tensor:
 
 
 def solarize(clip: tf.Tensor, threshold: int) -> tf.Tensor:
-    """Inverts what is not below the threshold; 256 is taken as 0, as the Garden takes it at the greatest magnitude."""
+    """Inverts bytes of at least the threshold; 256 counts as 0, as in the Garden at the greatest magnitude."""
     return _solarized(clip, tf.constant(threshold % 256, tf.uint8))
 
 
@@ -146,7 +147,7 @@ def _solarized(clip: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
 
 
 def solarize_add(clip: tf.Tensor, addition: int) -> tf.Tensor:
-    """Brightens what is below 128 by `addition`, 0..255, up to white."""
+    """Brightens bytes below 128 by `addition`, 0..255, at most to white."""
     return _solarized_add(clip, tf.constant(addition, tf.uint8))
 
 
@@ -156,7 +157,7 @@ def _solarized_add(clip: tf.Tensor, addition: tf.Tensor) -> tf.Tensor:
 
 
 def color(clip: tf.Tensor, factor: float) -> tf.Tensor:
-    """Blends the clip with its grey self."""
+    """Blends the clip with its greyscale version."""
     weights = tf.constant([0.2989, 0.5870, 0.1140])  # `tf.image.rgb_to_grayscale`'s
     return _colored(clip, tf.constant(factor, tf.float32), tf.constant(1 / 255), weights, tf.constant(_TO_BYTE))
 
@@ -189,13 +190,13 @@ def _brightened(clip: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def sharpness(clip: tf.Tensor, factor: float) -> tf.Tensor:
-    """Blends the clip with its smoothed self; the frames' edges stay as they are."""
-    # A sum that should be whole may come out a little less, and then loses a whole grey level. Which ones do depends on
-    # the kernels of the machine: so this is not left to XLA, but to those that the Garden uses.
+    """Blends the clip with its smoothed version; the pixels at the frames' edges stay as they are."""
+    # A sum that should be a whole number may come out a little less, and then loses a whole grey level. For which sums
+    # that happens depends on the machine's kernels, so XLA must not compile this; the Garden's kernels compute it.
     kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32, shape=[3, 3, 1, 1]) / 13.0
     smooth = tf.nn.depthwise_conv2d(_number(clip), tf.tile(kernel, [1, 1, 3, 1]), [1, 1, 1, 1], "SAME")
     inner = tf.fill([clip.shape[1] - 2, clip.shape[2] - 2, 1], tf.constant(factor, tf.float32))
-    # Blended by 1, the edge is the clip's own.
+    # With a factor of 1, the edge keeps the clip's bytes.
     return _blended(smooth, clip, tf.pad(inner, [[1, 1], [1, 1], [0, 0]], constant_values=1.0))
 
 
@@ -205,9 +206,9 @@ def _blended(smooth: tf.Tensor, clip: tf.Tensor, factors: tf.Tensor) -> tf.Tenso
 
 
 def cutout(clip: tf.Tensor, size: int, replace: Sequence[int]) -> tf.Tensor:
-    """Fills a box of random size and place, over a random span of frames, with `replace`; ignores `size`.
+    """Fills a box of random size and position, over a random span of frames, with `replace`; ignores `size`.
 
-    So does the Garden, whose draws these are.
+    The Garden ignores it too, and the draws are the Garden's.
     """
     del size
     depth, height, width, _ = clip.shape
@@ -224,36 +225,38 @@ def _drawn(least: int, below: int) -> tf.Tensor:
 
 @_compiled
 def _filled(clip: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, replace: tf.Tensor) -> tf.Tensor:
-    """The clip with `replace` [3] in a box whose corners are `begin` and `end` (frame, row, column)."""
-    places = [tf.range(length) for length in clip.shape[:3]]
-    frames, rows, columns = ((begin[axis] <= each) & (each < end[axis]) for axis, each in enumerate(places))
+    """Fills the box between the corners `begin` and `end` (frame, row, column) with `replace` [3]."""
+    coordinates = [tf.range(length) for length in clip.shape[:3]]
+    frames, rows, columns = (
+        (begin[axis] <= coordinate) & (coordinate < end[axis]) for axis, coordinate in enumerate(coordinates)
+    )
     box = frames[:, tf.newaxis, tf.newaxis] & rows[:, tf.newaxis] & columns
     return tf.where(box[..., tf.newaxis], replace, clip)
 
 
 def rotate(clip: tf.Tensor, degrees: tf.Tensor, replace: Sequence[int]) -> tf.Tensor:
-    """Turns the frames; what comes in from outside is their reflection."""
+    """Rotates the frames; the area outside them is filled with their reflection."""
     del replace  # the reflection leaves nothing to fill
-    return _moved(clip, augment.rotate(_places(clip), degrees))
+    return _moved(clip, augment.rotate(_positions(clip), degrees))
 
 
 def shear_x(clip: tf.Tensor, level: tf.Tensor, replace: Sequence[int]) -> tf.Tensor:
-    """Shifts each row in proportion to its place."""
+    """Shifts each row in proportion to its number."""
     del replace
-    return _moved(clip, augment.transform(_places(clip), [1.0, level, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]))
+    return _moved(clip, augment.transform(_positions(clip), [1.0, level, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]))
 
 
 def shear_y(clip: tf.Tensor, level: tf.Tensor, replace: Sequence[int]) -> tf.Tensor:
-    """Shifts each column in proportion to its place."""
+    """Shifts each column in proportion to its number."""
     del replace
-    return _moved(clip, augment.transform(_places(clip), [1.0, 0.0, 0.0, level, 1.0, 0.0, 0.0, 0.0]))
+    return _moved(clip, augment.transform(_positions(clip), [1.0, 0.0, 0.0, level, 1.0, 0.0, 0.0, 0.0]))
 
 
 def translate_x(clip: tf.Tensor, pixels: tf.Tensor, replace: Sequence[int]) -> tf.Tensor:
     """Shifts the frames sideways."""
     del replace
-    places = _places(clip)
-    return _moved(clip, places[:, :, :1] + augment.translate(places[:, :1], [-pixels, 0]))
+    positions = _positions(clip)
+    return _moved(clip, positions[:, :, :1] + augment.translate(positions[:, :1], [-pixels, 0]))
 
 
 def translate_y(clip: tf.Tensor, pixels: tf.Tensor, replace: Sequence[int]) -> tf.Tensor:
@@ -263,22 +266,22 @@ def translate_y(clip: tf.Tensor, pixels: tf.Tensor, replace: Sequence[int]) -> t
     return tf.gather(clip, tf.reshape(rows, [-1]), axis=1)
 
 
-def _places(clip: tf.Tensor) -> tf.Tensor:
-    """The number of each pixel of a frame, [1, height, width, 1].
+def _positions(clip: tf.Tensor) -> tf.Tensor:
+    """Returns the number of each pixel of a frame, [1, height, width, 1].
 
-    A warp of the Garden's takes each pixel from one place, in all frames and channels the same: so it is the places
-    that are warped, and the pixels then moved.
+    A warp of the Garden's takes each pixel from one position, the same in all frames and channels. So the positions are
+    warped once, and then the pixels are moved.
     """
     _, height, width, _ = clip.shape
     return tf.reshape(tf.range(height * width), [1, height, width, 1])
 
 
 @_compiled
-def _moved(clip: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    """The clip with each frame's pixels taken from `places`."""
+def _moved(clip: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Takes the pixels of each frame from `positions`."""
     frames, _, _, channels = clip.shape
     pixels = tf.reshape(clip, [frames, -1, channels])
-    return tf.reshape(tf.gather(pixels, tf.reshape(places, [-1]), axis=1), clip.shape)
+    return tf.reshape(tf.gather(pixels, tf.reshape(positions, [-1]), axis=1), clip.shape)
 
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(

@@ -1,8 +1,8 @@
 """Makes one shard of a prepared data set: decodes its videos and writes them, with a report beside the shard.
 
 A shard is a function of its task and of the files of its videos, whichever process makes it and however often it was
-tried. Its report is written after it and says what is in it, what was left out and why, and which files (by size and
-time of change) were read; a shard without a report that fits it is made again.
+tried. Its report is written after it. It says what is in the shard, what was left out and why, and which files (by size
+and modification time) were read. A shard without a report that fits it is made again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REPORTS = ".reports"
 
 @dataclass(frozen=True)
 class Task:
-    """One shard to make: its file name, its videos in order, where they are, and the number of each class."""
+    """One shard to make: its file name, its videos in order, their folder, and the number of each class."""
 
     file: str
     split: str
@@ -36,22 +36,22 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """Hash of all that decides the shard but the content of the videos; 64 hexadecimal digits."""
-        how = {name: str(value) for name, value in asdict(self.decoding).items()} | {"libraries": self.libraries}
+        """Hash of everything that determines the shard except the content of the videos; 64 hexadecimal digits."""
+        options = {name: str(value) for name, value in asdict(self.decoding).items()} | {"libraries": self.libraries}
         rows = [(video.media_id, self.labels[video.label], video.label, video.path) for video in self.videos]
-        return hashlib.sha256(json.dumps([self.file, how, rows]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.file, options, rows]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one video.
+    """What happened to one video.
 
     Attributes:
       media_id, label, path: as in :class:`harness.data.sources.Video`.
-      file: [size in bytes, time of change in ns] of the file that was read; None where there was none.
-      frames, height, width: what is stored, in pixels; 0 where it was left out.
-      digest: its :func:`harness.data.manifest.example_digest`; empty where it was left out.
-      kind, reason: why it was left out; empty where it was not.
+      file: [size in bytes, modification time in ns] of the file that was read; None if there was none.
+      frames, height, width: number and size in pixels of the stored frames; 0 if it was left out.
+      digest: its :func:`harness.data.manifest.example_digest`; empty if it was left out.
+      kind, reason: why it was left out; empty if it was not.
     """
 
     media_id: str
@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """What is in a shard: the digest of its task, its size (0: no file, all was left out), and every video in order."""
+    """The content of a shard: its task's digest, its bytes (0: no file, all was left out), and every video in order."""
 
     task: str
     bytes: int
@@ -85,15 +85,15 @@ def make(task: Task, place: Destination, tick: Callable[[], None]) -> Report:
 
     Args:
       task: the shard.
-      place: where to.
+      place: the folder to write to.
       tick: called after every video.
 
     Raises:
-      PlaceError: it cannot be written.
+      PlaceError: the shard cannot be written.
     """
     import tensorflow as tf
 
-    # A report of what was there before must not vouch for what is there after a kill.
+    # After a kill, the report of an earlier shard must not vouch for the new one.
     place.remove(_report_name(task.file))
     part, entries = place.part(), []
     try:
@@ -114,7 +114,7 @@ def make(task: Task, place: Destination, tick: Callable[[], None]) -> Report:
 
 
 def _publish(part: str, place: Destination, task: Task, entries: list[Entry]) -> int:
-    """The size of the published shard; one that would hold no video is not kept."""
+    """Publishes the shard and returns its size in bytes; a shard without videos is not kept."""
     if all(entry.kind for entry in entries):
         place.remove(task.file)
         return 0
@@ -139,16 +139,16 @@ def _entry(task: Task, video: Video) -> tuple[Entry, bytes | None]:
 
 
 def stamp(path: Path) -> tuple[int, int] | None:
-    """Size in bytes and time of change in ns of a video's file; None where it cannot be read."""
+    """Returns size in bytes and modification time in ns of a video's file; None if it cannot be read."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _record(video: Video, label: int, decoded: Decoded) -> bytes:
-    """The video as a serialized `tf.train.SequenceExample`; equal videos give equal bytes."""
+    """Serializes the video as a `tf.train.SequenceExample`; equal videos give equal bytes."""
     import tensorflow as tf
 
     def texts(*values: bytes) -> Any:
@@ -172,19 +172,19 @@ def _record(video: Video, label: int, decoded: Decoded) -> bytes:
 
 
 def read_report(place: Destination, file: str) -> Report | None:
-    """The report of a shard that is there whole; None where there is none."""
+    """Returns the report of a shard that is there whole; None if there is none."""
     content = place.read(_report_name(file))
     if content is None:
         return None
     try:
         report = _loaded(content)
     except (ValueError, TypeError, KeyError):
-        return None  # no report of ours: the shard is made again
+        return None  # not a report of this kind: the shard is made again
     return report if (place.size(file) or 0) == report.bytes else None
 
 
 def difference(report: Report, task: Task) -> str | None:
-    """What a finished shard was made from that is otherwise now, in words; None where nothing is."""
+    """Says in words what changed since a finished shard was made; None if nothing did."""
     if report.task != task.digest:
         return "its list of videos or the way of decoding is another"
     for entry in report.entries:
@@ -194,7 +194,7 @@ def difference(report: Report, task: Task) -> str | None:
 
 
 def reported(place: Destination) -> set[str]:
-    """The shards that have a report."""
+    """Returns the file names of the shards that have a report."""
     return {name.removesuffix(".json") for name in Destination(place.path(REPORTS)).names()}
 
 
