@@ -86,7 +86,7 @@ def _recorded(what: str, flags: dict[str, Any]) -> tuple[Run, dict[str, Any], Wo
 
     record = Store(flags["results"], flags["runs"]).find(what)
     fixed = {"profile_name": record.profile, "data": flags["data"] or workspace_.generated_name(record.data)}
-    workspace = options.workspace(**{**flags, **fixed}, purpose="plan")
+    workspace = options.workspace(TrainingOptions(**{**flags, **fixed}), purpose="plan")
     given, recorded = workspace.data.facts, record.data
     if workspace.data.folder and given.fingerprint != recorded["fingerprint"]:
         raise SettingsError(
