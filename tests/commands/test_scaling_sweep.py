@@ -287,9 +287,7 @@ def test_other_code_is_refused_while_others_are_at_the_sweep(here, monkeypatch):
         assert second.workers.join("here") == [f"Joining {socket.gethostname()}:{os.getpid()}."]
         with monkeypatch.context() as patched:
             patched.setattr(sharing, "code", lambda: other)
-            with pytest.raises(
-                StorageError, match=r"with other code: code: harness/training/loop\.py; start with"
-            ):
+            with pytest.raises(StorageError, match=r"with other code: code: harness/training/loop\.py; start with"):
                 second.workers.join("here")
         return Trainer(here.store, top1)(point, name, watch)
 
